@@ -165,7 +165,9 @@ def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
         # A bias that the family lacks is zero; one that only some blocks lack is damage, and missing.
         rows = weights[f"{layer}.weight"].shape[0]
         weights[f"{layer}.bias"] = torch.zeros(rows) if layer in lacking else tensors.take(f"{layer}.bias")
-    scales = [f"blocks.{i}.{scale}.gamma" for i in range(config.depth) for scale in ("ls1", "ls2") if config.layer_scale]
+    scales = [
+        f"blocks.{i}.{scale}.gamma" for i in range(config.depth) for scale in ("ls1", "ls2") if config.layer_scale
+    ]
     return weights | {name: tensors.take(name) for name in scales}
 
 

@@ -73,7 +73,9 @@ def understand(source: Source, choices: Choices) -> Converted:
     """What an opened checkpoint is: recognised by the first layout that knows its names, and checked."""
     foreign.refuse(source.tensors)
     if is_head(source.tensors):
-        raise CheckpointUnsupported(f"{source.path}: holds a linear head alone; give it as head, and a backbone as model")
+        raise CheckpointUnsupported(
+            f"{source.path}: holds a linear head alone; give it as head, and a backbone as model"
+        )
     layout = next((layout for layout in LAYOUTS if layout.recognises(source)), None)
     if layout is None:
         raise CheckpointUnsupported(f"{source.path}: no known layout has these tensors ({few(source.tensors)})")

@@ -45,14 +45,18 @@ def count_heads(reading: Reading, wanted: int | None) -> tuple[int, str]:
 
 def _usual_heads(reading: Reading, dim: int, depth: int) -> int:
     read = reading.tensors
-    if (dim, depth) == (1536, 40) and read["blocks.0.mlp.fc1.weight"].shape[0] == 2 * read["blocks.0.mlp.fc2.weight"].shape[1]:
+    if (dim, depth) == (1536, 40) and read["blocks.0.mlp.fc1.weight"].shape[0] == 2 * read[
+        "blocks.0.mlp.fc2.weight"
+    ].shape[1]:
         return 24
     if (dim, depth) in HEADS:
         return HEADS[dim, depth]
     if (dim, depth) == (768, 12) and "cls_token" not in read and "norm.weight" in read:
         raise CheckpointUnsupported("networks of this shape have 12 or 16 heads, which no tensor shows; set num_heads")
     if dim % 64:
-        raise CheckpointUnsupported(f"{dim} dimensions do not show the number of heads, and no config does; set num_heads")
+        raise CheckpointUnsupported(
+            f"{dim} dimensions do not show the number of heads, and no config does; set num_heads"
+        )
     return dim // 64
 
 
@@ -67,9 +71,13 @@ def split_positions(
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]
     if "pos_embed" not in tensors:
-        raise CheckpointUnsupported("there is no position table: rotary positions (DINOv3) and others are not supported")
+        raise CheckpointUnsupported(
+            "there is no position table: rotary positions (DINOv3) and others are not supported"
+        )
     if tensors.shape("pos_embed")[-1] != dim:
-        raise CheckpointBroken(f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}, the network wants {dim} channels")
+        raise CheckpointBroken(
+            f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}, the network wants {dim} channels"
+        )
     rows = tensors.take("pos_embed").reshape(-1, dim)
     native = (image_size[0] // patch[0], image_size[1] // patch[1]) if image_size else None
     leading, grid = _grid(rows.shape[0], prefix.shape[0], class_token, native)
@@ -90,7 +98,9 @@ def _grid(rows: int, count: int, class_token: bool, native: Grid | None) -> tupl
         return square[0], (side, side)
     named = f"the {native[0]} x {native[1]} patches that the config names nor " if native else ""
     if square:
-        raise CheckpointUnsupported(f"'pos_embed' has {rows} rows, which fit several grids; a config.json must name the input")
+        raise CheckpointUnsupported(
+            f"'pos_embed' has {rows} rows, which fit several grids; a config.json must name the input"
+        )
     raise CheckpointBroken(
         f"'pos_embed' has {rows} rows: neither {named}a square grid, with or without rows for {count} prefix tokens"
     )

@@ -42,7 +42,11 @@ def attach(reading: Reading, path: str) -> Reading:
     weight, bias, name = _read_head(Path(path).expanduser())
     dim = reading.tensors["patch_embed.proj.weight"].shape[0]
     pool, layers = _pooling(reading.profile, weight.shape[1], dim, name)
-    tensors = {key: value for key, value in reading.tensors.items() if not key.startswith(("head.", "head_dist.", "head_norm."))}
+    tensors = {
+        key: value
+        for key, value in reading.tensors.items()
+        if not key.startswith(("head.", "head_dist.", "head_norm."))
+    }
     tensors |= {"head.weight": weight} | ({"head.bias": bias} if bias is not None else {})
     read = f"{pool} of the last {layers} blocks" if layers > 1 else pool
     own = "head.weight" in reading.tensors
@@ -116,7 +120,9 @@ def _drop_zeros(reading: Reading) -> Reading:
         return reading
     tensors = {key: value for key, value in reading.tensors.items() if not key.startswith(("head.", "head_dist."))}
     expected = {key: value for key, value in reading.expected.items() if key != "num_classes"}
-    return _because(replace(reading, expected=expected), tensors, "head", "left out: its weights are all zero, it was never trained")
+    return _because(
+        replace(reading, expected=expected), tensors, "head", "left out: its weights are all zero, it was never trained"
+    )
 
 
 def _drop_background(reading: Reading) -> Reading:
@@ -128,8 +134,12 @@ def _drop_background(reading: Reading) -> Reading:
     names = reading.names
     if names and len(names) == reading.tensors["head.weight"].shape[0]:
         names = names[offset:]
-    reading = replace(reading, names=names, expected=dict(reading.expected) | {"num_classes": classes and classes - offset})
-    return _because(reading, tensors, "head", f"its first {offset} outputs, background, were left out as label_offset says")
+    reading = replace(
+        reading, names=names, expected=dict(reading.expected) | {"num_classes": classes and classes - offset}
+    )
+    return _because(
+        reading, tensors, "head", f"its first {offset} outputs, background, were left out as label_offset says"
+    )
 
 
 def _drop_unused_projection(reading: Reading) -> Reading:

@@ -49,7 +49,9 @@ def find(source: str, revision: str | None, say: Callable[[str], None] | None = 
         return Place(path, path.name if path.is_dir() else path.stem)
     repository = source.removeprefix(SCHEME)
     if not HUB_ID.fullmatch(repository):
-        raise CheckpointNotFound(f"{source}: there is no such directory or file, and it is not a name on the hub (owner/name)")
+        raise CheckpointNotFound(
+            f"{source}: there is no such directory or file, and it is not a name on the hub (owner/name)"
+        )
     return Place(_fetch(repository, revision, say or (lambda _: None)), repository.rsplit("/", 1)[1])
 
 

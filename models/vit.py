@@ -225,7 +225,9 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, config.norm_eps) if config.norm else nn.Identity()
         self.fc_norm = nn.LayerNorm(config.pooled_dim, config.norm_eps) if config.fc_norm else nn.Identity()
-        self.projection = nn.Linear(config.pooled_dim, config.projection_dim) if config.projection_dim else nn.Identity()
+        self.projection = (
+            nn.Linear(config.pooled_dim, config.projection_dim) if config.projection_dim else nn.Identity()
+        )
         self.head = nn.Linear(config.native_dim, config.num_classes) if config.num_classes else None
         self.head_dist = nn.Linear(dim, config.num_classes) if config.head_dist else None
 

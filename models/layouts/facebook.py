@@ -60,11 +60,19 @@ def _profile(source: Source) -> tuple[str, str]:
         return "deit", "'gamma_1' is DeiT-III's name for layer scale"
     if source.wrappers == ("model",):
         return _deit_or_mae(keys, name)
-    return "timm", "the names fit many originals, which agree at the native size alone; set the profile to choose another"
+    return (
+        "timm",
+        "the names fit many originals, which agree at the native size alone; set the profile to choose another",
+    )
 
 
 def _deit_or_mae(keys: Mapping[str, Tensor], name: str) -> tuple[str, str]:
-    if "mae" in name or _has(keys, "decoder_embed.weight") or _has(keys, "fc_norm.weight") or not _has(keys, "head.weight"):
+    if (
+        "mae" in name
+        or _has(keys, "decoder_embed.weight")
+        or _has(keys, "fc_norm.weight")
+        or not _has(keys, "head.weight")
+    ):
         return "mae", "the weights lie under 'model' without a head, with MAE's decoder or with its fc_norm"
     return "deit", "the weights lie under 'model' with a head, as DeiT's do"
 

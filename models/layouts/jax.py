@@ -74,7 +74,9 @@ def read(source: Source) -> Reading:
             "layout": "the arrays have the names of a JAX archive ('embedding/kernel')",
             "profile": "a JAX archive: tanh GELU, and the resampling of its own fine-tuning",
             "num_heads": "the query kernel has an axis for them",
-            "preprocess": "config.json beside the file" if beside else "assumed: scaled to the square, as JAX's evaluation "
+            "preprocess": "config.json beside the file"
+            if beside
+            else "assumed: scaled to the square, as JAX's evaluation "
             "does, but with Pillow's antialiased filter where the original has none; a config.json beside it overrides it",
         },
     )

@@ -72,7 +72,9 @@ class Naming:
 
     def _ignored_as(self, key: str) -> str | None:
         bare = list(self._unwrapped(key))
-        return next((what for pattern, what in self.ignored.items() if any(re.fullmatch(pattern, b) for b in bare)), None)
+        return next(
+            (what for pattern, what in self.ignored.items() if any(re.fullmatch(pattern, b) for b in bare)), None
+        )
 
     def _unwrapped(self, key: str) -> Iterable[str]:
         """The key, and what is left of it as wrappers are taken off its start one by one."""

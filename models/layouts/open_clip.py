@@ -80,11 +80,15 @@ def read(source: Source) -> Reading:
         norm_eps=1e-6 if naming is NAMINGS[1] and "norm_pre.weight" not in tensors else 1e-5,
         pool="cls",
         projection_tanh=False,
-        preprocess=_preprocess(source.open_clip["preprocess_cfg"], vision) if "preprocess_cfg" in source.open_clip else None,
+        preprocess=_preprocess(source.open_clip["preprocess_cfg"], vision)
+        if "preprocess_cfg" in source.open_clip
+        else None,
         reasons={
             "layout": "the tensors have the names of CLIP's own code"
             + (", with a network of timm inside" if naming is NAMINGS[1] else ""),
-            "profile": "half precision or 'input_resolution': OpenAI's own file" if openai else "no trace of OpenAI's own file",
+            "profile": "half precision or 'input_resolution': OpenAI's own file"
+            if openai
+            else "no trace of OpenAI's own file",
             "num_heads": "head_width in open_clip_config.json" if width else "",
             "preprocess": "open_clip_config.json" if "preprocess_cfg" in source.open_clip else "",
             "left out": left_out,
@@ -94,7 +98,12 @@ def read(source: Source) -> Reading:
 
 def _check(vision: Mapping[str, Any]) -> None:
     """Raise CheckpointUnsupported for what open_clip builds and this network cannot be."""
-    for key, plain in (("pool_type", "tok"), ("final_ln_after_pool", False), ("no_ln_pre", False), ("attentional_pool", False)):
+    for key, plain in (
+        ("pool_type", "tok"),
+        ("final_ln_after_pool", False),
+        ("no_ln_pre", False),
+        ("attentional_pool", False),
+    ):
         if vision.get(key, plain) != plain:
             raise CheckpointUnsupported(f"open_clip_config.json has {key} {vision[key]!r}, which is not supported")
 
@@ -103,7 +112,9 @@ def _preprocess(fields: Mapping[str, Any], vision: Mapping[str, Any]) -> Preproc
     size = fields.get("size") or vision.get("image_size") or 224
     mode, interpolation = fields.get("resize_mode") or "shortest", fields.get("interpolation") or "bicubic"
     if mode not in MODES or interpolation not in ("bicubic", "bilinear"):
-        raise CheckpointUnsupported(f"open_clip_config.json scales by {mode!r} and {interpolation!r}, which is not supported")
+        raise CheckpointUnsupported(
+            f"open_clip_config.json scales by {mode!r} and {interpolation!r}, which is not supported"
+        )
     height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
     return Preprocess(
         input_size=(int(height), int(width)),

@@ -109,7 +109,9 @@ def names(config: Config) -> tuple[str, ...] | None:
     try:
         found = tuple(str(by_index[str(index)]) for index in range(len(by_index)))
     except KeyError as error:
-        raise CheckpointBroken(f"config.json: id2label has no {error.args[0]} among its {len(by_index)} names") from error
+        raise CheckpointBroken(
+            f"config.json: id2label has no {error.args[0]} among its {len(by_index)} names"
+        ) from error
     unset = all(name == f"LABEL_{index}" for index, name in enumerate(found))
     return None if unset else found
 
@@ -120,7 +122,9 @@ def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
     defaults = PROCESSORS[kind]
     fields = {**defaults, "default_size": defaults["size"], **processor}
     if fields.get("do_resize") is False:
-        raise CheckpointUnsupported("preprocessor_config.json has do_resize false: pictures of any size are not supported")
+        raise CheckpointUnsupported(
+            "preprocessor_config.json has do_resize false: pictures of any size are not supported"
+        )
     steps, side, cut = _geometry(fields)
     mean, std = _scale(fields)
     resample = fields["resample"]
@@ -141,7 +145,9 @@ def _processor(config: Config, processor: Config) -> tuple[str, str]:
     named = processor.get("image_processor_type") or processor.get("feature_extractor_type")
     if not named:
         of_model = PROCESSOR_OF[str(config["model_type"])]
-        where = "preprocessor_config.json, which names no class" if processor else "there is no preprocessor_config.json"
+        where = (
+            "preprocessor_config.json, which names no class" if processor else "there is no preprocessor_config.json"
+        )
         return of_model, f"{where}: {of_model}, the model's own, with its defaults"
     kind = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     if kind not in PROCESSORS:
@@ -167,7 +173,9 @@ def _geometry(fields: Config) -> tuple[Steps, tuple[int, int], tuple[int, int]]:
     if crop is None:
         return "edge", (shortest, shortest), (shortest, shortest)
     if crop[0] != crop[1]:
-        raise CheckpointUnsupported(f"preprocessor_config.json cuts {crop} from a shortest edge; only squares are supported")
+        raise CheckpointUnsupported(
+            f"preprocessor_config.json cuts {crop} from a shortest edge; only squares are supported"
+        )
     return "crop", (shortest, shortest), crop
 
 

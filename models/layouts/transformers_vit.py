@@ -110,7 +110,8 @@ def reading(
         reasons={
             "layout": f"config.json is transformers' ({model}) and the tensors have its names",
             "profile": "config.json is transformers'",
-            "num_heads": "config.json" if "num_attention_heads" in (config.get("vision_config") or config)
+            "num_heads": "config.json"
+            if "num_attention_heads" in (config.get("vision_config") or config)
             else "config.json names none, and its class's default is 12",
             "preprocess": why_pixels,
             **reasons,

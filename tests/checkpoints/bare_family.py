@@ -133,7 +133,9 @@ def mae_probe(folder: Path) -> Original:
 def deit(folder: Path, architecture: str, **arguments: Any) -> Original:
     """DeiT's and fine-tuned MAE's classes are timm's; at their own size nothing else can differ."""
     model = randomise(create(architecture, **arguments))
-    weights = {key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for key, v in model.state_dict().items()}
+    weights = {
+        key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for key, v in model.state_dict().items()
+    }
     torch.save({"model": weights}, folder / "toy.pth")
     return Original(folder / "toy.pth", partial(timm_forward, model), WITH_HEADS, NATIVE_ONLY)
 
@@ -141,14 +143,23 @@ def deit(folder: Path, architecture: str, **arguments: Any) -> Original:
 def torchvision_vit(folder: Path, published: bool = False, **arguments: Any) -> Original:
     """The model at each size, its table resampled by torchvision's own function."""
     vit = torchvision.models.vision_transformer
-    shape = {"patch_size": PATCH, "num_layers": DEPTH, "num_heads": HEADS, "hidden_dim": DIM, "mlp_dim": 96, "num_classes": 7}
+    shape = {
+        "patch_size": PATCH,
+        "num_layers": DEPTH,
+        "num_heads": HEADS,
+        "hidden_dim": DIM,
+        "mlp_dim": 96,
+        "num_classes": 7,
+    }
     at_size: dict[int, Any] = {SIDE: randomise(vit.VisionTransformer(image_size=SIDE, **shape, **arguments))}
     trained = at_size[SIDE].state_dict()
     for side in (SMALLER[0], LARGER[0]):
         at_size[side] = vit.VisionTransformer(image_size=side, **shape, **arguments).eval()
         at_size[side].load_state_dict(vit.interpolate_embeddings(side, PATCH, dict(trained)))
     if published:
-        trained = {key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): v for key, v in trained.items()}
+        trained = {
+            key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): v for key, v in trained.items()
+        }
     torch.save(trained, folder / "vit_toy.pth")
 
     def forward(pictures: Tensor) -> dict[str, Tensor]:
@@ -202,7 +213,11 @@ def open_clip_trunk(folder: Path) -> Original:
     trunk: Any = randomise(create("vit_base_patch16_clip_224", num_classes=0))
     projection = randomise(nn.Linear(DIM, 20, bias=False))
     weights = {f"visual.trunk.{key}": value for key, value in trunk.state_dict().items()}
-    weights |= {"visual.head.proj.weight": projection.weight, "logit_scale": torch.zeros(()), "text.ln_final.bias": torch.zeros(3)}
+    weights |= {
+        "visual.head.proj.weight": projection.weight,
+        "logit_scale": torch.zeros(()),
+        "text.ln_final.bias": torch.zeros(3),
+    }
     torch.save(weights, folder / "open_clip_pytorch_model.bin")
     config = {"model_cfg": {"embed_dim": 20}, "preprocess_cfg": {"size": 64}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -216,7 +231,9 @@ def open_clip_trunk(folder: Path) -> Original:
 
 HEAD = ("linear.weight", "linear.bias")
 DINO_HEAD = ("module.linear.weight", "module.linear.bias")
-TRAINED = tuple(f"module.classifiers_dict.classifier_1_blocks_avgpool_True_lr_0_1.linear.{part}" for part in ("weight", "bias"))
+TRAINED = tuple(
+    f"module.classifiers_dict.classifier_1_blocks_avgpool_True_lr_0_1.linear.{part}" for part in ("weight", "bias")
+)
 
 VARIANTS: dict[str, tuple[str, Callable[[Path], Original]]] = {
     "DINO": ("formulas", dino),

@@ -179,7 +179,9 @@ class Jax:
         x = pictures.double().numpy().transpose(0, 2, 3, 1)  # (B, H, W, C)
         batch, height, width, _ = x.shape
         h, w = height // PATCH, width // PATCH
-        patches = x.reshape(batch, h, PATCH, w, PATCH, 3).transpose(0, 1, 3, 2, 4, 5).reshape(batch, h * w, PATCH, PATCH, 3)
+        patches = (
+            x.reshape(batch, h, PATCH, w, PATCH, 3).transpose(0, 1, 3, 2, 4, 5).reshape(batch, h * w, PATCH, PATCH, 3)
+        )
         x = np.einsum("bnhwc,hwcd->bnd", patches, self.arrays["embedding/kernel"]) + self.arrays["embedding/bias"]
         x = self._with_positions(x, h, w)
         for i in range(DEPTH):
@@ -218,9 +220,15 @@ class Jax:
         scores = q @ k.swapaxes(-1, -2) / math.sqrt(DIM // HEADS)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        x = x + np.einsum("bhne,hed->bnd", weights @ v, self.arrays[f"{name}out/kernel"]) + self.arrays[f"{name}out/bias"]
+        x = (
+            x
+            + np.einsum("bhne,hed->bnd", weights @ v, self.arrays[f"{name}out/kernel"])
+            + self.arrays[f"{name}out/bias"]
+        )
         dense = f"{block}MlpBlock_{mlp}/Dense_"
-        hidden = self._norm(x, f"{block}LayerNorm_{norm}") @ self.arrays[f"{dense}0/kernel"] + self.arrays[f"{dense}0/bias"]
+        hidden = (
+            self._norm(x, f"{block}LayerNorm_{norm}") @ self.arrays[f"{dense}0/kernel"] + self.arrays[f"{dense}0/bias"]
+        )
         hidden = 0.5 * hidden * (1 + np.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)))
         return x + hidden @ self.arrays[f"{dense}1/kernel"] + self.arrays[f"{dense}1/bias"]
 
@@ -239,7 +247,9 @@ def _linear(grid: Any, count: int, axis: int) -> Any:
     return grid.take(low, axis) * (1 - part) + grid.take(low + 1, axis) * part
 
 
-def jax_arrays(second: bool = False, cls: bool = True, representation: bool = False, classes: int = 7) -> dict[str, Any]:
+def jax_arrays(
+    second: bool = False, cls: bool = True, representation: bool = False, classes: int = 7
+) -> dict[str, Any]:
     """A random archive of one of the two generations."""
     draw = np.random.default_rng(0)
     hd = DIM // HEADS
@@ -248,26 +258,42 @@ def jax_arrays(second: bool = False, cls: bool = True, representation: bool = Fa
     arrays = {
         "embedding/kernel": draw.normal(size=(PATCH, PATCH, 3, DIM)) / (3 * PATCH * PATCH) ** 0.5,
         "embedding/bias": 0.5 * draw.normal(size=DIM),
-        "pos_embedding" if second else "Transformer/posembed_input/pos_embedding": 0.5 * draw.normal(size=(1, rows, DIM)),
+        "pos_embedding" if second else "Transformer/posembed_input/pos_embedding": 0.5
+        * draw.normal(size=(1, rows, DIM)),
         "head/kernel": draw.normal(size=(DIM, classes)) / DIM**0.5,
         "head/bias": 0.5 * draw.normal(size=classes),
     }
     if cls:
         arrays["cls"] = 0.5 * draw.normal(size=(1, 1, DIM))
     if representation:
-        arrays |= {"pre_logits/kernel": draw.normal(size=(DIM, DIM)) / DIM**0.5, "pre_logits/bias": 0.5 * draw.normal(size=DIM)}
+        arrays |= {
+            "pre_logits/kernel": draw.normal(size=(DIM, DIM)) / DIM**0.5,
+            "pre_logits/bias": 0.5 * draw.normal(size=DIM),
+        }
     norms = ["Transformer/encoder_norm"]
     for i in range(DEPTH):
         block = f"Transformer/encoderblock_{i}/"
         norms += [f"{block}LayerNorm_0", f"{block}LayerNorm_{norm}"]
         for part in ("query", "key", "value"):
             name = f"{block}MultiHeadDotProductAttention_{attention}/{part}"
-            arrays |= {f"{name}/kernel": draw.normal(size=(DIM, HEADS, hd)) / DIM**0.5, f"{name}/bias": 0.5 * draw.normal(size=(HEADS, hd))}
+            arrays |= {
+                f"{name}/kernel": draw.normal(size=(DIM, HEADS, hd)) / DIM**0.5,
+                f"{name}/bias": 0.5 * draw.normal(size=(HEADS, hd)),
+            }
         name = f"{block}MultiHeadDotProductAttention_{attention}/out"
-        arrays |= {f"{name}/kernel": draw.normal(size=(HEADS, hd, DIM)) / DIM**0.5, f"{name}/bias": 0.5 * draw.normal(size=DIM)}
+        arrays |= {
+            f"{name}/kernel": draw.normal(size=(HEADS, hd, DIM)) / DIM**0.5,
+            f"{name}/bias": 0.5 * draw.normal(size=DIM),
+        }
         dense = f"{block}MlpBlock_{mlp}/Dense_"
-        arrays |= {f"{dense}0/kernel": draw.normal(size=(DIM, 96)) / DIM**0.5, f"{dense}0/bias": 0.5 * draw.normal(size=96)}
-        arrays |= {f"{dense}1/kernel": draw.normal(size=(96, DIM)) / 96**0.5, f"{dense}1/bias": 0.5 * draw.normal(size=DIM)}
+        arrays |= {
+            f"{dense}0/kernel": draw.normal(size=(DIM, 96)) / DIM**0.5,
+            f"{dense}0/bias": 0.5 * draw.normal(size=96),
+        }
+        arrays |= {
+            f"{dense}1/kernel": draw.normal(size=(96, DIM)) / 96**0.5,
+            f"{dense}1/bias": 0.5 * draw.normal(size=DIM),
+        }
     for name in norms:
         arrays |= {f"{name}/scale": 1 + 0.2 * draw.normal(size=DIM), f"{name}/bias": 0.5 * draw.normal(size=DIM)}
     return {name: array.astype(np.float32) for name, array in arrays.items()}

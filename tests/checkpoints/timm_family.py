@@ -18,7 +18,9 @@ def create(architecture: str, **arguments: Any) -> Any:
     return timm.create_model(architecture, **{"img_size": 64, "dynamic_img_size": True, **TOY, **arguments})
 
 
-def save(model: Any, folder: Path, architecture: str, arguments: Mapping[str, Any], size: tuple[int, int] = NATIVE) -> None:
+def save(
+    model: Any, folder: Path, architecture: str, arguments: Mapping[str, Any], size: tuple[int, int] = NATIVE
+) -> None:
     """Write the directory that timm writes for the hub."""
     model.pretrained_cfg = dict(model.pretrained_cfg, architecture=architecture, input_size=(3, *size))
     model_args = {key: value for key, value in arguments.items() if not callable(value)}

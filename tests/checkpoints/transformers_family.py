@@ -69,7 +69,13 @@ def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tenso
 
 
 def make(
-    kind: str, read: Read, folder: Path, in_memory: bool = False, any_size: bool = True, interpolate: bool = True, **config: Any
+    kind: str,
+    read: Read,
+    folder: Path,
+    in_memory: bool = False,
+    any_size: bool = True,
+    interpolate: bool = True,
+    **config: Any,
 ) -> Original:
     model = build(kind, **config)
     with warnings.catch_warnings():
