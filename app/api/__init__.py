@@ -1,0 +1,1 @@
+"""What a client can ask, one file for each; each a straight line."""

@@ -1,0 +1,201 @@
+"""The command line: `vitrine serve | classify | embed`. Every setting is a flag of the same name.
+
+What is slow to import (torch) is imported by the command that needs it, after the settings have been checked and the
+port is bound.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+from pydantic import ValidationError
+
+from app import __version__
+from app.errors import Problem
+from app.schemas import ClassifyQuery, EmbedQuery, ViewQuery
+from app.settings import BadSettings, Settings, load_settings
+from models.errors import CheckpointError
+
+logger = logging.getLogger("vitrine")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Query = TypeVar("Query", bound=ViewQuery)
+Outcome = TypeVar("Outcome")
+
+# Settings of `serve` alone; the others matter to every command that runs the model.
+OF_THE_SERVER = {
+    *("host", "port", "root_path", "docs", "drain_timeout_s", "max_upload_bytes", "max_images_per_request"),
+    *("max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
+}
+PROGRESS_FROM = 20
+"""Files from which on a progress bar is worth its line."""
+
+
+def settings_options(names: Sequence[str]) -> Callable[[Command], Command]:
+    """A flag for each of these settings. Their values are checked all together, with the environment's."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            field = Settings.model_fields[name]
+            flag = f"--{name.replace('_', '-')}"
+            shown = field.default if isinstance(field.default, str | int | float) else None
+            text = f"{field.description}" + (f"  [default: {shown}]" if shown not in (None, "") else "")
+            if field.annotation is bool:
+                command = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)(command)
+            else:
+                command = click.option(flag, name, metavar="VALUE", help=text)(command)
+        return command
+
+    return decorate
+
+
+ALL = tuple(Settings.model_fields)
+OF_THE_MODEL = tuple(name for name in ALL if name not in OF_THE_SERVER)
+
+files_argument = click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+size_option = click.option("--size", metavar="N|HxW", help="The network's resolution.  [default: the checkpoint's]")
+resize_option = click.option("--resize", type=click.Choice(["crop", "squash", "fit"]), help="How it is come to.")
+
+
+@click.group()
+@click.version_option(__version__, prog_name="vitrine")
+def main() -> None:
+    """Serve a trained Vision Transformer, or ask it about files."""
+
+
+@main.command()
+@settings_options(ALL)
+def serve(**flags: Any) -> None:
+    """Answer over HTTP."""
+    settings = _settings(flags)
+    from app import server
+
+    try:
+        listener = server.bind(settings)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    logger.info("listening on http://%s:%d, loading %s", settings.host, listener.getsockname()[1], settings.model)
+    from app.main import create_app
+
+    if not server.run(create_app(settings), settings, listener):
+        sys.exit(1)
+
+
+@main.command()
+@files_argument
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(0), help="How many classes; 0 gives all.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each file.")
+@size_option
+@resize_option
+@settings_options(OF_THE_MODEL)
+def classify(files: tuple[Path, ...], top_k: int, as_json: bool, **options: Any) -> None:
+    """Name what is in image files."""
+    view = {"size": options.pop("size"), "resize": options.pop("resize")}
+    query = _query(ClassifyQuery, top_k=top_k, **view)
+    settings = _settings(options)
+    from app.collection import classified
+
+    async def run() -> int:
+        failed = 0
+        async for path, outcome in _progress(classified(settings, files, query), files):
+            if isinstance(outcome, Exception):
+                failed += _complain(path, outcome)
+            elif as_json:
+                click.echo(orjson.dumps({"file": str(path), "predictions": outcome}, option=orjson.OPT_SERIALIZE_NUMPY))
+            else:
+                click.echo("\n".join([str(path), *(f"  {one['score']:6.1%}  {one['label']}" for one in outcome)]))
+        return failed
+
+    _end(run)
+
+
+@main.command()
+@files_argument
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .npy to write.")
+@click.option("--pool", type=click.Choice(["cls", "mean", "native"]), help="What stands for an image.  [default: cls]")
+@click.option("--normalize", is_flag=True, help="Scale each vector to length 1.")
+@size_option
+@resize_option
+@settings_options(OF_THE_MODEL)
+def embed(files: tuple[Path, ...], output: Path, pool: str | None, normalize: bool, **options: Any) -> None:
+    """Write the vectors of image files as one float32 array (files, dim), in their order.
+
+    A file that cannot be read is reported and its row is NaN: no other row moves or is lost.
+    """
+    view = {"size": options.pop("size"), "resize": options.pop("resize")}
+    query = _query(EmbedQuery, pool=pool, normalize=normalize, **view)
+    settings = _settings(options)
+    import numpy as np
+
+    from app.collection import embedded
+
+    async def run() -> int:
+        rows: list[Any] = []
+        failed = 0
+        async for path, outcome in _progress(embedded(settings, files, query), files):
+            if isinstance(outcome, Exception):
+                failed += _complain(path, outcome)
+            rows.append(None if isinstance(outcome, Exception) else outcome)
+        if failed == len(rows):
+            return failed
+        dim = next(len(row) for row in rows if row is not None)
+        missing = np.full(dim, np.nan, np.float32)
+        with output.open("wb") as file:
+            np.save(file, np.stack([missing if row is None else row for row in rows]), allow_pickle=False)
+        return failed
+
+    _end(run)
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    """The environment's settings with the flags on top; every fault is told, and ends the command."""
+    try:
+        settings, warnings = load_settings(**{name: value for name, value in flags.items() if value is not None})
+    except BadSettings as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=settings.log_level.upper())
+    logging.getLogger("uvicorn").setLevel("WARNING")
+    for warning in warnings:
+        logger.warning(warning)
+    return settings
+
+
+def _query(kind: type[Query], **values: Any) -> Query:
+    """Parameters as an HTTP client would send them, checked by the same schema."""
+    try:
+        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise click.BadParameter(f"{fault['input']!r}: {fault['msg']}", param_hint=f"--{fault['loc'][0]}") from error
+
+
+async def _progress(outcomes: AsyncIterator[Outcome], files: Sequence[Path]) -> AsyncIterator[Outcome]:
+    """Hand the outcomes on, with a progress bar on the terminal where there are many."""
+    hidden = len(files) < PROGRESS_FROM or not sys.stderr.isatty()
+    with click.progressbar(length=len(files), file=sys.stderr, hidden=hidden, show_pos=True) as bar:
+        async for outcome in outcomes:
+            bar.update(1)
+            yield outcome
+
+
+def _complain(path: Path, problem: Exception) -> int:
+    click.echo(f"{path}: {problem}", err=True)
+    return 1
+
+
+def _end(run: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run over the files; a non-zero exit code if any of them failed."""
+    try:
+        failed = asyncio.run(run())
+    except (Problem, CheckpointError) as error:
+        raise click.ClickException(str(error)) from error
+    if failed:
+        raise click.ClickException(f"{failed} of the files could not be used")

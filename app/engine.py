@@ -1,0 +1,207 @@
+"""A checkpoint on a device in a dtype: a list of jobs -> a list of answers, in one forward pass.
+
+In: network pixels and what is wanted of them. Out: arrays on the CPU. Knows nothing of HTTP, files or queues, and is
+used by one thread only.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.checkpoint import Checkpoint, build
+from models.preprocess import Labels
+from models.vit import Readout
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+NUMERICS = 1
+"""Raised only when the answers of the same weights change."""
+
+MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
+"""Tokens of one batch: enough to fill the device's matrix units, little enough that nobody waits long for a batch."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image and what is wanted of it.
+
+    normalize: to length 1, for vectors.
+    top_k: for logits, the best so many classes; None wants the probabilities of all classes in their order.
+    """
+
+    pixels: NDArray[np.uint8]  # (3, height, width)
+    readout: Readout
+    normalize: bool = False
+    top_k: int | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best classes, highest score first."""
+
+    indices: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def named(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Each class with its label, index and score."""
+        pairs = zip(self.indices.tolist(), self.scores, strict=True)
+        return [{"label": names[index], "index": index, "score": score} for index, score in pairs]
+
+
+Answer = NDArray[np.float32] | Ranking
+
+
+class OutputInvalid(Exception):
+    """The network answered something that is not a finite number."""
+
+
+class DeviceUnavailable(Exception):
+    """The device or dtype that was asked for is not to be had on this machine."""
+
+
+class Engine:
+    """The network, ready to run.
+
+    Args:
+        checkpoint: the weights and what belongs to them.
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
+        max_batch_tokens: the budget of one batch; None takes the device's default.
+
+    Raises DeviceUnavailable.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", max_batch_tokens: int | None = None
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.config = checkpoint.content.config
+        self.max_batch_cost = max_batch_tokens or MAX_BATCH_TOKENS[self.device.type]
+        self.network = build(checkpoint).to(self.device, DTYPES[self.dtype])
+        self.readouts = self.network.readouts
+        preprocess = checkpoint.content.preprocess
+        self._mean = torch.tensor(preprocess.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(preprocess.std, device=self.device)[:, None, None]
+        self.fingerprint = self._fingerprint()
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the classes; empty for a model without a classifier."""
+        return self.checkpoint.content.labels or Labels(())
+
+    @property
+    def native_readout(self) -> Readout:
+        """The vector that stands for an image where the request names none: [CLS], or the mean without one."""
+        return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
+
+    def cost(self, height: int, width: int) -> int:
+        """What an image of this size costs: its tokens, and for long sequences attention's share on top.
+
+        Attention needs 2 N^2 D multiplications a block beside the linear layers' 12 N D^2: N / 6D of theirs.
+        """
+        tokens = self.config.num_tokens(height, width)
+        return tokens + tokens * tokens // (6 * self.config.embed_dim)
+
+    def warm_up(self) -> None:
+        """Run one image of the checkpoint's own size. Raises OutputInvalid if the weights give no finite answer."""
+        pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
+        wanted = Readout.LOGITS if Readout.LOGITS in self.readouts else self.native_readout
+        answer = self.run([Job(pixels, wanted)])[0]
+        if isinstance(answer, Exception):
+            raise answer
+
+    @torch.inference_mode()
+    def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        """All jobs in one forward pass: an answer for each, or OutputInvalid for those that are not finite."""
+        wanted = Readout(0)
+        for job in jobs:
+            wanted |= job.readout
+        features = self.network([self._normalised(job.pixels) for job in jobs], wanted)
+        answers: list[Answer | Exception] = [OutputInvalid()] * len(jobs)
+        for readout, values in (
+            (Readout.CLS, features.cls),
+            (Readout.MEAN, features.mean),
+            (Readout.NATIVE, features.native),
+            (Readout.LOGITS, features.logits),
+        ):
+            places = [place for place, job in enumerate(jobs) if job.readout is readout]
+            if places and values is not None:
+                theirs = [jobs[place] for place in places]
+                rows = values if len(places) == len(jobs) else values[places]
+                read = self._rank if readout is Readout.LOGITS else self._vectors
+                for place, answer in zip(places, read(rows.float(), theirs), strict=True):
+                    answers[place] = answer
+        return answers
+
+    def _normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """(3, height, width) uint8 -> the network's input, computed in float32 as torchvision's Normalize does."""
+        on_device = torch.from_numpy(pixels).to(self.device)
+        return on_device.float().div_(255).sub_(self._mean).div_(self._std).to(DTYPES[self.dtype])
+
+    def _vectors(self, rows: Tensor, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        """(n, F) -> a vector for each job."""
+        if any(job.normalize for job in jobs):
+            chosen = torch.tensor([job.normalize for job in jobs], device=rows.device)[:, None]
+            rows = torch.where(chosen, F.normalize(rows), rows)
+        finite = rows.isfinite().all(1).tolist()
+        vectors = rows.cpu().numpy()
+        return [vector if good else OutputInvalid() for vector, good in zip(vectors, finite, strict=True)]
+
+    def _rank(self, logits: Tensor, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        """(n, K) -> for each job its best classes, or the probabilities of all."""
+        probabilities = logits.sigmoid() if self.labels.multi_label else logits.softmax(1)
+        finite = probabilities.isfinite().all(1).tolist()
+        most = max((job.top_k for job in jobs if job.top_k is not None), default=0)
+        top = probabilities.topk(min(most, probabilities.shape[1]))
+        scores, indices = top.values.cpu().numpy(), top.indices.cpu().numpy()
+        everything = probabilities.cpu().numpy() if any(job.top_k is None for job in jobs) else scores
+        answers: list[Answer | Exception] = []
+        for row, (job, good) in enumerate(zip(jobs, finite, strict=True)):
+            if not good:
+                answers.append(OutputInvalid())
+            elif job.top_k is None:
+                answers.append(everything[row])
+            else:
+                answers.append(Ranking(indices[row, : job.top_k], scores[row, : job.top_k]))
+        return answers
+
+    def _fingerprint(self) -> str:
+        """What decides the answers, in one word: weights, network, preprocessing, profile, dtype and our numerics."""
+        content = self.checkpoint.content
+        parts = (self.checkpoint.digest, content.config, content.preprocess, content.profile, self.dtype, NUMERICS)
+        return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name. Raises DeviceUnavailable rather than serve from another one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceUnavailable("device 'mps' is not there: torch sees no Apple GPU")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> Dtype:
+    """The dtype of this name; `auto` is the fastest that the hardware computes natively."""
+    for dtype in DTYPES:
+        if name == dtype:
+            return dtype
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
+    return "float32"

@@ -1,0 +1,122 @@
+"""What wraps every request, as pure ASGI: its id, its timing, its client's presence, and the last resort for errors.
+
+Not a `BaseHTTPMiddleware`: that one hides a client's disconnect from everything behind it.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import internal
+from app.problems import problem_response
+from app.service import Timings
+
+logger = logging.getLogger("vitrine")
+access = logging.getLogger("vitrine.access")
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; anything else (lifespan) passes through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        try:
+            await exchange.run(self.app)
+        except Exception as error:
+            logger.error("request %s failed", exchange.request_id, exc_info=error)
+            if exchange.status:
+                raise  # too late for an answer: the server closes the connection
+            await problem_response(internal(), exchange.request_id)(scope, receive, exchange.send)
+        finally:
+            exchange.log()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
+        self.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        self.timings = Timings()
+        self.status = 0
+        self.started = time.perf_counter()
+        self._scope, self._receive, self._send = scope, receive, send
+        self._body_ahead = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._watcher: asyncio.Task[None] | None = None
+        self._client_left = False
+        scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the handler until it ends or its client leaves."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not self._client_left:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+        finally:
+            if self._watcher is not None:
+                self._watcher.cancel()
+
+    async def receive(self) -> Message:
+        """Hand the body on; once it is whole, begin to watch for the client's leaving."""
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            if self._body_ahead:
+                self.timings.add("receive", time.perf_counter() - self.started)
+            self._body_ahead = False
+            if self._watcher is None:
+                self._watcher = asyncio.create_task(self._watch(asyncio.current_task()))
+        return message
+
+    async def _watch(self, handler: asyncio.Task[Any] | None) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if handler is not None and not self.status:
+            self._client_left = True
+            handler.cancel()
+
+    async def send(self, message: Message) -> None:
+        """Put the request's id and timings on the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.timings.add("total", time.perf_counter() - self.started)
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            headers["Server-Timing"] = ", ".join(
+                f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.timings.spans.items()
+            )
+            if self._body_ahead:
+                # The rest of a refused body is not worth reading.
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    def log(self) -> None:
+        """One line for the request; nothing that the client wrote is in it but the checked id."""
+        route = self._scope.get("route")
+        access.info(
+            "%s %s %s %.1f ms %s",
+            self._scope["method"] if route else "-",
+            getattr(route, "path", "-"),
+            self.status or "client left",
+            1000 * (time.perf_counter() - self.started),
+            self.request_id,
+        )

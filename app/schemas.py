@@ -1,0 +1,145 @@
+"""What goes over the wire, for validation of parameters and for the OpenAPI document."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SIZE = r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$"
+
+
+class ViewQuery(BaseModel):
+    """The resolution that the network is to see."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: str | None = Field(
+        None,
+        pattern=SIZE,
+        description="`N` or `HxW` (height x width) in pixels, each side rounded to the nearest multiple of the patch. "
+        "Default: the checkpoint's input size.",
+        examples=["224", "140x98"],
+    )
+    resize: Literal["crop", "squash", "fit"] | None = Field(
+        None,
+        description="`crop`: cover the size, cut the centre. `squash`: exactly the size, aspect lost. `fit`: keep the "
+        "aspect, nothing cut, the size is the box that holds it. Default: the checkpoint's own steps.",
+    )
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """The size in pixels, if one was asked for."""
+        if self.size is None:
+            return None
+        height, _, width = self.size.partition("x")
+        return int(height), int(width or height)
+
+
+class ClassifyQuery(ViewQuery):
+    """Parameters of POST /classify."""
+
+    top_k: int = Field(5, ge=0, description="How many classes, best first; 0, or more than there are, gives all.")
+
+
+class EmbedQuery(ViewQuery):
+    """Parameters of POST /embed."""
+
+    pool: Literal["cls", "mean", "native"] | None = Field(
+        None,
+        description="`cls`: the [CLS] token after the final norm. `mean`: the mean of the patch tokens. `native`: what "
+        "the checkpoint's own head reads. Default: `cls`, or `mean` for a model without a [CLS] token.",
+    )
+    normalize: bool = Field(False, description="Scale each vector to length 1.")
+    encoding: Literal["float", "base64"] = Field(
+        "float", description="`float`: a list of numbers. `base64`: little-endian float32."
+    )
+
+
+class JsonUpload(BaseModel):
+    """Images as JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[str] = Field(description="base64, or data: URIs of it", min_length=1)
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes it."""
+
+    type: str = Field(examples=["urn:vitrine:problem:undecodable"])
+    title: str
+    status: int
+    detail: str = Field(description="a sentence that names the offending value and what is allowed")
+    code: str = Field(examples=["undecodable"])
+    request_id: str
+
+
+class ImageInfo(BaseModel):
+    """The picture as it came, upright."""
+
+    width: int
+    height: int
+    format: str
+
+
+class NetworkInfo(BaseModel):
+    """The picture as the network saw it."""
+
+    width: int
+    height: int
+    resize: str
+    tokens: int = Field(description="patches and prefix tokens")
+    interpolated: bool = Field(description="whether the position embeddings were resampled")
+
+
+class Prediction(BaseModel):
+    """A class and its probability."""
+
+    label: str
+    index: int = Field(description="the checkpoint's class index")
+    score: float
+
+
+class Failed(BaseModel):
+    """The place of an image that was refused while others of its request were answered."""
+
+    error: Problem
+
+
+class Classification(BaseModel):
+    """The classes of one image."""
+
+    predictions: list[Prediction]
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class ClassifyResponse(BaseModel):
+    """The answer of POST /classify."""
+
+    model: str
+    activation: Literal["softmax", "sigmoid"]
+    failed: int = Field(description="how many images were refused")
+    results: list[Classification | Failed] = Field(description="in the order of the images")
+
+
+class Embedding(BaseModel):
+    """The vector of one image."""
+
+    embedding: list[float] | str
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class EmbedResponse(BaseModel):
+    """The answer of POST /embed."""
+
+    model: str
+    dim: int
+    failed: int = Field(description="how many images were refused")
+    results: list[Embedding | Failed] = Field(description="in the order of the images")
+
+
+class Health(BaseModel):
+    """The answer of the probes."""
+
+    status: Literal["ok"]

@@ -1,0 +1,110 @@
+"""Every VITRINE_* variable, in one frozen class. Made inside `create_app`; nothing happens at import."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "VITRINE_"
+SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-imagenet")
+
+# Kubernetes gives every pod of a namespace the addresses of a service called `vitrine` under these names.
+INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
+
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
+FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+
+
+class Settings(BaseSettings):
+    """How the service runs. What belongs to a checkpoint (size, mean, labels, ...) comes with the checkpoint."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    # model
+    model: str = Field(SHIPPED_MODEL, description="The checkpoint to serve: a directory.")
+
+    # compute
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        "auto", description="Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N or mps."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="What it computes in; auto is bfloat16 where the hardware has it natively."
+    )
+    torch_threads: int | None = Field(
+        None, gt=0, description="Threads of the forward pass on the CPU [default: all cores]."
+    )
+    decode_threads: int | None = Field(None, gt=0, description="Images decoded at the same time [default: all cores].")
+
+    # limits
+    max_upload_bytes: int = Field(64 * 2**20, gt=0, description="The whole body of a request.")
+    max_pixels: int = Field(50_000_000, gt=0, description="Pixels of a JPEG; other formats may have half as many.")
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
+        FORMATS, min_length=1, description="Formats that are opened, separated by commas."
+    )
+    max_images_per_request: int = Field(64, gt=0, description="Images in one request.")
+    max_tokens_per_image: int = Field(4096, gt=0, description="Patches and prefix tokens of one image.")
+    max_batch_tokens: int | None = Field(None, gt=0, description="Tokens in one forward pass [default: by device].")
+    max_queue_tokens: int | None = Field(None, gt=0, description="Tokens that may wait [default: 16 batches].")
+    request_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Seconds that a request may wait.")
+    receive_timeout_s: float = Field(
+        30.0, gt=0, allow_inf_nan=False, description="Seconds in which a request's body must arrive whole."
+    )
+
+    # server
+    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 for any free one.")
+    root_path: str = Field("", description="The path under which a proxy publishes the service.")
+    docs: bool = Field(True, description="Serve /docs and /openapi.json.")
+    drain_timeout_s: float = Field(
+        20.0, ge=0, allow_inf_nan=False, description="Seconds for requests in hand after SIGTERM."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+
+    @field_validator("image_formats", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip().upper() for name in value.split(",")) if isinstance(value, str) else value
+
+
+class BadSettings(Exception):
+    """Settings that cannot be used: one line for each, naming the variable, the value and what is allowed."""
+
+
+def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any) -> tuple[Settings, list[str]]:
+    """Read the environment; `overrides` (of the command line) win.
+
+    Returns the settings and warnings for values that were passed over.
+    Raises BadSettings with all faults at once, unknown VITRINE_* names among them.
+    """
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    warnings: list[str] = []
+    for variable in sorted(name for name in environment if name.startswith(PREFIX)):
+        value, name = environment[variable], variable.removeprefix(PREFIX).lower()
+        if INJECTED.fullmatch(variable) and (name != "port" or value.startswith("tcp://")):
+            warnings.append(f"{variable}={value!r} looks injected by Kubernetes and is passed over")
+        elif name not in Settings.model_fields:
+            faults.append(f"{variable}={value!r}: there is no such setting")
+        elif value:
+            values[name] = value
+    try:
+        # Values come as keywords, so that the environment is read here alone.
+        settings = Settings.model_validate(values | overrides)
+    except ValidationError as error:
+        faults += [_fault(fault, values, overrides) for fault in error.errors()]
+    if faults:
+        raise BadSettings("\n".join(faults))
+    return settings, warnings
+
+
+def _fault(fault: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    """One line: where the value came from, the value, what is allowed."""
+    name = str(fault["loc"][0])
+    allowed = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if name in overrides:
+        return f"--{name.replace('_', '-')}={str(overrides[name])!r}: {allowed}"
+    return f"{PREFIX}{name.upper()}={str(values[name])!r}: {allowed}"

@@ -1,0 +1,163 @@
+"""Images out of a request's body: multipart, raw or JSON -> a list of bytes, in order. Nothing touches the disk.
+
+The body is parsed as it arrives, under a limit of bytes and a deadline. An item that is not even bytes (bad base64)
+takes its place in the list as the problem that it is; whatever else is wrong concerns the whole request.
+"""
+
+import asyncio
+import binascii
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from app.errors import ImageProblem, Problem
+from app.settings import Settings
+
+Upload = bytes | ImageProblem
+
+FIELD = "image"
+WHERE_PARAMETERS_GO = "parameters go into the query, as in /classify?size=224"
+DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+DISPOSITION = b"content-disposition"
+
+
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
+    """The images of a request. Raises Problem."""
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    chunks = _limited(request, settings)
+    try:
+        async with asyncio.timeout(settings.receive_timeout_s):
+            if kind.startswith(b"multipart/"):
+                uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
+            else:
+                body = b"".join([chunk async for chunk in chunks])
+                # Decoding many megabytes of base64 would hold up the loop.
+                uploads = await asyncio.to_thread(_json, body) if kind == b"application/json" else [body]
+    except TimeoutError as error:
+        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
+        raise Problem("too_slow", allowed) from error
+    if not uploads or (kind != b"application/json" and uploads == [b""] and not kind.startswith(b"multipart/")):
+        raise Problem(
+            "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body or as JSON"
+        )
+    if len(uploads) > settings.max_images_per_request:
+        raise _too_many(settings)
+    return uploads
+
+
+async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The body's chunks, as long as they stay within the limit, which a declared length is held to at once."""
+    most = settings.max_upload_bytes
+    problem = Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most:
+        raise problem
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > most:
+                raise problem
+            yield chunk
+    except ClientDisconnect as error:
+        # Nobody will read this; it ends the handler.
+        raise Problem("malformed_body", "the client left before the body was complete") from error
+
+
+def _json(body: bytes) -> list[Upload]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem("malformed_body", "the body is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise Problem("malformed_body", 'the body is JSON but no object; send {"images": ["<base64>", ...]}')
+    unknown = sorted(set(content) - {"images"})
+    if unknown:
+        raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {WHERE_PARAMETERS_GO}")
+    images = content.get("images", [])
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
+    return [_base64(image) for image in images]
+
+
+def _base64(text: str) -> Upload:
+    try:
+        return binascii.a2b_base64(DATA_URI.sub("", text, count=1).encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
+        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+
+
+@dataclass
+class _Form:
+    """The parts of a multipart body, gathered by the parser's callbacks."""
+
+    settings: Settings
+    uploads: list[Upload] = field(default_factory=list)
+    ended: bool = False
+    _header: bytearray = field(default_factory=bytearray)
+    _value: bytearray = field(default_factory=bytearray)
+    _disposition: bytes = b""
+    _data: list[bytes] = field(default_factory=list)
+
+    def on_part_begin(self) -> None:
+        self._disposition = b""
+        self._data = []
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header.lower() == DISPOSITION:
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        # Any part with a file name counts as an image; the name itself is never used.
+        if name != FIELD and b"filename" not in options:
+            raise Problem("unknown_parameter", f"unknown form field {name[:100]!r}; {WHERE_PARAMETERS_GO}")
+        if len(self.uploads) == self.settings.max_images_per_request:
+            raise _too_many(self.settings)
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def on_part_end(self) -> None:
+        self.uploads.append(b"".join(self._data))
+        self._data = []
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+async def _multipart(chunks: AsyncIterator[bytes], kind: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
+    if kind != b"multipart/form-data":
+        raise Problem("malformed_body", "of the multipart types only multipart/form-data is understood")
+    form = _Form(settings)
+    callbacks = {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}
+    try:
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict of these names
+        async for chunk in chunks:
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError as error:
+        raise Problem("malformed_body", "the body is not valid multipart/form-data") from error
+    if not form.ended:
+        raise Problem("malformed_body", "the multipart body ended before its closing boundary")
+    return form.uploads
+
+
+def _too_many(settings: Settings) -> Problem:
+    most = settings.max_images_per_request
+    return Problem("too_many_images", f"the request has more than {most} images, the most that is allowed")
