@@ -35,7 +35,7 @@ class Checkpoint:
     content: Converted
 
 
-def open_checkpoint(
+def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
     source: str,
     *,
     revision: str | None = None,

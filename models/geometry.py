@@ -65,8 +65,8 @@ def split_positions(
 ) -> tuple[Tensor, Tensor]:
     """Split the position table into its prefix tokens' rows and the grid; add those to the tokens.
 
-    How many rows belong to prefix tokens is read off the shapes: all of them, [CLS] alone (DINOv2's registers have none),
-    or none (timm's `no_embed_class`). Returns the tokens (P, D) and the grid (gh, gw, D).
+    How many rows belong to prefix tokens is read off the shapes: all of them, [CLS] alone (DINOv2's
+    registers have none), or none (timm's `no_embed_class`). Returns the tokens (P, D) and the grid (gh, gw, D).
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]

@@ -1,6 +1,7 @@
 """Checkpoints on the Hugging Face hub: only the files that are needed, through huggingface_hub.
 
-Its settings are honoured: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`. A path that exists never asks the hub.
+Its settings are honoured: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`. A path that exists
+never asks the hub.
 """
 
 import re
@@ -16,7 +17,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -101,9 +101,8 @@ def _explain(error: Exception, repository: str, revision: str | None) -> NoRetur
         why = f"it has no revision {revision!r}"
     elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         why = "a file of it is missing on the hub"
-    elif isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        status = error.response.status_code if error.response is not None else "no"
-        why = f"the hub at {constants.ENDPOINT} answered with status {status}"
+    elif isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+        why = f"the hub at {constants.ENDPOINT} answered with status {error.response.status_code}"
     else:
         why = f"the hub at {constants.ENDPOINT} cannot be reached; check the network, or name a directory"
     raise CheckpointNotFound(f"{repository}: {why}") from error

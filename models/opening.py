@@ -127,5 +127,5 @@ def _npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
-    except Exception as error:  # noqa: BLE001 - numpy and zipfile raise a dozen kinds for a damaged archive
+    except Exception as error:
         raise CheckpointBroken(f"{path}: not a readable archive of numbers ({error})") from error

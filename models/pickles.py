@@ -16,11 +16,14 @@ import torch
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
 
+SCALAR: Any = np.float64(0).__reduce__()[0]
+"""What rebuilds a number of numpy: `numpy._core.multiarray.scalar`, named without the underscore before numpy 2."""
+
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    np._core.multiarray.scalar,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+    SCALAR,
+    (SCALAR, "numpy.core.multiarray.scalar"),
     *{type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool", "uint8")},
 ]
 
@@ -44,7 +47,7 @@ def load_pickle(path: Path) -> Any:
                 f"{path}: wants to run code ({wants[1]}); save its state_dict alone, best as safetensors"
             ) from error
         raise CheckpointBroken(f"{path}: not readable as weights; it is damaged, or no file of torch.save") from error
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in the zip reader, the unpickler or the storage
+    except Exception as error:
         raise CheckpointBroken(f"{path}: not a readable file of torch.save ({_first_line(error)})") from error
 
 

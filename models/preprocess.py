@@ -5,7 +5,7 @@ The steps follow the code that each checkpoint was evaluated with: timm's `trans
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 

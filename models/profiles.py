@@ -1,7 +1,7 @@
 """Which original a checkpoint answers like: the numerics in which implementations of the same weights differ.
 
-The same tensors run in several libraries, each with its own activation, LayerNorm epsilon and way to resample positions.
-A profile is one of them. It follows the container that the checkpoint came in, and can be chosen by name.
+The same tensors run in several libraries, each with its own activation, LayerNorm epsilon and way to resample
+positions. A profile is one of them. It follows the container that the checkpoint came in, and can be chosen by name.
 """
 
 from dataclasses import dataclass

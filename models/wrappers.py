@@ -28,8 +28,33 @@ MODELS = (
 """Keys that hold a model, the one to take first before those that it is better than."""
 
 TRAINING = frozenset(
-    "optimizer optimizers scheduler lr_scheduler scaler fp16_scaler dino_loss epoch iteration step args config version "
-    "metric best_acc arch amp_scaler loss lr batch_size epochs world_size classifier max_accuracy ema_decay".split()
+    [
+        "optimizer",
+        "optimizers",
+        "scheduler",
+        "lr_scheduler",
+        "scaler",
+        "fp16_scaler",
+        "dino_loss",
+        "epoch",
+        "iteration",
+        "step",
+        "args",
+        "config",
+        "version",
+        "metric",
+        "best_acc",
+        "arch",
+        "amp_scaler",
+        "loss",
+        "lr",
+        "batch_size",
+        "epochs",
+        "world_size",
+        "classifier",
+        "max_accuracy",
+        "ema_decay",
+    ]
 )
 """What else lies beside a model in a training checkpoint."""
 

@@ -47,9 +47,7 @@ def table_row(family: Family) -> str:
     with tempfile.TemporaryDirectory() as folder:
         original = family.make(Path(folder))
         found = differences(original, open_network(original))
-    cells = []
-    for size in SIZES:
-        cells.append(_cell(found.get(size)))
+    cells = [_cell(found.get(size)) for size in SIZES]
     return f"| {family.name} | {family.against} | {' | '.join(cells)} |"
 
 

@@ -13,6 +13,8 @@ from models.layouts import timm_config
 from models.layouts.source import Reading, Source
 from models.layouts.timm import NAMING
 
+SELF_DISTILLED = {"teacher", "student"}
+
 
 def recognises(source: Source) -> bool:
     """Whether the names are timm's."""
@@ -47,34 +49,26 @@ def read(source: Source) -> Reading:
 
 def _profile(source: Source) -> tuple[str, str]:
     """The original, and the trace that tells it."""
-    keys, name = source.tensors, source.path.name.lower()
-    if _has(keys, "register_tokens"):
-        return "dinov2-reg", "'register_tokens' is DINOv2's name for registers"
-    if _has(keys, "mask_token") and _has(keys, "ls1.gamma"):
-        return "dinov2", "'mask_token' together with layer scale is DINOv2's"
-    if {"teacher", "student"} & set(source.wrappers):
-        return "dino", f"the weights lie under {source.wrappers[-1]!r}, as DINO's training keeps them"
-    if "dino" in name:
-        return ("dinov2" if "dinov2" in name else "dino"), f"the file is named {source.path.name!r}"
-    if _has(keys, "gamma_1"):
-        return "deit", "'gamma_1' is DeiT-III's name for layer scale"
-    if source.wrappers == ("model",):
-        return _deit_or_mae(keys, name)
-    return (
-        "timm",
-        "the names fit many originals, which agree at the native size alone; set the profile to choose another",
+    keys, name = source.tensors, source.path.name
+    layer_scale = _has(keys, "ls1.gamma")
+    head = _has(keys, "head.weight")
+    traces = (
+        (_has(keys, "register_tokens"), "dinov2-reg", "'register_tokens' is DINOv2's name for registers"),
+        (_has(keys, "mask_token") and layer_scale, "dinov2", "'mask_token' together with layer scale is DINOv2's"),
+        (bool(SELF_DISTILLED & set(source.wrappers)), "dino", "a teacher and a student, as DINO's training keeps them"),
+        ("dinov2" in name.lower(), "dinov2", f"the file is named {name!r}"),
+        ("dino" in name.lower(), "dino", f"the file is named {name!r}"),
+        (_has(keys, "gamma_1"), "deit", "'gamma_1' is DeiT-III's name for layer scale"),
+        ("mae" in name.lower(), "mae", f"the file is named {name!r}"),
+        (_has(keys, "decoder_embed.weight"), "mae", "it holds MAE's decoder"),
+        (source.wrappers == ("model",) and head and not _has(keys, "fc_norm.weight"), "deit", "a head under 'model'"),
+        (source.wrappers == ("model",), "mae", "no head, or a norm after pooling, under 'model'"),
     )
-
-
-def _deit_or_mae(keys: Mapping[str, Tensor], name: str) -> tuple[str, str]:
-    if (
-        "mae" in name
-        or _has(keys, "decoder_embed.weight")
-        or _has(keys, "fc_norm.weight")
-        or not _has(keys, "head.weight")
-    ):
-        return "mae", "the weights lie under 'model' without a head, with MAE's decoder or with its fc_norm"
-    return "deit", "the weights lie under 'model' with a head, as DeiT's do"
+    found = next(((profile, why) for is_so, profile, why in traces if is_so), None)
+    return found or (
+        "timm",
+        "the names fit many originals, which agree at the native size alone; profile chooses another",
+    )
 
 
 def _has(keys: Mapping[str, Tensor], ending: str) -> bool:

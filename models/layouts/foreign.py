@@ -1,6 +1,7 @@
 """Networks that look like a Vision Transformer's checkpoint and are another: refused by name.
 
-Some share so many names with a plain one that they would load and answer wrongly. A key that matches a pattern settles it.
+Some share so many names with a plain one that they would load and answer wrongly. A key that matches a pattern
+settles it.
 """
 
 import re

@@ -77,7 +77,7 @@ def read(source: Source) -> Reading:
             "preprocess": "config.json beside the file"
             if beside
             else "assumed: scaled to the square, as JAX's evaluation "
-            "does, but with Pillow's antialiased filter where the original has none; a config.json beside it overrides it",
+            "does, with Pillow's antialiased filter where the original has none; a config.json beside it overrides",
         },
     )
 

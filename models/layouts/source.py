@@ -43,7 +43,7 @@ class Choices:
 class Reading:
     """What a layout reads in a checkpoint: the tensors under the network's names, and what their shapes do not show.
 
-    tensors: `blocks.0.attn.qkv.weight` and so on; still with `cls_token`, `dist_token`, `reg_token` and `pos_embed` apart.
+    tensors: `blocks.0.attn.qkv.weight` and so on, with `cls_token`, `dist_token`, `reg_token` and `pos_embed` apart.
     image_size: the picture that the position table was made for, (height, width); None: unknown, so its grid is square.
     num_heads, act, norm_eps: None where the checkpoint does not say.
     expected: sizes that a config states, to be held against the tensors: field of ViTConfig -> value.

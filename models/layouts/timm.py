@@ -19,7 +19,7 @@ KEYS = {
     r"(cls_token|dist_token|pos_embed)": r"\1",
     r"(?:reg_token|register_tokens)": "reg_token",
     rf"(norm_pre|norm|fc_norm)\.{PARTS}": r"\1.\2",
-    rf"{BLOCK}(norm1|norm2|attn\.qkv|attn\.proj|attn\.q_norm|attn\.k_norm|mlp\.fc1|mlp\.fc2)\.{PARTS}": r"blocks.\1.\2.\3",
+    rf"{BLOCK}(norm[12]|attn\.(?:qkv|proj|q_norm|k_norm)|mlp\.fc[12])\.{PARTS}": r"blocks.\1.\2.\3",
     rf"{BLOCK}mlp\.w12\.{PARTS}": r"blocks.\1.mlp.fc1.\2",  # DINOv2's SwiGLU
     rf"{BLOCK}mlp\.w3\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"{BLOCK}(?:ls([12])\.gamma|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second is DeiT-III's

@@ -53,10 +53,41 @@ FOREIGN_NAMES = {"_rpn_": "norms after the residual steps", "radio": "RADIO's pa
 
 # Arguments of timm's constructor that the tensors show, that do nothing at inference, or that are read here.
 UNDERSTOOD = frozenset(
-    "img_size patch_size in_chans num_classes global_pool embed_dim depth num_heads mlp_ratio qkv_bias qk_norm proj_bias "
-    "init_values class_token pos_embed no_embed_class reg_tokens pre_norm final_norm fc_norm pool_include_prefix "
-    "dynamic_img_size dynamic_img_pad strict_img_size act_layer drop_rate pos_drop_rate patch_drop_rate proj_drop_rate "
-    "attn_drop_rate drop_path_rate weight_init fix_init".split()
+    [
+        "img_size",
+        "patch_size",
+        "in_chans",
+        "num_classes",
+        "global_pool",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_ratio",
+        "qkv_bias",
+        "qk_norm",
+        "proj_bias",
+        "init_values",
+        "class_token",
+        "pos_embed",
+        "no_embed_class",
+        "reg_tokens",
+        "pre_norm",
+        "final_norm",
+        "fc_norm",
+        "pool_include_prefix",
+        "dynamic_img_size",
+        "dynamic_img_pad",
+        "strict_img_size",
+        "act_layer",
+        "drop_rate",
+        "pos_drop_rate",
+        "patch_drop_rate",
+        "proj_drop_rate",
+        "attn_drop_rate",
+        "drop_path_rate",
+        "weight_init",
+        "fix_init",
+    ]
 )
 
 
@@ -107,10 +138,12 @@ def act(config: Config) -> Activation | None:
 
 def image_size(config: Config) -> tuple[int, int] | None:
     """The picture that the position table was made for, or None."""
-    size = arguments(config).get("img_size") or (pretrained(config).get("input_size") or (None, None))[1:]
-    if isinstance(size, int):
-        return size, size
-    return (int(size[0]), int(size[1])) if len(size) == 2 else None
+    size = arguments(config).get("img_size")
+    if size is None and pretrained(config).get("input_size"):
+        size = pretrained(config)["input_size"][1:]
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def describes_pixels(config: Config) -> bool:

@@ -1,6 +1,6 @@
-"""What transformers' config files say: `config.json` of the network and the classes, `preprocessor_config.json` of pixels.
+"""What transformers' configs say: `config.json` of the network and its classes, `preprocessor_config.json` of pixels.
 
-Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.py` of each model. A field that is missing
+Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.py` of each model. A missing field
 means the default of its class, and the defaults differ between the classes.
 """
 
@@ -27,8 +27,8 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 
-VIT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
-NETWORKS: dict[str, Config] = {
+VIT: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
+NETWORKS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
     "vit_mae": VIT,
@@ -41,9 +41,9 @@ NETWORKS: dict[str, Config] = {
 }
 """Defaults of the configs' classes. Widths and depths are the tensors' to say."""
 
-SQUASHED = {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False}
-EDGE = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
-PROCESSORS: dict[str, Config] = {
+SQUASHED: dict[str, Any] = {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False}
+EDGE: dict[str, Any] = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
+PROCESSORS: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": SQUASHED,
     "DeiTImageProcessor": EDGE | {"size": {"height": 256, "width": 256}},
     "BitImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
@@ -73,7 +73,7 @@ def network(config: Config) -> Config:
     if model_type not in NETWORKS:
         raise CheckpointUnsupported(f"config.json has model_type {model_type!r}; {', '.join(NETWORKS)} are supported")
     own = config.get("vision_config") or config
-    return NETWORKS[model_type] | {key: value for key, value in own.items() if value is not None}
+    return {**NETWORKS[model_type], **{key: value for key, value in own.items() if value is not None}}
 
 
 def act(fields: Config) -> Activation:

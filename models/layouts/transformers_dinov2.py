@@ -1,13 +1,14 @@
 """transformers' Dinov2 and Dinov2WithRegisters.
 
-Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with_registers.py`; the names that lie on the
-hub, and those of release 5 in memory (attention, and the gated feed-forward split in two).
+Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with_registers.py`; the names that lie on
+the hub, and those of release 5 in memory (attention, and the gated feed-forward split in two).
 """
 
 from models.layouts import transformers_config
 from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers_vit import QKV, reading
+from models.pooling import Pool
 
 LAYER = r"encoder\.layer\.(\d+)\."
 
@@ -55,5 +56,5 @@ def read(source: Source) -> Reading:
     reasons = {"left out": left_out}
     if registers:
         reasons["profile"] = "config.json is transformers', and its class with registers antialiases"
-    pool = "cls_avg" if "head.weight" in tensors else "cls"
+    pool: Pool = "cls_avg" if "head.weight" in tensors else "cls"
     return reading(source, tensors, reasons, pool, "transformers-registers" if registers else "transformers")

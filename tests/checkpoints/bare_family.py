@@ -27,14 +27,20 @@ from tests.checkpoints.timm_family import create
 from tests.checkpoints.timm_family import forward as timm_forward
 from tests.originals import torchvision
 
+Pooled = Callable[[Any, Tensor], Tensor]
+
 WITH_HEADS = {"num_heads": HEADS}
+PLAIN = ("weight", "bias")
+OF_DINO = ("module.linear.weight", "module.linear.bias")
+OF_TRAINING = tuple(f"module.classifiers_dict.classifier_1_blocks_avgpool_True_lr_0_1.linear.{part}" for part in PLAIN)
 ODD = SIZES | {"as many patches, not square": (65, 70), "beyond the grid": (70, 70)}
 
 
-def bare(model: nn.Module, folder: Path, name: str, sizes: Mapping[str, Any] = SIZES, wrap: Any = None) -> Original:
-    weights = {key: value for key, value in model.state_dict().items()}
+def bare(model: Any, folder: Path, name: str, sizes: Mapping[str, Any] = SIZES, wrap: Any = None) -> Original:
+    """The weights of a model of `reference.py`, wrapped as its training code wraps them."""
+    weights = dict(model.state_dict())
     torch.save(wrap(weights) if wrap else weights, folder / name)
-    return Original(folder / name, lambda pictures: model.read(pictures), WITH_HEADS, sizes)
+    return Original(folder / name, model.read, WITH_HEADS, sizes)
 
 
 def dino(folder: Path) -> Original:
@@ -76,14 +82,16 @@ def _in_chunks(key: str) -> str:
     return f"blocks.{number // 2}.{key.removeprefix('blocks.')}"
 
 
-def with_head(folder: Path, backbone: Callable[[Path], Original], pooled: Callable[[Any, Tensor], Tensor], width: int,
-              names: tuple[str, str] = ("weight", "bias"), wrap: str | None = None) -> Original:  # fmt: skip
+def with_head(
+    folder: Path, backbone: Callable[[Path], Original], pooled: Pooled, names: tuple[str, ...] = PLAIN, wrap: str = ""
+) -> Original:
     """A backbone, and a linear head in a file of its own."""
     original = backbone(folder)
+    model = original.forward.__self__  # type: ignore[attr-defined] # the forward is the model's own method
+    width = pooled(model, torch.zeros(1, 3, *NATIVE)).shape[1]
     head = randomise(nn.Linear(width, 7), seed=5)
     weights: Any = dict(zip(names, head.parameters(), strict=True))
     torch.save({wrap: weights, "epoch": 1} if wrap else weights, folder / "head.pth")
-    model = original.forward.__closure__[0].cell_contents  # type: ignore[attr-defined]
 
     def forward(pictures: Tensor) -> dict[str, Tensor]:
         features = pooled(model, pictures)
@@ -120,11 +128,11 @@ def mae_pretrained(folder: Path) -> Original:
 
 def mae_probe(folder: Path) -> Original:
     """A linear probe of MAE: a BatchNorm without parameters, then the head."""
-    model = randomise(Facebook("plain"))
-    probe = nn.Sequential(nn.BatchNorm1d(DIM, affine=False, eps=1e-6), nn.Linear(DIM, 7))
+    model: Any = randomise(Facebook("plain"))
+    probe: Any = nn.Sequential(nn.BatchNorm1d(DIM, affine=False, eps=1e-6), nn.Linear(DIM, 7))
     randomise(probe)
-    probe[0].running_mean.copy_(torch.randn(DIM))  # type: ignore[operator,union-attr]
-    probe[0].running_var.copy_(torch.rand(DIM) + 0.1)  # type: ignore[operator,union-attr]
+    probe[0].running_mean.copy_(torch.randn(DIM))
+    probe[0].running_var.copy_(torch.rand(DIM) + 0.1)
     head = {f"head.{key}": value for key, value in probe.state_dict().items()}
     original = bare(model, folder, "mae_linprobe.pth", wrap=lambda weights: {"model": weights | head})
     return Original(original.path, lambda x: {"logits": probe(model.read(x)["cls"])}, WITH_HEADS, original.sizes)
@@ -189,8 +197,8 @@ def _stacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def clip(folder: Path, openai: bool, text: bool = True, embed: int = DIM) -> Original:
     """D and the projection's width are equal, so that a projection that was not turned round would load."""
-    model = randomise(ClipTower(embed))
-    for block in model.transformer.resblocks:  # type: ignore[union-attr]
+    model: Any = randomise(ClipTower(embed))
+    for block in model.transformer["resblocks"]:
         block.quick = openai
     weights: dict[str, Tensor] = {f"visual.{key}" if text else key: value for key, value in model.state_dict().items()}
     if text:
@@ -205,7 +213,7 @@ def clip(folder: Path, openai: bool, text: bool = True, embed: int = DIM) -> Ori
     if openai:
         weights["input_resolution"] = torch.tensor(SIDE)
     torch.save(weights, folder / "clip.pt")
-    return Original(folder / "clip.pt", lambda pictures: model.read(pictures), WITH_HEADS, NATIVE_ONLY)
+    return Original(folder / "clip.pt", model.read, WITH_HEADS, NATIVE_ONLY)
 
 
 def open_clip_trunk(folder: Path) -> Original:
@@ -229,42 +237,42 @@ def open_clip_trunk(folder: Path) -> Original:
     return Original(folder, forward, WITH_HEADS)
 
 
-HEAD = ("linear.weight", "linear.bias")
-DINO_HEAD = ("module.linear.weight", "module.linear.bias")
-TRAINED = tuple(
-    f"module.classifiers_dict.classifier_1_blocks_avgpool_True_lr_0_1.linear.{part}" for part in ("weight", "bias")
-)
-
-VARIANTS: dict[str, tuple[str, Callable[[Path], Original]]] = {
-    "DINO": ("formulas", dino),
-    "DINO, training checkpoint": ("formulas", dino_training),
-    "DINO, linear head on 4 blocks": ("formulas", partial(with_head, backbone=dino, pooled=last_four, width=4 * DIM, names=DINO_HEAD, wrap="state_dict")),
-    "DINO, linear head interleaved": ("formulas", partial(with_head, backbone=dino, pooled=interleaved, width=2 * DIM, names=DINO_HEAD, wrap="state_dict")),
-    "DINOv2": ("formulas", dinov2),
-    "DINOv2 registers": ("formulas", partial(dinov2, registers=4)),
-    "DINOv2 SwiGLU": ("formulas", partial(dinov2, gated=True)),
-    "DINOv2 in chunks": ("formulas", partial(dinov2, chunks=True)),
-    "DINOv2, linear head": ("formulas", partial(with_head, backbone=dinov2, pooled=cls_and_mean, width=2 * DIM)),
-    "DINOv2, linear head on 4 blocks": ("formulas", partial(with_head, backbone=dinov2, pooled=four_layers, width=5 * DIM)),
-    "DINOv2 registers, linear head on 4 blocks": ("formulas", partial(with_head, backbone=partial(dinov2, registers=4), pooled=four_layers, width=5 * DIM)),
-    "DINOv2, head of a training run": ("formulas", partial(with_head, backbone=dinov2, pooled=cls_and_mean, width=2 * DIM, names=TRAINED)),
-    "MAE, pre-training": ("formulas", mae_pretrained),
-    "MAE, linear probe": ("formulas", mae_probe),
+HEADED: dict[str, Callable[[Path], Original]] = {
+    "DINO, head on 4 blocks": partial(with_head, backbone=dino, pooled=last_four, names=OF_DINO, wrap="state_dict"),
+    "DINO, head interleaved": partial(with_head, backbone=dino, pooled=interleaved, names=OF_DINO, wrap="state_dict"),
+    "DINOv2, head": partial(with_head, backbone=dinov2, pooled=cls_and_mean),
+    "DINOv2, head on 4 blocks": partial(with_head, backbone=dinov2, pooled=four_layers),
+    "DINOv2 registers, head on 4 blocks": partial(with_head, backbone=partial(dinov2, registers=4), pooled=four_layers),
+    "DINOv2, head of a training run": partial(with_head, backbone=dinov2, pooled=cls_and_mean, names=OF_TRAINING),
+}
+FORMULAS: dict[str, Callable[[Path], Original]] = {
+    "DINO": dino,
+    "DINO, training checkpoint": dino_training,
+    "DINOv2": dinov2,
+    "DINOv2 registers": partial(dinov2, registers=4),
+    "DINOv2 SwiGLU": partial(dinov2, gated=True),
+    "DINOv2 in chunks": partial(dinov2, chunks=True),
+    **HEADED,
+    "MAE, pre-training": mae_pretrained,
+    "MAE, linear probe": mae_probe,
+    "JAX": jax,
+    "JAX, representation layer": partial(jax, prefix="opt/target/", representation=True),
+    "JAX, big_vision": partial(jax, prefix="params/", second=True),
+    "JAX, big_vision, no [CLS]": partial(jax, prefix="params/img/", second=True, cls=False),
+    "JAX, stacked": partial(jax, stacked=True),
+    "OpenAI CLIP": partial(clip, openai=True),
+    "open_clip": partial(clip, openai=False),
+    "open_clip, vision tower alone": partial(clip, openai=False, text=False, embed=20),
+}
+INSTALLED: dict[str, tuple[str, Callable[[Path], Original]]] = {
     "MAE, fine-tuned": ("timm", partial(deit, architecture="vit_tiny_patch16_224", global_pool="avg", fc_norm=True)),
     "DeiT": ("timm", partial(deit, architecture="deit_tiny_patch16_224")),
     "DeiT distilled": ("timm", partial(deit, architecture="deit_tiny_distilled_patch16_224")),
     "DeiT-III": ("timm", partial(deit, architecture="deit3_small_patch16_224")),
+    "open_clip around timm": ("timm", open_clip_trunk),
     "torchvision": ("torchvision", torchvision_vit),
     "torchvision, published names": ("torchvision", partial(torchvision_vit, published=True)),
     "torchvision, representation layer": ("torchvision", partial(torchvision_vit, representation_size=40)),
-    "JAX": ("formulas", jax),
-    "JAX, representation layer": ("formulas", partial(jax, prefix="opt/target/", representation=True)),
-    "JAX, big_vision": ("formulas", partial(jax, prefix="params/", second=True)),
-    "JAX, big_vision, no [CLS]": ("formulas", partial(jax, prefix="params/img/", second=True, cls=False)),
-    "JAX, stacked": ("formulas", partial(jax, stacked=True)),
-    "OpenAI CLIP": ("formulas", partial(clip, openai=True)),
-    "open_clip": ("formulas", partial(clip, openai=False)),
-    "open_clip, vision tower alone": ("formulas", partial(clip, openai=False, text=False, embed=20)),
-    "open_clip around timm": ("timm", open_clip_trunk),
-}  # fmt: skip
-FAMILIES = [Family(name, make, against) for name, (against, make) in VARIANTS.items()]
+}
+FAMILIES = [Family(name, make, "its formulas") for name, make in FORMULAS.items()]
+FAMILIES += [Family(name, make, against) for name, (against, make) in INSTALLED.items()]

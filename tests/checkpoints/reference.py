@@ -1,4 +1,4 @@
-"""The originals that do not install, written down from their published formulas: plain attention, one image size a time.
+"""The originals that do not install, written down from their published formulas: plain attention, one size a time.
 
 Sources: facebookresearch/dino `vision_transformer.py`, facebookresearch/dinov2 `dinov2/models/vision_transformer.py`,
 facebookresearch/mae `models_vit.py`, openai/CLIP `clip/model.py`, google-research/vision_transformer
@@ -6,7 +6,7 @@ facebookresearch/mae `models_vit.py`, openai/CLIP `clip/model.py`, google-resear
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -66,7 +66,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(DIM, 1e-6), nn.LayerNorm(DIM, 1e-6)
         self.attn, self.mlp = Attention(), SwiGLU() if gated else Mlp()
-        self.ls1, self.ls2 = (Scale(), Scale()) if scaled else (nn.Identity(), nn.Identity())
+        self.ls1: nn.Module = Scale() if scaled else nn.Identity()
+        self.ls2: nn.Module = Scale() if scaled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x)))
@@ -137,15 +138,14 @@ class ClipTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.zeros(DIM))
         self.positional_embedding = nn.Parameter(torch.zeros(1 + (SIDE // PATCH) ** 2, DIM))
         self.ln_pre, self.ln_post = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(ClipBlock() for _ in range(DEPTH))
+        self.transformer = nn.ModuleDict({"resblocks": nn.ModuleList(ClipBlock() for _ in range(DEPTH))})
         self.proj = nn.Parameter(torch.zeros(DIM, embed))
 
     def read(self, x: Tensor) -> dict[str, Tensor]:
         x = self.conv1(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1) + self.positional_embedding
         x = self.ln_pre(x)
-        for block in self.transformer.resblocks:
+        for block in cast(nn.ModuleList, self.transformer["resblocks"]):
             x = block(x)
         cls = self.ln_post(x[:, 0])
         return {"cls": cls, "native": cls @ self.proj}

@@ -1,5 +1,6 @@
 """timm's variants, each saved by timm itself."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, randomise
 from tests.originals import timm
 
-TOY = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
+TOY: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
 
 
 def create(architecture: str, **arguments: Any) -> Any:
@@ -88,10 +89,18 @@ def make_pth(folder: Path) -> Original:
 def make_old(folder: Path) -> Original:
     """An old flat config."""
     original = make("vit_tiny_patch16_224", folder)
-    config = '{"architecture": "vit_tiny_patch16_224", "num_classes": 7, "input_size": [3, 64, 64], "interpolation": "bicubic",'
-    config += ' "crop_pct": 0.9, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "labels": ["a", "b", "c", "d", "e", "f", "g"],'
-    config += ' "model_args": {"num_heads": 4, "depth": 3}}'
-    (folder / "config.json").write_text(config)
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 7,
+        "input_size": [3, 64, 64],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "labels": list("abcdefg"),
+        "model_args": {"num_heads": 4, "depth": 3},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     return original
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.checkpoints.original import NATIVE_ONLY, SIZES, Family, Original, randomise
 
-TOY = {
+TOY: dict[str, Any] = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
@@ -20,7 +20,7 @@ TOY = {
     "patch_size": 8,
     "num_labels": 7,
 }
-MLP = {"intermediate_size": 96}
+MLP: dict[str, Any] = {"intermediate_size": 96}
 Read = Callable[[Any, Tensor], dict[str, Tensor]]
 
 
@@ -43,6 +43,10 @@ def classify(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     norm = getattr(model.base_model, "layernorm", None) or model.base_model.post_layernorm
     tokens = norm(output.hidden_states[-1])
     return {"cls": tokens[:, 0], "logits": output.logits}
+
+
+def logits(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    return {"logits": model(pictures, **options).logits}
 
 
 def encode(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
@@ -96,6 +100,13 @@ TEXT = {
     "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1,
 }  # fmt: skip
 
+DECODER: dict[str, Any] = {
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+
 VARIANTS: dict[str, Callable[[Path], Original]] = {
     "ViT": partial(make, "ViTForImageClassification", classify, **VIT),
     "ViT, names in memory": partial(make, "ViTForImageClassification", classify, in_memory=True, **VIT),
@@ -105,16 +116,15 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
         make, "ViTForImageClassification", classify, **VIT, hidden_act="gelu_pytorch_tanh", qkv_bias=False
     ),
     "DeiT": partial(make, "DeiTForImageClassification", classify, **VIT),
-    "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", lambda m, x, **o: {"logits": m(x, **o).logits}, **VIT),
+    "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", logits, **VIT),
     "DeiT, names in memory": partial(make, "DeiTForImageClassification", classify, in_memory=True, **VIT),
     "ViTMSN": partial(make, "ViTMSNForImageClassification", classify, **VIT),
     "ViTMSN, bare": partial(make, "ViTMSNModel", hidden, **VIT),
     "ViTMAE, encoder": partial(make, "ViTMAEModel", encode, **VIT, mask_ratio=0.0),
     "ViTMAE, pre-training": partial(
-        make, "ViTMAEForPreTraining", lambda m, x, **o: encode(m.vit, x, **o), **VIT, mask_ratio=0.0,
-        decoder_hidden_size=32, decoder_num_hidden_layers=2, decoder_num_attention_heads=2, decoder_intermediate_size=32,
+        make, "ViTMAEForPreTraining", lambda m, x, **o: encode(m.vit, x, **o), **VIT, mask_ratio=0.0, **DECODER
     ),
-    "IJepa": partial(make, "IJepaForImageClassification", lambda m, x, **o: {"logits": m(x, **o).logits}, **VIT),
+    "IJepa": partial(make, "IJepaForImageClassification", logits, **VIT),
     "Dinov2": partial(make, "Dinov2ForImageClassification", classify, interpolate=False, **TOY),
     "Dinov2, bare": partial(make, "Dinov2Model", hidden, interpolate=False, **TOY),
     "Dinov2, names in memory": partial(make, "Dinov2Model", hidden, interpolate=False, in_memory=True, **TOY),
@@ -133,7 +143,7 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
         make, "CLIPModel", both_towers, vision_config=CLIP | {"hidden_act": "gelu"}, text_config=TEXT, projection_dim=48
     ),
     "CLIP with classifier": partial(
-        make, "CLIPForImageClassification", lambda m, x, **o: {"logits": m(x, **o).logits}, vision_config=CLIP,
+        make, "CLIPForImageClassification", logits, vision_config=CLIP,
         text_config=TEXT, num_labels=7,
     ),
 }  # fmt: skip
