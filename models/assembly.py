@@ -49,6 +49,7 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     preprocess, why_preprocess = default_preprocess(reading, config, source.path.name)
     labels, why_labels = name_classes(reading, config, choices.labels)
     reasons = dict(reading.reasons) | {
+        "container": f"the weights under {' / '.join(source.wrappers)}" if source.wrappers else "",
         "num_heads": why_heads,
         "preprocess": reading.reasons.get("preprocess") or why_preprocess,
         "labels": why_labels,
