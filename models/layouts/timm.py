@@ -5,12 +5,15 @@ The names are the network's own, and those of facebookresearch's DINO, DINOv2, D
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from models.layouts import timm_config
 from models.layouts.naming import PARTS, Naming
 from models.layouts.source import Reading, Source
+from models.profiles import profile_named
 
 BLOCK = r"blocks\.(?:\d+\.)?(\d+)\."  # DINOv2 trained in chunks puts the chunk's number before the block's
 
@@ -51,42 +54,47 @@ def read(source: Source) -> Reading:
     timm_config.check(config)
     architecture, arguments = str(config["architecture"]), timm_config.arguments(config)
     tensors, left_out = NAMING.translate(source.tensors)
-    names = timm_config.names(config)
-    if "_clip_" in architecture and names is None and _is_projection(tensors):
-        tensors["projection.weight"] = tensors.pop("head.weight")
-        tensors.pop("head.bias", None)  # timm's own zeros
-    num_classes = config.get("num_classes", timm_config.pretrained(config).get("num_classes"))
+    names, kept = timm_config.names(config), timm_config.section(config)
+    clip = "_clip_" in architecture
+    if kept.get("head") == "projection" or (not kept and clip and names is None and _is_projection(tensors)):
+        tensors = {re.sub(r"^head\.", "projection.", key): tensor for key, tensor in tensors.items()}
     heads = arguments.get("num_heads") or timm_config.of_name(timm_config.HEADS_OF_NAME, architecture)
-    flexi = architecture.startswith("flexivit")
+    profile, why = _profile(architecture, kept)
     tag = str(timm_config.pretrained(config).get("tag") or "")
-    expected = {
-        "embed_dim": arguments.get("embed_dim"),
-        "depth": arguments.get("depth") or timm_config.of_name(timm_config.DEPTH_OF_NAME, architecture),
-        "num_classes": num_classes if "head.weight" in tensors else None,
-    }
     return Reading(
         layout="timm",
-        profile="flexivit" if flexi else "timm",
+        profile=profile,
         tensors=tensors,
         image_size=timm_config.image_size(config),
         num_heads=int(heads) if heads else None,
         act=timm_config.act(config),
-        norm_eps=timm_config.of_name(timm_config.EPS_OF_NAME, architecture, 1e-6),
+        norm_eps=kept.get("norm_eps") or timm_config.of_name(timm_config.EPS_OF_NAME, architecture, 1e-6),
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
-        projection_tanh="_clip_" not in architecture,
-        expected=expected,
+        projection_tanh=not clip and not kept,
+        expected=timm_config.expected(config, "head.weight" in tensors),
         preprocess=timm_config.preprocess(config),
         names=names,
+        multi_label=bool(kept.get("multi_label")),
         label_offset=int(timm_config.pretrained(config).get("label_offset") or 0),
         imagenet=re.search(r"(^|_)in1k($|_)", tag) is not None,
         reasons={
             "layout": f"config.json names timm's architecture {architecture!r} and the tensors have timm's names",
-            "profile": "flexivit's own rule" if flexi else "config.json is timm's",
+            "profile": why,
             "num_heads": "model_args names it" if "num_heads" in arguments else f"timm's {architecture}",
             "preprocess": "config.json",
             "left out": left_out,
         },
     )
+
+
+def _profile(architecture: str, kept: Mapping[str, Any]) -> tuple[str, str]:
+    """The original, and why."""
+    if "profile" in kept:
+        profile_named(str(kept["profile"]))
+        return str(kept["profile"]), "config.json keeps that of the original"
+    if architecture.startswith("flexivit"):
+        return "flexivit", "flexivit's own rule"
+    return "timm", "config.json is timm's"
 
 
 def _is_projection(tensors: dict[str, Tensor]) -> bool:

@@ -16,6 +16,9 @@ from models.vit import Activation
 Config = Mapping[str, Any]
 
 POOLS: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax"}
+SECTION = "vitrine"
+"""The part of a config.json that timm passes over: what `convert` keeps of an original that timm has no argument for."""
+
 STEPS: dict[str, Steps] = {"center": "crop", "squash": "squash", "border": "border"}
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 ACTIVATIONS: dict[str, Activation] = {
@@ -128,6 +131,11 @@ def pool(config: Config) -> Pool | None:
     return "avg_all" if name == "avg" and arguments(config).get("pool_include_prefix") else POOLS[name]
 
 
+def section(config: Config) -> Config:
+    """What `convert` kept of the original."""
+    return config.get(SECTION) or {}
+
+
 def act(config: Config) -> Activation | None:
     """The activation that the config or the architecture's name tells."""
     named = arguments(config).get("act_layer")
@@ -144,6 +152,15 @@ def image_size(config: Config) -> tuple[int, int] | None:
     if size is None:
         return None
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def expected(config: Config, head: bool) -> dict[str, Any]:
+    """Sizes that the config states or its architecture's name implies, to be held against the tensors."""
+    return {
+        "embed_dim": arguments(config).get("embed_dim"),
+        "depth": arguments(config).get("depth") or of_name(DEPTH_OF_NAME, str(config["architecture"])),
+        "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,
+    }
 
 
 def describes_pixels(config: Config) -> bool:
@@ -169,6 +186,7 @@ def preprocess(config: Config) -> Preprocess:
         interpolation=cast(Interpolation, interpolation),
         mean=channel_values(part.get("mean"), IMAGENET_MEAN),
         std=channel_values(part.get("std"), IMAGENET_STD),
+        crop_rounding=section(config).get("crop_rounding") or "even",
     )
 
 
