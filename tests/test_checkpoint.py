@@ -71,7 +71,7 @@ def test_foreign_networks_are_refused_by_name(altered: Callable[..., str]) -> No
 
 
 def test_a_place_with_nothing_in_it(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFound, match="no model.safetensors"):
+    with pytest.raises(CheckpointNotFound, match=r"no model\.safetensors"):
         open_checkpoint(str(tmp_path))
     with pytest.raises(CheckpointNotFound, match="no such directory"):
         open_checkpoint(str(tmp_path / "nowhere"))
