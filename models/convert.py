@@ -1,8 +1,8 @@
 """Any supported checkpoint as a directory in timm's layout: `model.safetensors` and a `config.json`.
 
-timm builds the network from its `vision_transformer` with arguments, and Vitrine reads the same directory. What timm has
-no argument for but leaves the network the same (another epsilon, another resampling rule) goes into a section of its
-own, `vitrine`, which timm passes over; what would be another network is refused by name.
+timm builds the network from its `vision_transformer` with arguments, and Vitrine reads the same directory. What timm
+has no argument for but leaves the network the same (another epsilon, another resampling rule) goes into a section of
+its own, `vitrine`, which timm passes over; what would be another network is refused by name.
 Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `_hub.py` and `_builder.py`.
 """
 
@@ -85,7 +85,7 @@ def _eps_of_timm(config: ViTConfig) -> float:
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
-    """The weights under timm's names, the rows of the prefix tokens in the position table zero: they are in the tokens."""
+    """The weights under timm's names; the prefix tokens' rows of the position table are zero, being in the tokens."""
     config, weights = content.config, dict(content.weights)
     prefix, table = weights.pop("prefix_tokens"), weights.pop("pos_embed.table")
     rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])

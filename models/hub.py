@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import httpx
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -21,11 +19,13 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from models.errors import CheckpointNotFound
-from models.opening import CONFIGS, PREFERRED, choose, read_json, shard_names
+from models.errors import CheckpointError, CheckpointNotFound
+from models.opening import CONFIGS, choose, read_json, shard_names
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SCHEME = "hf://"
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Place:
     name: str
 
 
-def find(source: str, revision: str | None, say: Callable[[str], None] | None = None) -> Place:
+def find(source: str, revision: str | None, say: Say | None = None) -> Place:
     """A path as it is, or a repository of the hub after its files were fetched.
 
     Raises CheckpointNotFound where there is neither, or where the hub cannot be asked.
@@ -52,57 +52,63 @@ def find(source: str, revision: str | None, say: Callable[[str], None] | None = 
         raise CheckpointNotFound(
             f"{source}: there is no such directory or file, and it is not a name on the hub (owner/name)"
         )
-    return Place(_fetch(repository, revision, say or (lambda _: None)), repository.rsplit("/", 1)[1])
+    folder = _fetch(repository, revision, say or (lambda _: None))
+    return Place(folder, repository.rsplit("/", 1)[1])
 
 
-def _fetch(repository: str, revision: str | None, say: Callable[[str], None]) -> Path:
+def _fetch(repository: str, revision: str | None, say: Say) -> Path:
     """The folder of the cache that holds the repository's weights and configs."""
+    if constants.is_offline_mode():
+        return _cached(repository, revision, "the hub's offline mode is on (HF_HUB_OFFLINE)")
     try:
-        if constants.is_offline_mode():
-            return _cached(repository, revision)
-        info = HfApi().model_info(repository, revision=revision)
-        names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
-        weights = choose(Path(repository), names).name
-        say(f"fetching {weights} of {repository} at {(info.sha or 'main')[:12]}")
-        for name in [name for name in CONFIGS if name in names]:
-            hf_hub_download(repository, name, revision=info.sha)
-        fetched = Path(hf_hub_download(repository, weights, revision=info.sha))
-        for shard in shard_names(read_json(fetched), fetched) if weights.endswith(".index.json") else []:
-            say(f"fetching {shard} of {repository}")
-            hf_hub_download(repository, shard, revision=info.sha)
-        return fetched.parent
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        _explain(error, repository, revision)
+        return _download(repository, revision, say)
+    except CheckpointError:
+        raise
+    except HfHubHTTPError as error:
+        _refused(error, repository, revision)
+    except Exception:  # noqa: BLE001 - huggingface_hub hands on what its HTTP library of the day raises
+        say(f"the hub at {constants.ENDPOINT} cannot be reached: looking for {repository} in the cache")
+        return _cached(repository, revision, f"the hub at {constants.ENDPOINT} cannot be reached")
 
 
-def _cached(repository: str, revision: str | None) -> Path:
-    """The same, of what was fetched before: nothing is asked of the hub."""
-    for name in PREFERRED:
-        found = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(found, str):
-            return Path(found).parent
-    snapshot = try_to_load_from_cache(repository, "config.json", revision=revision)
-    if isinstance(snapshot, str):
-        return Path(snapshot).parent
-    at = f" at revision {revision!r}" if revision else ""
-    raise CheckpointNotFound(
-        f"{repository}{at} is not in the cache ({constants.HF_HUB_CACHE}), and the hub's offline mode is on "
-        "(HF_HUB_OFFLINE); fetch it once with the mode off, or name a directory"
-    )
+def _download(repository: str, revision: str | None, say: Say) -> Path:
+    info = HfApi().model_info(repository, revision=revision)
+    names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
+    weights = choose(Path(repository), names).name
+    commit = info.sha or revision
+    wanted = [name for name in CONFIGS if name in names]
+    for name in wanted:
+        hf_hub_download(repository, name, revision=commit)
+    say(f"fetching {weights} of {repository} at {(commit or 'main')[:12]}")
+    fetched = Path(hf_hub_download(repository, weights, revision=commit))
+    for shard in shard_names(read_json(fetched), fetched) if weights.endswith(".index.json") else []:
+        say(f"fetching {shard} of {repository}")
+        hf_hub_download(repository, shard, revision=commit)
+    return fetched.parent
 
 
-def _explain(error: Exception, repository: str, revision: str | None) -> NoReturn:
-    """Raise CheckpointNotFound with what went wrong in one line."""
+def _cached(repository: str, revision: str | None, why: str) -> Path:
+    """The folder of what was fetched before: nothing is asked of the hub."""
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise CheckpointNotFound(
+            f"{repository}{at} is not in the cache ({constants.HF_HUB_CACHE}), and {why}; "
+            "fetch it once with the hub at hand, or name a directory"
+        ) from error
+
+
+def _refused(error: HfHubHTTPError, repository: str, revision: str | None) -> NoReturn:
+    """Raise CheckpointNotFound with what the hub said, in one line."""
     if isinstance(error, GatedRepoError):
-        why = "it is gated: accept its terms on the hub and set HF_TOKEN"
+        why = "it is gated; accept its terms on the hub and set HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        why = "there is no such repository, or it is private and HF_TOKEN is not set; nor is there such a directory"
+        why = (
+            "there is no such repository on the hub, or a private one that needs HF_TOKEN; nor such a directory"
+        )
     elif isinstance(error, RevisionNotFoundError):
-        why = f"it has no revision {revision!r}"
-    elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        why = "a file of it is missing on the hub"
-    elif isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
-        why = f"the hub at {constants.ENDPOINT} answered with status {error.response.status_code}"
+        why = f"it has no revision {revision!r} on the hub"
     else:
-        why = f"the hub at {constants.ENDPOINT} cannot be reached; check the network, or name a directory"
+        why = f"the hub at {constants.ENDPOINT} answered with status {error.response.status_code}"
     raise CheckpointNotFound(f"{repository}: {why}") from error

@@ -15,9 +15,11 @@ from models.vit import Activation
 
 Config = Mapping[str, Any]
 
+SYNSET = re.compile(r"n\d{8}")
+
 POOLS: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax"}
 SECTION = "vitrine"
-"""The part of a config.json that timm passes over: what `convert` keeps of an original that timm has no argument for."""
+"""The part of a config.json that timm passes over: what `convert` keeps that timm has no argument for."""
 
 STEPS: dict[str, Steps] = {"center": "crop", "squash": "squash", "border": "border"}
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -201,11 +203,12 @@ def channel_values(values: Any, default: tuple[float, float, float]) -> tuple[fl
 
 
 def names(config: Config) -> tuple[str, ...] | None:
-    """The classes' names, described where there are descriptions; None where there are none."""
+    """The classes' names; None where there are none."""
     found = config.get("label_names") or pretrained(config).get("label_names") or config.get("labels")
     if not found:
         return None
     if isinstance(found, Mapping):
         found = [found.get(str(index), str(index)) for index in range(len(found))]
+    # Where the names are WordNet ids, the descriptions are what a person calls them.
     descriptions = config.get("label_descriptions") or {}
-    return tuple(str(descriptions.get(name, name)) for name in found)
+    return tuple(str(descriptions.get(name, name) if SYNSET.fullmatch(str(name)) else name) for name in found)

@@ -9,7 +9,7 @@ import torch
 
 from models.checkpoint import Checkpoint, build, open_checkpoint
 from models.position import Resampling
-from models.vit import ViTConfig, VisionTransformer
+from models.vit import VisionTransformer, ViTConfig
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.original import SIZES, Original, randomise
 from tests.checkpoints.reference import Facebook
@@ -33,9 +33,7 @@ WRONG_PROFILES = {
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_PROFILES.values(), ids=WRONG_PROFILES.keys())
-def test_another_rule_shows_at_every_other_size(
-    make: Callable[[Path], Original], profile: str, tmp_path: Path
-) -> None:
+def test_another_rule_shows_at_every_other_size(make: Callable[[Path], Original], profile: str, tmp_path: Path) -> None:
     original = make(tmp_path)
     network = build(open_checkpoint(str(original.path), **{**original.options, "profile": profile}))
     for size, row in differences(original, network).items():

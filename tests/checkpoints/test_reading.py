@@ -1,4 +1,4 @@
-"""What is read in a checkpoint beside its weights: heads, classes, labels, profiles; and what is refused, by its name."""
+"""What is read beside the weights: heads, classes, labels, profiles; and what is refused, by its name."""
 
 import json
 from collections.abc import Callable
@@ -20,15 +20,14 @@ from tests.checkpoints.reference import DIM, HEADS, Facebook, jax_arrays
 Weights = dict[str, Tensor]
 
 
-def facebook(folder: Path, name: str = "plain.pth", wrap: str = "", **extra: Tensor) -> Path:
-    weights = randomise(Facebook("plain")).state_dict() | extra
+def facebook(folder: Path, name: str = "plain.pth", wrap: str = "", extra: Weights | None = None) -> Path:
+    weights = randomise(Facebook("plain")).state_dict() | (extra or {})
     torch.save({wrap: weights} if wrap else weights, folder / name)
     return folder / name
 
 
 def head(classes: int, width: int = DIM) -> Weights:
-    linear = randomise(nn.Linear(width, classes))
-    return {"head.weight": linear.weight, "head.bias": linear.bias}
+    return {f"head.{key}": value for key, value in randomise(nn.Linear(width, classes)).state_dict().items()}
 
 
 def opened(path: Path, **options: Any) -> Checkpoint:
@@ -73,7 +72,7 @@ def test_usual_heads_are_assumed_and_said_to_be(width: int, heads: int, tmp_path
 # Profiles
 
 
-PROFILES = {
+PROFILES: dict[str, tuple[str, Weights, str]] = {
     "plain.pth": ("", {}, "timm"),
     "dino_deitsmall16_pretrain.pth": ("", {}, "dino"),
     "checkpoint.pth": ("teacher", {}, "dino"),
@@ -86,7 +85,7 @@ PROFILES = {
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_profile_follows_the_container(name: str, tmp_path: Path) -> None:
     wrap, extra, profile = PROFILES[name]
-    content = opened(facebook(tmp_path, name, wrap, **extra)).content
+    content = opened(facebook(tmp_path, name, wrap, extra)).content
     assert content.profile == profile
     assert content.reasons["profile"]
 
@@ -205,29 +204,29 @@ def named(path: Path, **options: Any) -> tuple[tuple[str, ...], str]:
 
 
 def test_a_published_head_of_1000_classes_is_assumed_to_be_imagenets(tmp_path: Path) -> None:
-    names, why = named(facebook(tmp_path, wrap="model", **head(1000)))
+    names, why = named(facebook(tmp_path, wrap="model", extra=head(1000)))
     assert (names[0], names[999]) == ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
     assert why.startswith("assumed")
 
 
 def test_an_unrecognised_head_of_1000_classes_has_indices(tmp_path: Path) -> None:
-    names, why = named(facebook(tmp_path, **head(1000)))
+    names, why = named(facebook(tmp_path, extra=head(1000)))
     assert names[:2] == ("0", "1")
     assert "imagenet-1k" in why
 
 
 def test_imagenets_names_can_be_chosen_and_refused(tmp_path: Path) -> None:
-    assert named(facebook(tmp_path, **head(1000)), labels="imagenet-1k")[0][0] == "tench, Tinca tinca"
-    assert named(facebook(tmp_path, wrap="model", **head(1000)), labels="none")[0][0] == "0"
+    assert named(facebook(tmp_path, extra=head(1000)), labels="imagenet-1k")[0][0] == "tench, Tinca tinca"
+    assert named(facebook(tmp_path, wrap="model", extra=head(1000)), labels="none")[0][0] == "0"
     with pytest.raises(CheckpointBroken, match="1000 labels"):
-        opened(facebook(tmp_path, **head(7)), labels="imagenet-1k")
+        opened(facebook(tmp_path, extra=head(7)), labels="imagenet-1k")
 
 
 def test_labels_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("alpha\nbeta\n")
-    assert named(facebook(tmp_path, **head(2)), labels=str(tmp_path / "labels.txt"))[0] == ("alpha", "beta")
+    assert named(facebook(tmp_path, extra=head(2)), labels=str(tmp_path / "labels.txt"))[0] == ("alpha", "beta")
     with pytest.raises(CheckpointNotFound, match=r"none\.txt"):
-        opened(facebook(tmp_path, **head(2)), labels=str(tmp_path / "none.txt"))
+        opened(facebook(tmp_path, extra=head(2)), labels=str(tmp_path / "none.txt"))
 
 
 def test_labels_come_from_id2label_and_from_label_names(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_a_small_table_that_fits_two_grids_is_refused(tmp_path: Path) -> None:
     # 9 rows: 3 x 3 patches, or 2 x 2 and five prefix tokens.
     tokens = {"register_tokens": torch.zeros(1, 4, DIM), "pos_embed": torch.zeros(1, 9, DIM)}
     with pytest.raises(CheckpointUnsupported, match="several grids"):
-        opened(facebook(tmp_path, **tokens))
+        opened(facebook(tmp_path, extra=tokens))
 
 
 def test_the_same_picture_gets_the_same_answer_twice(tmp_path: Path) -> None:
@@ -338,7 +337,7 @@ FOREIGN = {
 @pytest.mark.parametrize("name", FOREIGN)
 def test_other_networks_are_refused_by_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointUnsupported, match=name):
-        opened(facebook(tmp_path, **{FOREIGN[name]: torch.zeros(1)}))
+        opened(facebook(tmp_path, extra={FOREIGN[name]: torch.zeros(1)}))
 
 
 @pytest.mark.parametrize(
