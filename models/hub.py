@@ -75,15 +75,15 @@ def _download(repository: str, revision: str | None, say: Say) -> Path:
     info = HfApi().model_info(repository, revision=revision)
     names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
     weights = choose(Path(repository), names).name
-    commit = info.sha or revision
-    wanted = [name for name in CONFIGS if name in names]
-    for name in wanted:
-        hf_hub_download(repository, name, revision=commit)
-    say(f"fetching {weights} of {repository} at {(commit or 'main')[:12]}")
-    fetched = Path(hf_hub_download(repository, weights, revision=commit))
+    # Asked for by the same name as the repository was, so that the cache knows it by this name where there is no hub.
+    folders = {hf_hub_download(repository, name, revision=revision) for name in CONFIGS if name in names}
+    say(f"fetching {weights} of {repository} at {(info.sha or revision or 'main')[:12]}")
+    fetched = Path(hf_hub_download(repository, weights, revision=revision))
     for shard in shard_names(read_json(fetched), fetched) if weights.endswith(".index.json") else []:
         say(f"fetching {shard} of {repository}")
-        hf_hub_download(repository, shard, revision=commit)
+        folders.add(hf_hub_download(repository, shard, revision=revision))
+    if any(Path(other).parent != fetched.parent for other in folders):
+        raise CheckpointNotFound(f"{repository} changed while it was being fetched; try again, or name a revision")
     return fetched.parent
 
 
@@ -104,9 +104,7 @@ def _refused(error: HfHubHTTPError, repository: str, revision: str | None) -> No
     if isinstance(error, GatedRepoError):
         why = "it is gated; accept its terms on the hub and set HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        why = (
-            "there is no such repository on the hub, or a private one that needs HF_TOKEN; nor such a directory"
-        )
+        why = "there is no such repository on the hub, or a private one that needs HF_TOKEN; nor such a directory"
     elif isinstance(error, RevisionNotFoundError):
         why = f"it has no revision {revision!r} on the hub"
     else:

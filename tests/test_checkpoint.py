@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "a table of no grid": (lambda t: t.update({"pos_embed": torch.zeros(1, 1367, 384)}), "1367 rows"),
     "a head of other classes": (
         lambda t: t.update({"head.weight": torch.ones(100, 384), "head.bias": torch.zeros(100)}),
-        "200 labels",
+        "num_classes is 200",
     ),
 }
 
