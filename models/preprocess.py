@@ -23,7 +23,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 class Plan:
     """What to do with one picture: scale it to `scaled`, then cut `size` out of it, `offset` pixels from its corner.
 
-    Where the picture is smaller than the cut the rest is filled with the colour `fill`; offsets are then negative, or 0.
+    Where the picture is smaller than the cut the rest is filled with `fill`; offsets are then negative, or 0.
     """
 
     resize: str

@@ -135,7 +135,6 @@ def test_the_whole_way_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "ViTImageProcessor", "size": 64})
     )
-    from models.checkpoint import build
 
     checkpoint = open_checkpoint(str(tmp_path))
     data = (ROOT / "examples" / "espresso.jpg").read_bytes()
