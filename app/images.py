@@ -119,6 +119,17 @@ def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.u
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
+def to_png(pixels: NDArray[np.uint8], least: int = 1, *, smooth: bool = True) -> bytes:
+    """(3, height, width) -> a PNG file, enlarged by a whole number until its shorter side has the least length."""
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    times = -(-least // min(image.size))
+    if times > 1:
+        image = image.resize((image.width * times, image.height * times), FILTERS["bicubic" if smooth else "nearest"])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def _recognise(data: bytes, limits: Limits) -> str:
     """The format that the bytes themselves declare; names and types that came with them are hints."""
     if not data:

@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
-from app.api import classify, embed, health, model
+from app.api import attention, classify, embed, health, model, preprocess
 from app.middleware import RequestContext
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     problems.install(app)
     app.add_middleware(RequestContext)
-    for room in (classify, embed, model, health):
+    for room in (classify, embed, attention, preprocess, model, health):
         app.include_router(room.router)
 
     @app.get("/", include_in_schema=False)

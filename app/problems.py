@@ -9,9 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.errors import STATUSES, Problem
-from app.schemas import SIZE
+from app.schemas import HEAD, SIZE
 
 MEDIA_TYPE = "application/problem+json"
+
+PATTERNS = {
+    SIZE: "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98",
+    HEAD: "it should be mean or the number of a head, from 0",
+}
+"""What is allowed where a pattern says it."""
 
 
 def problem_response(problem: Problem, request_id: str, **members: Any) -> Response:
@@ -48,8 +54,9 @@ def _of_parameter(error: RequestValidationError) -> Problem:
 
 def _allowed(fault: Any) -> str:
     """Pydantic's sentence about what is allowed."""
-    if fault.get("ctx", {}).get("pattern") == SIZE:
-        return "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98"
+    pattern = fault.get("ctx", {}).get("pattern")
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
     message: str = fault["msg"]
     return message.replace("Input should", "it should").replace("String should", "it should")
 

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,7 @@ from app.errors import ImageProblem, Problem, internal
 from app.images import Limits, decode, to_network
 from app.settings import Settings
 from app.uploads import Upload
+from models.attention import Look
 from models.checkpoint import open_checkpoint
 from models.preprocess import Plan, Resize, Size, whole_patches
 from models.vit import Readout
@@ -31,7 +33,7 @@ logger = logging.getLogger("vitrine")
 
 State = Literal["loading", "ready", "draining", "failed"]
 
-POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE}
+POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
 
 STUCK_AFTER_S = 120.0
 """A batch that runs for longer than this is not going to end."""
@@ -52,6 +54,11 @@ class Want:
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
+    look: Look | None = None
+
+    def of(self, pixels: NDArray[np.uint8]) -> Job:
+        """The same, of one image."""
+        return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
 
     @classmethod
     def classes(cls, engine: Engine, top_k: int | None) -> "Want":
@@ -72,6 +79,22 @@ class Want:
             raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {has}")
         return cls(readout, normalize)
 
+    @classmethod
+    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Want":
+        """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
+
+        Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
+        """
+        config = engine.config
+        if Readout.ATTENTION not in engine.readouts:
+            raise Problem("no_cls_token", f"{engine.checkpoint.name} has no [CLS] token whose attention could be shown")
+        for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
+            if value is not None and value >= count:
+                raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
+        if rollout and head is not None:
+            raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
+        return cls(Readout.ATTENTION, look=Look(config.depth - 1 if layer is None else layer, head, rollout))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,9 +109,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Answered:
-    """An image's answer, and how it was come by."""
+    """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
 
-    answer: Answer
+    answer: Answer | NDArray[np.uint8]
     image: Prepared
     tokens: int
     interpolated: bool
@@ -164,28 +187,45 @@ class Service:
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
         self._check_tokens(engine, view)
-        try:
-            async with asyncio.timeout(self.settings.request_timeout_s):
-                started = time.perf_counter()
-                images = await self._prepare_all(engine, uploads, view)
-                timings.add("decode", time.perf_counter() - started)
-                good = [image for image in images if isinstance(image, Prepared)]
-                done = iter(await self._run(engine, good, want))
-        except TimeoutError as error:
-            allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
-            raise Problem("timeout", allowed, {"Retry-After": str(self._batcher.retry_after_s)}) from error
+        async with self._deadline():
+            images = await self._prepare_all(engine, uploads, view, timings)
+            good = [image for image in images if isinstance(image, Prepared)]
+            done = iter(await self._run(engine, good, want))
         return [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
 
+    async def prepare(
+        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
+    ) -> list[Answered | ImageProblem]:
+        """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
+        self._check_tokens(engine, view)
+        async with self._deadline():
+            images = await self._prepare_all(engine, uploads, view, timings)
+        return [
+            image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
+        ]
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                yield
+        except TimeoutError as error:
+            allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
+            raise Problem("timeout", allowed, {"Retry-After": str(self._batcher.retry_after_s)}) from error
+
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload], view: View
+        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
     ) -> list[Prepared | ImageProblem]:
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(
+        started = time.perf_counter()
+        images = await asyncio.gather(
             *(loop.run_in_executor(self._decoders, self._prepare, engine, upload, view) for upload in uploads)
         )
+        timings.add("decode", time.perf_counter() - started)
+        return images
 
     def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
         """On a decoding thread: all that can be wrong with one image is found here."""
@@ -203,10 +243,7 @@ class Service:
         return Prepared(pixels, plan, width, height, picture.format)
 
     async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want) -> list[Done[Answer]]:
-        works = [
-            Work(engine.cost(*image.plan.size), Job(image.pixels, want.readout, want.normalize, want.top_k))
-            for image in images
-        ]
+        works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
         try:
             return await self._batcher.submit(works)
         except QueueFull as full:
@@ -219,13 +256,7 @@ class Service:
         timings.add("forward", done.run_s)
         if isinstance(done.answer, Exception):
             return _failed(done.answer)
-        config = engine.config
-        return Answered(
-            done.answer,
-            image,
-            tokens=config.num_tokens(*image.plan.size),
-            interpolated=config.grid(*image.plan.size) != config.grid_size,
-        )
+        return _described(engine, image, done.answer)
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
@@ -261,6 +292,11 @@ class Service:
             self.state = "failed" if failure else "ready"
             self._report(self)
         self.finished_loading.set()
+
+
+def _described(engine: Engine, image: Prepared, answer: Answer | NDArray[np.uint8]) -> Answered:
+    config, size = engine.config, image.plan.size
+    return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
 
 
 def _overloaded(retry_after_s: int) -> Problem:
