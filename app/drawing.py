@@ -12,7 +12,8 @@ INFERNO = np.array(
         *((227, 89, 50), (249, 140, 10), (249, 201, 50), (252, 255, 164)),
     ]
 )
-OPACITY = 0.6
+OPACITY, FAINTEST = 0.8, 0.3
+"""Of the heat where it is greatest, and the part of that where it is least: what is not looked at stays to be seen."""
 
 SHOWN = 448
 """The least side of a drawing: a network's own input may be no larger than a stamp."""
@@ -27,8 +28,9 @@ def attention_png(weights: NDArray[np.float32], pixels: NDArray[np.uint8], *, ov
     relative = (weights - weights.min()) / max(float(np.ptp(weights)), 1e-12)
     if not over:
         return to_png(_coloured(_spread(relative, size, smooth=False)), SHOWN, smooth=False)
-    heat = _coloured(_spread(relative, size, smooth=True))
-    blended = (1 - OPACITY) * pixels + OPACITY * heat
+    heat = _spread(relative, size, smooth=True)
+    opacity = OPACITY * (FAINTEST + (1 - FAINTEST) * heat)
+    blended = (1 - opacity) * pixels + opacity * _coloured(heat)
     return to_png(np.rint(blended).astype(np.uint8), SHOWN)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
-from app.api import attention, classify, embed, health, model, preprocess
+from app.api import attention, classify, embed, health, model, page, preprocess
 from app.middleware import RequestContext
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -35,10 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for room in (classify, embed, attention, preprocess, model, health):
         app.include_router(room.router)
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse(f"{settings.root_path}/docs" if settings.docs else f"{settings.root_path}/model")
-
+    page.install(app, docs=settings.docs)
     return app
 
 
