@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from app.batcher import Batcher, Done, QueueFull, Work
 from app.engine import Answer, Engine, Job, OutputInvalid
 from app.errors import ImageProblem, Problem, internal
-from app.images import Limits, decode, to_network
+from app.images import decode, limit_pillow, to_network
+from app.screening import Limits
 from app.settings import Settings
 from app.uploads import Upload
 from models.checkpoint import open_checkpoint
@@ -111,6 +112,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.limits = Limits(settings.image_formats, settings.max_pixels)
+        limit_pillow(self.limits)
         self.state: State = "loading"
         self.failure: Exception | None = None
         self.finished_loading = asyncio.Event()

@@ -15,8 +15,8 @@ SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-i
 # Kubernetes gives every pod of a namespace the addresses of a service called `vitrine` under these names.
 INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
-FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC", "TIFF"]
+FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC")
 
 
 class Settings(BaseSettings):
