@@ -199,3 +199,7 @@ def _end(run: Callable[[], Coroutine[Any, Any, int]]) -> None:
         raise click.ClickException(str(error)) from error
     if failed:
         raise click.ClickException(f"{failed} of the files could not be used")
+
+
+if __name__ == "__main__":
+    main()

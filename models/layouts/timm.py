@@ -21,6 +21,7 @@ from models.vit import ViTConfig
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 PARTS = ("weight", "bias")
+SYNSET = re.compile(r"n\d{8}")
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 # Keys that mean another network under the same outer names, and what that network is.
@@ -218,5 +219,6 @@ def _labels(config: Mapping[str, Any], num_classes: int) -> Labels | None:
         names = [names.get(str(index), str(index)) for index in range(len(names))]
     if len(names) != num_classes:
         raise CheckpointBroken(f"config.json names {len(names)} labels, 'head.weight' has {num_classes} classes")
+    # Where the names are WordNet ids, the descriptions are what a person calls them.
     descriptions: Mapping[str, str] = config.get("label_descriptions") or {}
-    return Labels(tuple(str(descriptions.get(name, name)) for name in names))
+    return Labels(tuple(str(descriptions.get(name, name) if SYNSET.fullmatch(str(name)) else name) for name in names))

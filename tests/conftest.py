@@ -1,0 +1,85 @@
+"""What many tests share: the default model, its original, a server that serves it, pictures."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from PIL import Image
+
+from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.vit import VisionTransformer
+from tests.server import ROOT, Server, serving
+
+SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
+MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    return open_checkpoint(str(MODEL))
+
+
+@pytest.fixture(scope="session")
+def network(checkpoint: Checkpoint) -> VisionTransformer:
+    return build(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def original() -> Any:
+    """The default model as timm loads it from the same directory."""
+    from tests.originals import timm
+
+    model = timm.create_model(f"local-dir:{MODEL}", pretrained=True, dynamic_img_size=True)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def cat() -> bytes:
+    return (ROOT / "examples" / "cat.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def espresso() -> bytes:
+    return (ROOT / "examples" / "espresso.jpg").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def phone_picture() -> bytes:
+    """A photograph of 12 megapixels as a phone saves it: the sensor's pixels, and a tag that says how it was held."""
+    with Image.open(ROOT / "examples" / "espresso.jpg") as photo:
+        upright = photo.resize((3024, 4032), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", quality=90, exif=exif)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Material that lies beside the repository where the project is developed."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared corpus is not on this machine")
+    return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))

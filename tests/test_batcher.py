@@ -1,0 +1,205 @@
+"""The batcher, with a backend of ours that can be held and that writes down what reaches it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.batcher import Batcher, Done, QueueFull, Work
+
+
+class Doubler:
+    """Answers twice the payload; fails on any batch with a poisoned payload in it."""
+
+    def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = ()) -> None:
+        self.max_batch_cost = max_batch_cost
+        self.poison = set(poison)
+        self.batches: list[list[int]] = []
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.entered = threading.Event()
+
+    def run(self, payloads: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(payloads))
+        self.entered.set()
+        assert self.may_run.wait(30)
+        if self.poison & set(payloads):
+            raise ValueError("poisoned")
+        return [2 * payload for payload in payloads]
+
+
+@asynccontextmanager
+async def batching(backend: Doubler, max_queue_cost: int | None = None) -> AsyncIterator[Batcher[int, int]]:
+    prepared = asyncio.Event()
+    batcher: Batcher[int, int] = Batcher(lambda: backend, lambda _: prepared.set(), max_queue_cost)
+    batcher.start()
+    await prepared.wait()
+    try:
+        yield batcher
+    finally:
+        backend.may_run.set()
+        await batcher.stop(30)
+
+
+@asynccontextmanager
+async def holding(backend: Doubler, batcher: Batcher[int, int]) -> AsyncIterator[asyncio.Task[list[Done[int]]]]:
+    """The backend at work on the payload 0 until the end of the block."""
+    backend.may_run.clear()
+    held = asyncio.create_task(batcher.submit([Work(1, 0)]))
+    assert await asyncio.to_thread(backend.entered.wait, 30)
+    yield held
+    backend.may_run.set()
+    await held
+
+
+async def submitted(batcher: Batcher[int, int], *works: Work[int]) -> asyncio.Task[list[Done[int]]]:
+    task = asyncio.create_task(batcher.submit(works))
+    await asyncio.sleep(0)
+    return task
+
+
+def test_an_idle_backend_takes_work_at_once() -> None:
+    async def scenario() -> None:
+        backend = Doubler()
+        async with batching(backend) as batcher:
+            assert [done.answer for done in await batcher.submit([Work(1, 21)])] == [42]
+        assert backend.batches == [[21]]
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_while_the_backend_works_becomes_one_batch() -> None:
+    async def scenario() -> None:
+        backend = Doubler()
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, n)) for n in (1, 2, 3)]
+            answers = [(await client)[0].answer for client in clients]
+        assert answers == [2, 4, 6]
+        assert backend.batches == [[0], [1, 2, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_stays_within_its_budget_in_the_order_of_arrival() -> None:
+    async def scenario() -> None:
+        backend = Doubler(max_batch_cost=10)
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                costs = {1: 4, 2: 6, 3: 1, 4: 50, 5: 9}
+                clients = [await submitted(batcher, Work(cost, n)) for n, cost in costs.items()]
+            await asyncio.gather(*clients)
+        assert backend.batches == [[0], [1, 2], [3], [4], [5]]
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_batch_fails_only_the_culprit() -> None:
+    async def scenario() -> None:
+        backend = Doubler(poison=[3])
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, n)) for n in (1, 2, 3, 4, 5)]
+            answers = [(await client)[0].answer for client in clients]
+            assert [answer for answer in answers if isinstance(answer, int)] == [2, 4, 8, 10]
+            assert isinstance(answers[2], ValueError)
+            assert [done.answer for done in await batcher.submit([Work(1, 6)])] == [12]
+
+    asyncio.run(scenario())
+
+
+def test_callers_who_have_gone_never_reach_the_backend() -> None:
+    async def scenario() -> None:
+        backend = Doubler()
+        async with batching(backend, max_queue_cost=3) as batcher:
+            async with holding(backend, batcher):
+                gone = [await submitted(batcher, Work(1, n)) for n in (1, 2, 3)]
+                for client in gone:
+                    client.cancel()
+                await asyncio.gather(*gone, return_exceptions=True)
+                stays = await submitted(batcher, Work(3, 4))  # their room is free at once
+            assert (await stays)[0].answer == 8
+        assert backend.batches == [[0], [4]]
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_exactly_what_does_not_fit() -> None:
+    async def scenario() -> None:
+        backend = Doubler()
+        async with batching(backend, max_queue_cost=5) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, n)) for n in range(8)]
+                done, _ = await asyncio.wait(clients, timeout=0.1)
+                assert len(done) == 3
+                assert batcher.full
+            outcomes = await asyncio.gather(*clients, return_exceptions=True)
+            assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 5 + [True] * 3
+            assert all(outcome.retry_after_s >= 1 for outcome in outcomes if isinstance(outcome, QueueFull))
+            assert not batcher.full
+            assert len(await batcher.submit([Work(1, 9)])) == 1
+
+    asyncio.run(scenario())
+
+
+def test_admission_is_all_or_nothing_and_an_empty_queue_takes_anything() -> None:
+    async def scenario() -> None:
+        backend = Doubler()
+        async with batching(backend, max_queue_cost=5) as batcher:
+            async with holding(backend, batcher):
+                first = await submitted(batcher, Work(1, 1))
+                with pytest.raises(QueueFull):
+                    await batcher.submit([Work(2, 2), Work(3, 3)])
+            await first
+            assert [done.answer for done in await batcher.submit([Work(99, 5)])] == [10]
+        assert [2, 3] not in backend.batches
+
+    asyncio.run(scenario())
+
+
+def test_stopping_finishes_what_waits() -> None:
+    async def scenario() -> None:
+        backend = Doubler(max_batch_cost=1)
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, n)) for n in (1, 2)]
+                stopping = asyncio.create_task(batcher.stop(30))
+                await asyncio.sleep(0)
+            await stopping
+            assert not batcher.alive
+            assert [(await client)[0].answer for client in clients] == [2, 4]
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_that_cannot_be_prepared_is_reported() -> None:
+    async def scenario() -> None:
+        failures: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+        def prepare() -> Doubler:
+            raise OSError("no weights")
+
+        Batcher(prepare, failures.put_nowait).start()
+        assert str(await failures.get()) == "no weights"
+
+    asyncio.run(scenario())
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 99)), min_size=1, max_size=5), max_size=12))
+@settings(deadline=None, max_examples=40)
+def test_every_caller_gets_its_own_answers(requests: list[list[tuple[int, int]]]) -> None:
+    async def scenario() -> None:
+        backend = Doubler(poison=[13, 77])
+        async with batching(backend, max_queue_cost=10_000) as batcher:
+            calls = [batcher.submit([Work(cost, payload) for cost, payload in request]) for request in requests]
+            for request, outcome in zip(requests, await asyncio.gather(*calls), strict=True):
+                for (_, payload), done in zip(request, outcome, strict=True):
+                    expected = ValueError if payload in backend.poison else int
+                    assert isinstance(done.answer, expected)
+                    assert payload in backend.poison or done.answer == 2 * payload
+
+    asyncio.run(scenario())

@@ -1,0 +1,97 @@
+"""The command line, as a user types it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.bounds import assert_equal_in_float32
+from tests.server import ROOT, environment
+
+CAT, ESPRESSO = str(ROOT / "examples" / "cat.png"), str(ROOT / "examples" / "espresso.jpg")
+
+
+def vitrine(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"vitrine, version \d+\.\d+\.\d+\n", vitrine("--version").stdout)
+
+
+def test_every_setting_is_a_flag_of_serve() -> None:
+    from app.settings import Settings
+
+    text = vitrine("serve", "--help").stdout
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_classify_names_what_is_in_files() -> None:
+    ended = vitrine("classify", CAT, ESPRESSO, "--top-k", "2")
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [lines[0], lines[3]] == [CAT, ESPRESSO]
+    assert re.fullmatch(r" +\d+\.\d% +Egyptian cat", lines[1])
+    assert re.fullmatch(r" +\d+\.\d% +espresso", lines[4])
+
+
+def test_classify_as_json_is_what_the_server_answers(client: httpx.Client) -> None:
+    ended = vitrine("classify", CAT, "--json", "--size", "140x98", "--resize", "fit")
+    served = client.post("/classify?size=140x98&resize=fit", content=Path(CAT).read_bytes()).json()["results"][0][
+        "predictions"
+    ]
+    (line,) = ended.stdout.splitlines()
+    ours = json.loads(line)
+    assert ours["file"] == CAT
+    assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in served]
+    assert_equal_in_float32([p["score"] for p in ours["predictions"]], [p["score"] for p in served])
+
+
+def test_embed_writes_a_row_for_each_file(tmp_path: Path, client: httpx.Client) -> None:
+    files = [CAT, ESPRESSO] * 30
+    ended = vitrine("embed", *files, "-o", str(tmp_path / "out.npy"), "--normalize")
+    assert ended.returncode == 0, ended.stderr
+    vectors = np.load(tmp_path / "out.npy")
+    assert vectors.shape == (60, 384)
+    for row, path in enumerate((CAT, ESPRESSO)):
+        (served,) = client.post("/embed?normalize=true", content=Path(path).read_bytes()).json()["results"]
+        for same in range(row, 60, 2):
+            assert_equal_in_float32(vectors[same], served["embedding"])
+
+
+def test_a_bad_file_is_named_and_no_other_row_is_lost(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    ended = vitrine("embed", CAT, str(bad), ESPRESSO, "-o", str(tmp_path / "out.npy"))
+    assert ended.returncode == 1
+    assert "bad.png" in ended.stderr
+    vectors = np.load(tmp_path / "out.npy")
+    assert np.isnan(vectors).all(1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("classify", "nowhere.jpg"), "nowhere.jpg"),
+        (("classify", CAT, "--size", "0"), "--size"),
+        (("classify", CAT, "--size", "9999"), "4096 are allowed"),
+        (("classify", CAT, "--dtype", "int4"), "--dtype"),
+        (("classify", CAT, "--model", "nowhere"), "nowhere"),
+        (("serve", "--port", "x"), "--port"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], named: str) -> None:
+    ended = vitrine(*arguments)
+    assert ended.returncode != 0
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr

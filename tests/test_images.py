@@ -1,0 +1,174 @@
+"""Files of every kind come out upright, in RGB, in 8 bits, or are refused by name."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.Image import Transpose
+
+from app.errors import ImageProblem
+from app.images import Limits, decode
+from app.settings import FORMATS
+
+LIMITS = Limits(FORMATS, 50_000_000)
+
+
+def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(decode(data, LIMITS).image).astype(int)
+
+
+@pytest.fixture(scope="module")
+def photo(cat: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(cat)) as image:
+        return image.convert("RGB").resize((90, 60))
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("TIFF", {})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_lossless_formats_keep_every_pixel(photo: Image.Image, image_format: Any, options: dict[str, Any]) -> None:
+    picture = decode(encoded(photo, image_format, **options), Limits((*FORMATS, "TIFF"), 50_000_000))
+    assert picture.format == image_format
+    assert np.array_equal(np.asarray(picture.image), np.asarray(photo))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "AVIF"])
+def test_lossy_formats_come_close(photo: Image.Image, image_format: str) -> None:
+    assert np.abs(pixels(encoded(photo, image_format)) - np.asarray(photo)).mean() < 12
+
+
+# What a camera does to the upright picture before it writes the tag: the inverse of what the tag asks for.
+STORED = {
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
+def test_orientation_is_applied(photo: Image.Image, image_format: str, orientation: int) -> None:
+    turn = STORED[orientation]
+    stored = photo if turn is None else photo.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    assert np.array_equal(pixels(encoded(stored, image_format, exif=exif, **options)), np.asarray(photo))
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_ignored(photo: Image.Image, value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert np.array_equal(pixels(encoded(photo, "PNG", exif=exif)), np.asarray(photo))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow says so too
+def test_a_broken_exif_block_is_ignored(photo: Image.Image) -> None:
+    assert pixels(encoded(photo, "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")).shape == (60, 90, 3)
+
+
+def test_alpha_is_laid_on_white_and_hides_what_is_under_it() -> None:
+    for hidden in ((0, 0, 0), (200, 10, 90)):
+        assert pixels(encoded(Image.new("RGBA", (4, 4), (*hidden, 0)), "PNG")).min() == 255
+    half = pixels(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
+    assert set(half.ravel()) == {127}
+
+
+@pytest.mark.parametrize("mode", ["LA", "P"])
+def test_other_ways_to_be_transparent(mode: str) -> None:
+    image = Image.new("RGBA", (4, 4), (50, 50, 50, 0))
+    image.putpixel((0, 0), (50, 50, 50, 255))
+    result = pixels(encoded(image.convert(mode), "PNG"))
+    assert result[0, 0].tolist() == [50, 50, 50]
+    assert result[1, 1].tolist() == [255, 255, 255]
+
+
+def test_a_transparent_colour_of_an_rgb_png_is_white() -> None:
+    image = Image.new("RGB", (2, 1), (10, 20, 30))
+    image.putpixel((1, 0), (1, 2, 3))
+    result = pixels(encoded(image, "PNG", transparency=(10, 20, 30)))
+    assert result[0].tolist() == [[255, 255, 255], [1, 2, 3]]
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    result = pixels(encoded(Image.fromarray(values), "PNG"))
+    assert np.abs(result[..., 0].ravel() - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_every_mode_comes_out_as_rgb(photo: Image.Image, mode: str) -> None:
+    image_format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
+    result = pixels(encoded(photo.convert(mode), image_format))
+    assert result.shape == (60, 90, 3)
+    expected = np.asarray(photo.convert(mode).convert("RGB")).astype(int)
+    assert np.abs(result - expected).mean() < 12
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_the_first_frame_of_an_animation_counts(image_format: str) -> None:
+    first, second = Image.new("RGB", (32, 32), (250, 250, 250)), Image.new("RGB", (32, 32), (0, 0, 0))
+    data = encoded(first, image_format, save_all=True, append_images=[second])
+    assert pixels(data).min() >= 240
+
+
+def test_the_bytes_decide_the_format_not_what_came_with_them(photo: Image.Image) -> None:
+    assert decode(encoded(photo, "JPEG"), LIMITS).format == "JPEG"
+
+
+def test_a_phone_picture_comes_out_upright(phone_picture: bytes) -> None:
+    picture = decode(phone_picture, LIMITS)
+    assert picture.size == (4032, 3024)
+
+
+def scans(count: int) -> bytes:
+    data = encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=True)
+    start = data.index(b"\xff\xda")
+    return data[:start] + data[start:-2] * count + data[-2:]
+
+
+REFUSED = {
+    "nothing": (b"", "empty_image"),
+    "text": (b"hello", "not_an_image"),
+    "a pdf": (b"%PDF-1.7\n", "not_an_image"),
+    "an svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+    "an eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not_an_image"),
+    "a tiff, which is not in the list": (encoded(Image.new("RGB", (4, 4)), "TIFF"), "format_not_allowed"),
+    "a signature and no more": (b"\x89PNG\r\n\x1a\n", "undecodable"),
+    "half a jpeg": (encoded(Image.effect_noise((99, 99), 50), "JPEG")[:2000], "undecodable"),
+    "half a png": (encoded(Image.effect_noise((99, 99), 50), "PNG")[:2000], "undecodable"),
+    "too many pixels": (encoded(Image.new("1", (5001, 5001)), "PNG"), "too_many_pixels"),
+    "too many scans": (scans(40), "too_complex"),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_used_is_refused_by_name(data: bytes, code: str) -> None:
+    with pytest.raises(ImageProblem) as refused:
+        decode(data, LIMITS)
+    assert refused.value.code == code
+    assert "0x" not in refused.value.detail
+
+
+def test_a_jpeg_may_have_twice_the_pixels_of_the_rest() -> None:
+    limits = Limits(FORMATS, 10_000)
+    image = Image.new("L", (90, 90))
+    assert decode(encoded(image, "JPEG"), limits).size == (90, 90)
+    with pytest.raises(ImageProblem, match="5000 pixels are allowed for PNG"):
+        decode(encoded(image, "PNG"), limits)

@@ -1,0 +1,119 @@
+"""Start, readiness, drain and stop, with real processes and signals."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import MODEL
+from tests.server import ROOT, environment, serving, spawn
+
+
+def test_the_port_answers_while_the_model_is_loaded(tmp_path: Path, cat: bytes) -> None:
+    with serving(tmp_path / "log", ready=False) as server:
+        seen = []
+        while (response := httpx.get(f"{server.url}/readyz")).status_code != 200:
+            seen.append(response.json()["code"])
+            assert httpx.get(f"{server.url}/healthz").status_code == 200
+            refused = httpx.post(f"{server.url}/classify", content=cat)
+            if refused.status_code != 200:
+                assert refused.json()["code"] == "loading"
+                assert int(refused.headers["retry-after"]) >= 1
+        assert set(seen) <= {"loading"}
+        assert httpx.post(f"{server.url}/classify", content=cat).status_code == 200
+
+
+def test_sigterm_answers_what_was_taken_and_ends(tmp_path: Path, cat: bytes) -> None:
+    with serving(tmp_path / "log") as server:
+        answers: list[int] = []
+
+        def ask() -> None:
+            files = [("image", cat)] * 8
+            answers.append(httpx.post(f"{server.url}/embed?size=224", files=files, timeout=60).status_code)
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        time.sleep(0.4)
+        server.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            client.join(60)
+        assert server.process.wait(30) in (0, -signal.SIGTERM)
+        assert answers == [200] * 4
+
+
+def end(tmp_path: Path, **settings: object) -> tuple[int, str]:
+    """The exit code and the output of a server that should not stay."""
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        code = spawn(file, **settings).wait(60)
+    return code, log.read_text()
+
+
+def test_a_port_that_is_taken_ends_the_start_before_the_model_is_read(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, output = end(tmp_path, port=taken.getsockname()[1])
+    assert code == 1
+    assert "cannot listen" in output
+    assert "loading" not in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("fault", ["nowhere", "empty", "cut"])
+def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path, fault: str) -> None:
+    folder = tmp_path / fault
+    if fault != "nowhere":
+        folder.mkdir()
+    if fault == "cut":
+        shutil.copy(MODEL / "config.json", folder)
+        (folder / "model.safetensors").write_bytes((MODEL / "model.safetensors").read_bytes()[:1_000_000])
+    code, output = end(tmp_path, model=folder, port=0)
+    assert code != 0
+    assert "could not be loaded" in output
+    assert fault in output
+    assert "Traceback" not in output
+
+
+def test_a_device_that_is_not_there_ends_the_process(tmp_path: Path) -> None:
+    code, output = end(tmp_path, device="cuda:99", port=0)
+    assert code != 0
+    assert "cuda:99" in output
+    assert "Traceback" not in output
+
+
+def test_bad_settings_are_told_all_together(tmp_path: Path) -> None:
+    code, output = end(tmp_path, port="abc", max_pixels=-1, dtype="int4", typo=1)
+    assert code == 2
+    assert len(output.strip().splitlines()) == 4
+    for name, value in {"PORT": "abc", "MAX_PIXELS": "-1", "DTYPE": "int4", "TYPO": "1"}.items():
+        assert f"VITRINE_{name}={value!r}" in output
+
+
+def test_the_app_runs_under_any_asgi_server(tmp_path: Path, cat: bytes) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["uvicorn", "--factory", "app.main:create_app", "--port", str(port), "--log-level", "warning"]
+    process = subprocess.Popen(["python", "-m", *command], cwd=ROOT, env=environment())
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert time.monotonic() < deadline
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                    break
+            except httpx.ConnectError:
+                pass
+            time.sleep(0.1)
+        assert httpx.post(f"http://127.0.0.1:{port}/classify", content=cat).status_code == 200
+    finally:
+        process.terminate()
+        process.wait(30)

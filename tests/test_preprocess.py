@@ -1,0 +1,138 @@
+"""Pixels: the checkpoint's own preprocessing, to the pixel, and the resolutions that a request asks for."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.images import Limits, Picture, decode, to_network
+from app.settings import FORMATS
+from models.preprocess import Preprocess, Steps
+from tests.bounds import assert_equal_in_float32
+
+LIMITS = Limits(FORMATS, 50_000_000)
+PATCH = (14, 14)
+CONFIGS: dict[str, tuple[dict[str, Any], Preprocess]] = {
+    "default": ({"crop_pct": 1.0}, Preprocess((112, 112), crop_pct=1.0)),
+    "crop 0.875": ({"crop_pct": 0.875}, Preprocess((112, 112), crop_pct=0.875)),
+    "crop 0.9 bilinear": (
+        {"crop_pct": 0.9, "interpolation": "bilinear"},
+        Preprocess((112, 112), crop_pct=0.9, interpolation="bilinear"),
+    ),
+    "crop 0.95, 224": ({"crop_pct": 0.95, "input_size": (3, 224, 224)}, Preprocess((224, 224), crop_pct=0.95)),
+    "wide": ({"crop_pct": 0.9, "input_size": (3, 70, 140)}, Preprocess((70, 140), crop_pct=0.9)),
+    "tall": ({"crop_pct": 0.9, "input_size": (3, 140, 70)}, Preprocess((140, 70), crop_pct=0.9)),
+    "squash": ({"crop_pct": 0.9, "crop_mode": "squash"}, Preprocess((112, 112), "squash", crop_pct=0.9)),
+    "border": ({"crop_pct": 0.9, "crop_mode": "border"}, Preprocess((112, 112), "border", crop_pct=0.9)),
+    "crop over 1": ({"crop_pct": 1.5}, Preprocess((112, 112), crop_pct=1.5)),
+}
+PICTURES = [(300, 451), (451, 300), (64, 64), (113, 259), (259, 113), (17, 500), (500, 17), (112, 112), (1, 1)]
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def timm_pixels(image: Image.Image, config: dict[str, Any]) -> Any:
+    """The evaluation transform of timm, before normalisation: (3, H, W) uint8."""
+    from tests.originals import timm
+
+    defaults = {"input_size": (3, 112, 112), "interpolation": "bicubic", "crop_mode": "center"}
+    transform = timm.data.create_transform(**defaults | config, normalize=False)
+    return transform(image).numpy()
+
+
+@pytest.mark.parametrize("size", PICTURES, ids=str)
+@pytest.mark.parametrize(("config", "ours"), CONFIGS.values(), ids=CONFIGS.keys())
+def test_pixels_are_timms(config: dict[str, Any], ours: Preprocess, size: tuple[int, int]) -> None:
+    image = noise(size)
+    plan = ours.plan(size, PATCH)
+    pixels = to_network(Picture(image, "PNG"), plan, ours.interpolation)
+    assert np.array_equal(pixels, timm_pixels(image, config))
+
+
+def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
+    ours = Preprocess((112, 112), crop_pct=0.9)
+    for data in (cat, espresso):
+        picture = decode(data, LIMITS)
+        with Image.open(io.BytesIO(data)) as image:
+            expected = timm_pixels(image.convert("RGB"), {"crop_pct": 0.9})
+        assert np.array_equal(to_network(picture, ours.plan(picture.size, PATCH), "bicubic"), expected)
+
+
+def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None:
+    from app.engine import Engine
+    from tests.originals import timm
+
+    with Image.open(io.BytesIO(cat)) as image:
+        config = {"input_size": (3, 112, 112), "crop_pct": 1.0, "interpolation": "bicubic"}
+        expected = timm.data.create_transform(**config)(image.convert("RGB"))
+    picture = decode(cat, LIMITS)
+    preprocess = checkpoint.content.preprocess
+    pixels = to_network(picture, preprocess.plan(picture.size, PATCH), preprocess.interpolation)
+    assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._normalised(pixels), expected)
+
+
+SIZES = {
+    (70, 70): (70, 70),
+    (100, 100): (98, 98),
+    (105, 105): (112, 112),  # 7.5 patches: halves go up
+    (1, 6): (14, 14),
+    (140, 98): (140, 98),
+}
+
+
+@pytest.mark.parametrize(("asked", "given_size"), SIZES.items(), ids=str)
+@pytest.mark.parametrize("resize", ["crop", "squash", None])
+def test_a_size_is_rounded_to_whole_patches(asked: Any, given_size: Any, resize: Any) -> None:
+    plan = Preprocess((112, 112), crop_pct=0.875).plan((300, 451), PATCH, asked, resize)
+    assert plan.size == given_size
+
+
+def test_fit_keeps_the_aspect_within_the_box() -> None:
+    preprocess = Preprocess((112, 112))
+    assert preprocess.plan((300, 450), PATCH, (224, 224), "fit").size == (154, 224)  # 149.3 is 10.67 patches
+    assert preprocess.plan((450, 300), PATCH, (224, 224), "fit").size == (224, 154)
+    assert preprocess.plan((300, 450), PATCH, (112, 336), "fit").size == (112, 168)
+    assert preprocess.plan((1, 20_000), PATCH, None, "fit").size == (14, 112)
+
+
+def test_squash_takes_the_whole_picture() -> None:
+    plan = Preprocess((112, 112), crop_pct=0.5).plan((300, 450), PATCH, None, "squash")
+    assert (plan.scaled, plan.offset, plan.size) == ((112, 112), (0, 0), (112, 112))
+
+
+def test_crop_is_the_centre_of_the_covered_size() -> None:
+    plan = Preprocess((112, 112), "squash", crop_pct=0.875).plan((300, 450), PATCH, None, "crop")
+    assert (plan.resize, plan.scaled, plan.offset) == ("crop", (128, 192), (8, 40))
+
+
+def test_a_border_has_the_mean_colour() -> None:
+    preprocess = Preprocess((112, 112), "border", crop_pct=1.0, mean=(0.1, 0.5, 0.9))
+    plan = preprocess.plan((50, 100), PATCH)
+    pixels = to_network(Picture(noise((50, 100)), "PNG"), plan, "bicubic")
+    assert pixels[:, 0, 0].tolist() == [26, 128, 230]
+    assert pixels[:, 111, 111].tolist() == [26, 128, 230]
+
+
+side = st.integers(1, 3000)
+
+
+@given(st.tuples(side, side), st.tuples(side, side), st.sampled_from(["crop", "squash", "fit", None]), side)
+@settings(deadline=None, max_examples=300)
+def test_every_plan_is_whole_patches_and_lies_where_it_should(
+    picture: tuple[int, int], size: tuple[int, int], resize: Any, percent: int
+) -> None:
+    every: tuple[Steps, ...] = ("crop", "squash", "border")
+    for steps in every:
+        plan = Preprocess((112, 112), steps, crop_pct=0.5 + percent / 6000).plan(picture, PATCH, size, resize)
+        for scaled, offset, final, asked in zip(plan.scaled, plan.offset, plan.size, size, strict=True):
+            assert final % 14 == 0
+            assert 14 <= final <= max(14, asked + 7)
+            assert scaled >= 1
+            if resize in ("crop", "squash", "fit"):
+                assert 0 <= offset <= scaled - final
