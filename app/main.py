@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from app import __version__, problems
 from app.api import classify, embed, health, model
 from app.middleware import RequestContext
+from app.runtime import Load, Runtime, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
 
@@ -21,13 +22,16 @@ logger = logging.getLogger("vitrine")
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service. Without settings it reads the environment; raises BadSettings."""
+def create_app(settings: Settings | None = None, load: Load = load_engine) -> FastAPI:
+    """The service. Without settings it reads the environment; raises BadSettings.
+
+    `load` makes what runs the model, for whoever has another way of running it.
+    """
     if settings is None:
         settings, warnings = load_settings()
         for warning in warnings:
             logger.warning(warning)
-    service = Service(settings)
+    service = Service(settings, load)
     app = _fastapi(settings, service)
     app.state.service = service
     problems.install(app)
@@ -45,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start(_report)
+        service.start(lambda: _report(service.runtime))
         yield
         await service.stop()
 
@@ -61,13 +65,16 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
     return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, **facts)
 
 
-def _report(service: Service) -> None:
-    """Say what is served; a model that could not be loaded ends the process."""
-    if service.failure is None:
-        engine = service.engine
+def _report(runtime: Runtime) -> None:
+    """Say what is served; a model that could not be loaded, or was lost, ends the process."""
+    if runtime.failure is None:
+        engine = runtime.engine
         logger.info(
             "serving %s (%s) on %s in %s", engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype
         )
         return
-    logger.critical("the model could not be loaded: %s", service.failure)
+    if runtime.finished_loading.is_set():
+        logger.critical("the model was lost: %s", runtime.failure)
+    else:
+        logger.critical("the model could not be loaded: %s", runtime.failure)
     signal.raise_signal(signal.SIGTERM)

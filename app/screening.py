@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from app.errors import ImageProblem
 from app.settings import ImageFormat
 
-MAX_SIDE = 16_384
-"""Pixels of one side; libavif's and imgproxy's limits are of this order, and cameras stay below it."""
+MAX_SIDE = 65_535
+"""Pixels of one side; a JPEG cannot have more, and no camera or scanner has."""
 
 MAX_SCANS = 100
 """Scans of a JPEG: files have 10 to 12, and each costs a pass over the whole picture.
@@ -92,7 +92,7 @@ def check_size(width: int, height: int, image_format: str, limits: Limits) -> No
     if not (width and height):
         raise damaged(image_format)
     if width * height > most:
-        raise ImageProblem("too_many_pixels", f"{size}; {most} in all are allowed for {image_format}")
+        raise ImageProblem("too_many_pixels", f"{size}; {most} pixels are allowed for {image_format}")
     if max(width, height) > MAX_SIDE:
         raise ImageProblem("too_many_pixels", f"{size}; {MAX_SIDE} a side are allowed")
 

@@ -35,7 +35,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> bool:
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     _Server(config, service).run([listener])
-    return service.failure is None
+    return service.runtime.failure is None
 
 
 class _Server(uvicorn.Server):
@@ -47,5 +47,5 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: `/readyz` says so before anything else."""
-        self._service.drain()
+        self._service.runtime.drain()
         super().handle_exit(sig, frame)
