@@ -8,9 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
+from app.access import Keys
 from app.api import classify, embed, health, model
 from app.middleware import RequestContext
 from app.runtime import Load, Runtime, load_engine
@@ -18,6 +20,11 @@ from app.service import Service
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger("vitrine")
+
+EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Vitrine-Fingerprint", "Retry-After"]
+
+BODIES = 8
+"""Bodies of the largest size that may be in hand at the same time; of smaller ones as many more."""
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
@@ -35,7 +42,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app = _fastapi(settings, service)
     app.state.service = service
     problems.install(app)
-    app.add_middleware(RequestContext)
+    _wrap(app, settings)
     for room in (classify, embed, model, health):
         app.include_router(room.router)
 
@@ -44,6 +51,21 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
         return RedirectResponse(f"{settings.root_path}/docs" if settings.docs else f"{settings.root_path}/model")
 
     return app
+
+
+def _wrap(app: FastAPI, settings: Settings) -> None:
+    """What stands around the routes; the last one added is the first to see a request."""
+    if settings.keys:
+        app.add_middleware(Keys, keys=settings.keys, root_path=settings.root_path)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestContext, max_body_bytes=BODIES * settings.max_upload_bytes)
 
 
 def _fastapi(settings: Settings, service: Service) -> FastAPI:

@@ -28,6 +28,9 @@ FAILING_AFTER = 3
 PROBE_S = 5.0
 """How long that one may take."""
 
+LAST_BATCH_S = 5.0
+"""For a batch that is running when the process ends."""
+
 
 class Stuck(Fatal):
     """A forward does not end."""
@@ -110,13 +113,13 @@ class Runtime:
             self.state = "draining"
 
     async def stop(self) -> None:
-        """Answer what was taken, then let go of the thread."""
+        """Let go of the thread; the server has waited for the answers already."""
         self.drain()
         if self._watchdog is not None:
             self._watchdog.cancel()
         # A load or a forward that hangs cannot be interrupted, and nobody waits for its end.
         waits = self.finished_loading.is_set() and self.failure is None
-        await self.batcher.stop(self.settings.drain_timeout_s if waits else 0)
+        await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
     async def run(self, works: Sequence[Work[Job]], deadline: float = math.inf) -> list[Done[Answer]]:
         """The answer to each piece of work, or its own error. Raises Problem where it concerns all of them."""
