@@ -54,6 +54,7 @@ class Connection(HttpToolsProtocol):
         self._delivery: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True
+        self._cycles: list[RequestResponseCycle] = []  # not answered yet; several where a client does not wait
         self._lingering = False
         self._lingered_bytes = 0
 
@@ -93,6 +94,7 @@ class Connection(HttpToolsProtocol):
             # Whoever stands before us may believe the other one (RFC 9112, 6.3: request smuggling).
             raise ValueError("two lengths")
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
         self.scope["state"]["receive_deadline"] = self._deadline
         self.cycle.transport = _LastWord(self.transport, self, self.cycle)  # type: ignore[assignment]
         self.cycle.keep_alive = self.cycle.keep_alive and not self.server_state.leaving
@@ -199,6 +201,9 @@ class Connection(HttpToolsProtocol):
         self._stop_expecting()
         self._stop_delivery()
         super().connection_lost(exc)
+        for cycle in self._cycles:  # uvicorn tells the last one only
+            cycle.disconnected = not cycle.response_complete
+            cycle.message_event.set()
 
     # --- clients that do not take their answer ---
 
@@ -257,10 +262,15 @@ class _LastWord:
     """What an answer writes to; its end is the connection's affair."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection, cycle: RequestResponseCycle) -> None:
-        self.write = transport.write
         self.is_closing = transport.is_closing
+        self._transport = transport
         self._connection = connection
         self._cycle = cycle
+
+    def write(self, data: bytes) -> None:
+        """Write, as long as there is somebody to read it."""
+        if not self.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """The last answer has been written."""
