@@ -42,16 +42,17 @@ def environment(**settings: object) -> dict[str, str]:
     return kept | {f"VITRINE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def spawn(log: IO[str], module: str = "app.cli", **settings: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", module, "serve"]
+def spawn(log: IO[str], **settings: object) -> subprocess.Popen[str]:
+    """`module` among the settings is what is run in the place of `vitrine`."""
+    command = [sys.executable, "-m", str(settings.pop("module", "app.cli")), "serve"]
     return subprocess.Popen(command, cwd=ROOT, env=environment(**settings), stderr=log, stdout=log, text=True)
 
 
 @contextmanager
-def serving(log: Path, *, ready: bool = True, module: str = "app.cli", **settings: object) -> Iterator[Server]:
+def serving(log: Path, *, ready: bool = True, **settings: object) -> Iterator[Server]:
     """Serve with these settings on a free port; SIGTERM at the end."""
     with log.open("w") as file:
-        process = spawn(file, module, port=0, **settings)
+        process = spawn(file, port=0, **settings)
     try:
         server = Server(process, log, _port(process, log))
         if ready:

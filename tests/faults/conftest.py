@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -25,7 +26,12 @@ def solid(colour: tuple[int, int, int], image_format: str = "PNG") -> bytes:
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with small limits, so that they are reached soon."""
     log = tmp_path_factory.mktemp("strict") / "log"
-    limits = {"receive_timeout_s": 2, "max_upload_bytes": 2**20, "max_images_per_request": 4, "max_pixels": 4_000_000}
+    limits: dict[str, Any] = {
+        "receive_timeout_s": 2,
+        "max_upload_bytes": 2**20,
+        "max_images_per_request": 4,
+        "max_pixels": 4_000_000,
+    }
     with serving(log, **limits) as server:
         yield server
         assert "Traceback" not in log.read_text()

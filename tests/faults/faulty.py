@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app import runtime, server
+from app import server
 from app.engine import Answer, Engine, Job
 from app.main import create_app
 from app.settings import Settings, load_settings
@@ -32,7 +32,7 @@ RAISES, NO_MEMORY, NO_MEMORY_FOR_TWO, NOT_A_NUMBER, LOST, HANGS, SLOW = (
 class FaultyEngine(Engine):
     """Breaks as it is told; else it is the engine."""
 
-    stuck_after_s = float(os.environ.get("STUCK_AFTER_S", 120))
+    stuck_after_s = float(os.environ.get("STUCK_AFTER_S", "120"))
 
     def forward(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         colours = [tuple(job.pixels[:, 0, 0].tolist()) for job in jobs]
@@ -48,7 +48,7 @@ class FaultyEngine(Engine):
             raise torch.AcceleratorError("CUDA error: device-side assert triggered")
         if HANGS in colours:
             time.sleep(600)
-        time.sleep(float(os.environ.get("FORWARD_S", 0)))
+        time.sleep(float(os.environ.get("FORWARD_S", "0")))
         return super().forward(jobs)
 
     def _normalised(self, pixels: Any) -> Tensor:
@@ -59,7 +59,7 @@ class FaultyEngine(Engine):
 
 
 def load(settings: Settings) -> Engine:
-    time.sleep(float(os.environ.get("LOAD_S", 0)))
+    time.sleep(float(os.environ.get("LOAD_S", "0")))
     torch.set_num_threads(1)
     engine = FaultyEngine(open_checkpoint(settings.model), settings.device, "float32", settings.max_batch_tokens)
     engine.warm_up()
@@ -75,5 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert runtime
     main()

@@ -121,7 +121,7 @@ FILE_NAMES = {
     "an empty one": 'form-data; name="image"; filename=""',
     "a path": 'form-data; name="image"; filename="../../etc/passwd"',
     "10 kB": 'form-data; name="image"; filename="' + "a" * 3900 + '"',
-    "right to left": 'form-data; name="image"; filename="‮gnp.exe"',
+    "right to left": 'form-data; name="image"; filename="\u202egnp.exe"',
     "a NUL": 'form-data; name="image"; filename="a\0b"',
     "a line": 'form-data; name="image"; filename="a%0d%0ainjected"',
     "of another field": 'form-data; name="file"; filename="x.png"',

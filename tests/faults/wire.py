@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.server import Server
@@ -85,8 +86,8 @@ def send(sock: socket.socket, parts: Iterable[bytes]) -> int:
 
 def post(path: str, body: bytes = b"", **headers: object) -> bytes:
     """A whole request that ends its connection. A header of None is left out."""
-    fields = {"host": "x", "connection": "close", "content-length": len(body)}
-    fields |= {name.replace("_", "-"): value for name, value in headers.items()}  # type: ignore[dict-item]
+    fields: dict[str, object] = {"host": "x", "connection": "close", "content-length": len(body)}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
@@ -97,5 +98,14 @@ def get(path: str) -> bytes:
 
 def resident_bytes(server: Server) -> int:
     """The process's memory."""
-    with open(f"/proc/{server.process.pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+def forget_peak(server: Server) -> None:
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(server: Server) -> int:
+    """The most memory that the process had since its peak was forgotten."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
