@@ -180,9 +180,10 @@ class _WatchedScan(io.BytesIO):
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1 to 8; whatever cannot be read leaves the picture as it lies."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and the pixels are sound
         return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

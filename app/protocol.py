@@ -58,6 +58,11 @@ class Connection(HttpToolsProtocol):
         self._lingering = False
         self._lingered_bytes = 0
 
+    @property
+    def fresh(self) -> bool:
+        """Whether no request has come yet."""
+        return self.cycle is None and not self._lingering
+
     # --- what arrives ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it

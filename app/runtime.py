@@ -70,10 +70,15 @@ class Runtime:
 
     @property
     def engine(self) -> Engine:
-        """The engine. Raises Problem while there is none, and while nothing new is taken."""
+        """The engine, for a new request. Raises Problem while there is none, and while nothing new is taken."""
         if self.state in ("draining", "failed"):
             raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
-        if self._engine is None or self.state != "ready":
+        return self.admitted_engine
+
+    @property
+    def admitted_engine(self) -> Engine:
+        """The engine, for a request that was admitted before. Raises Problem while there is none."""
+        if self._engine is None or self.state == "loading":
             raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
         return self._engine
 

@@ -25,6 +25,9 @@ logger = logging.getLogger("vitrine")
 LAST_CALL_S = 0.2
 """For requests that are on their way on open connections when the port is closed."""
 
+PATIENT_CALLS = 4
+"""How many times more, while there is a connection that has not sent its first one."""
+
 
 def bind(settings: Settings) -> socket.socket:
     """Take the port. Raises OSError."""
@@ -81,7 +84,7 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(self._service.settings.drain_delay_s)
         for listener in sockets or []:
             await self._accept_the_rest(listener)
-        await asyncio.sleep(LAST_CALL_S)
+        await self._last_call()
         self._service.runtime.drain()
         await super().shutdown(sockets)
 
@@ -99,6 +102,14 @@ class _Server(uvicorn.Server):
                 except OSError:
                     return
                 await loop.connect_accepted_socket(self._connection, accepted)
+
+    async def _last_call(self) -> None:
+        """Take the requests that are on their way."""
+        await asyncio.sleep(LAST_CALL_S)
+        for _ in range(PATIENT_CALLS):
+            if not any(isinstance(one, Connection) and one.fresh for one in self.server_state.connections):
+                return
+            await asyncio.sleep(LAST_CALL_S)
 
     def _connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state, asyncio.get_running_loop())

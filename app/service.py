@@ -157,7 +157,7 @@ class Service:
         self, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request."""
-        engine = self.engine
+        engine = self.runtime.admitted_engine
         self._check_tokens(engine, view)
         deadline = time.monotonic() + self.settings.request_timeout_s
         try:
