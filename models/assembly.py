@@ -155,9 +155,7 @@ def _check_pool(config: ViTConfig) -> None:
     if config.pool.startswith("cls") and not config.class_token:
         raise CheckpointBroken(f"tensor 'cls_token' is missing: the head reads it (pool {config.pool!r})")
     if config.head_dist and not (config.num_classes and config.pool == "cls_dist"):
-        raise CheckpointBroken(
-            "there is a second head, 'head_dist', without the first or without its token"
-        )
+        raise CheckpointBroken("there is a second head, 'head_dist', without the first or without its token")
 
 
 def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ from models.checkpoint import understand
 from models.errors import CheckpointBroken, CheckpointError
 from models.layouts.source import Choices, Source
 from models.opening import open_source
-from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints import timm_family, transformers_family
 from tests.checkpoints.original import Original
 from tests.checkpoints.reference import HEADS
+from tests.checkpoints.wrong import BARE
 
-BARE = bare_family.FORMULAS | {name: make for name, (_, make) in bare_family.INSTALLED.items()}
 LAYOUTS: dict[str, Callable[[Path], Original]] = {
     "timm": timm_family.VARIANTS["DINOv2 registers"],
     "timm, distilled": timm_family.VARIANTS["distilled"],
