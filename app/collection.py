@@ -65,7 +65,7 @@ async def _answers(
             data = await asyncio.to_thread(path.read_bytes)
         except OSError as error:
             return ImageProblem("not_an_image", error.strerror or "the file cannot be read")
-        return (await service.answer([data], view, want, Timings()))[0]
+        return (await service.answer(service.engine, [data], view, want, Timings()))[0]
 
     under_way: deque[tuple[Path, asyncio.Task[Answered | ImageProblem]]] = deque()
     try:

@@ -40,7 +40,7 @@ def load_engine(settings: Settings) -> Engine:
     """Open the checkpoint, move it to its device, warm it up."""
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    checkpoint = open_checkpoint(settings.model)
+    checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
     engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens)
     engine.warm_up()
     return engine
@@ -73,11 +73,6 @@ class Runtime:
         """The engine, for a new request. Raises Problem while there is none, and while nothing new is taken."""
         if self.state in ("draining", "failed"):
             raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
-        return self.admitted_engine
-
-    @property
-    def admitted_engine(self) -> Engine:
-        """The engine, for a request that was admitted before. Raises Problem while there is none."""
         if self._engine is None or self.state == "loading":
             raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
         return self._engine

@@ -154,10 +154,12 @@ class Service:
         return engine
 
     async def answer(
-        self, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
-        """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request."""
-        engine = self.runtime.admitted_engine
+        """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
+        """
         self._check_tokens(engine, view)
         deadline = time.monotonic() + self.settings.request_timeout_s
         try:

@@ -4,8 +4,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -29,19 +31,28 @@ def test_the_port_answers_while_the_model_is_loaded(tmp_path: Path, cat: bytes) 
         assert httpx.post(f"{server.url}/classify", content=cat).status_code == 200
 
 
-def test_sigterm_answers_what_was_taken_and_ends(tmp_path: Path, cat: bytes) -> None:
+def test_sigterm_answers_what_was_admitted_and_ends(tmp_path: Path, cat: bytes) -> None:
     with serving(tmp_path / "log") as server:
+        halfway, stopping = threading.Barrier(5), threading.Event()
         answers: list[int] = []
 
+        def body() -> Iterator[bytes]:
+            yield cat[:1000]
+            halfway.wait(30)
+            assert stopping.wait(30)
+            yield cat[1000:]
+
         def ask() -> None:
-            files = [("image", cat)] * 8
-            answers.append(httpx.post(f"{server.url}/embed?size=224", files=files, timeout=60).status_code)
+            answers.append(httpx.post(f"{server.url}/embed?size=224", content=body(), timeout=60).status_code)
 
         clients = [threading.Thread(target=ask) for _ in range(4)]
         for client in clients:
             client.start()
-        time.sleep(0.4)
+        halfway.wait(30)
+        time.sleep(0.5)  # what was sent has been read
         server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        stopping.set()
         for client in clients:
             client.join(60)
         assert server.process.wait(30) in (0, -signal.SIGTERM)
@@ -102,7 +113,7 @@ def test_the_app_runs_under_any_asgi_server(tmp_path: Path, cat: bytes) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = ["uvicorn", "--factory", "app.main:create_app", "--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen(["python", "-m", *command], cwd=ROOT, env=environment())
+    process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=environment())
     try:
         deadline = time.monotonic() + 60
         while True:

@@ -23,7 +23,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     view, want = View(query.height_width, query.resize), Want.classes(engine, None if as_npy else query.top_k)
 
     uploads = await read_uploads(request, service.settings)
-    outcomes = await service.answer(uploads, view, want, request.state.timings)
+    outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
 
     def result(outcome: Answered) -> dict[str, Any]:
         return {"predictions": cast(Ranking, outcome.answer).named(engine.labels.names)}

@@ -23,7 +23,7 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     view, want = View(query.height_width, query.resize), Want.vector(engine, query.pool, query.normalize)
 
     uploads = await read_uploads(request, service.settings)
-    outcomes = await service.answer(uploads, view, want, request.state.timings)
+    outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
 
     def result(outcome: Answered) -> dict[str, Any]:
         return {"embedding": _base64(outcome.answer) if query.encoding == "base64" else outcome.answer}

@@ -61,7 +61,9 @@ class FaultyEngine(Engine):
 def load(settings: Settings) -> Engine:
     time.sleep(float(os.environ.get("LOAD_S", "0")))
     torch.set_num_threads(1)
-    engine = FaultyEngine(open_checkpoint(settings.model), settings.device, "float32", settings.max_batch_tokens)
+    engine = FaultyEngine(
+        open_checkpoint(settings.model, **settings.choices), settings.device, "float32", settings.max_batch_tokens
+    )
     engine.warm_up()
     return engine
 
