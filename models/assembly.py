@@ -44,6 +44,7 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     prefix, table = split_positions(tensors, prefix, reading.image_size, "cls_token" in reading.tensors)
     config = _config(reading, tensors, prefix, table, heads)
     _check_expected(reading.expected, config)
+    _check_pool(config)
     weights = _weights(tensors, config) | {"prefix_tokens": prefix, "pos_embed.table": table.contiguous()}
     tensors.finish()
     preprocess, why_preprocess = default_preprocess(reading, config, source.path.name)
@@ -150,6 +151,13 @@ def _check_expected(expected: Mapping[str, Any], config: ViTConfig) -> None:
             raise CheckpointBroken(f"the config says that {name} is {value}, the tensors say {found}")
 
 
+def _check_pool(config: ViTConfig) -> None:
+    if config.pool.startswith("cls") and not config.class_token:
+        raise CheckpointBroken(f"tensor 'cls_token' is missing: the head reads it (pool {config.pool!r})")
+    if config.head_dist and not (config.num_classes and config.pool == "cls_dist"):
+        raise CheckpointBroken("there is a second head, 'head_dist', without the first or without its token")
+
+
 def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
     """All weights under the network's names."""
     layers = ["patch_embed.proj"]
@@ -173,8 +181,9 @@ def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
 
 
 def _layers_without_bias(tensors: Tensors, config: ViTConfig) -> set[str]:
-    """Layers that may lack a bias and do, in all blocks or in none."""
-    lacking = {name for name in ("patch_embed.proj", "projection", "head") if f"{name}.bias" not in tensors}
+    """Layers whose family knows no bias and that have none: CLIP's, and attention's where no block has one."""
+    clip = {"patch_embed.proj": config.norm_pre, "projection": not config.projection_tanh}
+    lacking = {name for name, may in clip.items() if may and f"{name}.bias" not in tensors}
     for layer in ("attn.qkv", "attn.proj"):
         of_blocks = {f"blocks.{i}.{layer}" for i in range(config.depth)}
         if not any(f"{name}.bias" in tensors for name in of_blocks):

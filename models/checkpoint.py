@@ -13,11 +13,11 @@ import torch
 from models.assembly import assemble
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.heads import is_head
-from models.hub import find
 from models.layouts import LAYOUTS, foreign
 from models.layouts.source import Choices, Converted, Source
 from models.layouts.tensors import few
 from models.opening import open_source
+from models.place import find
 from models.profiles import profile_named
 from models.vit import VisionTransformer
 

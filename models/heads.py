@@ -47,7 +47,7 @@ def attach(reading: Reading, path: str) -> Reading:
         for key, value in reading.tensors.items()
         if not key.startswith(("head.", "head_dist.", "head_norm."))
     }
-    tensors |= {"head.weight": weight} | ({"head.bias": bias} if bias is not None else {})
+    tensors |= {"head.weight": weight, "head.bias": torch.zeros(weight.shape[0]) if bias is None else bias}
     read = f"{pool} of the last {layers} blocks" if layers > 1 else pool
     own = "head.weight" in reading.tensors
     reason = f"{Path(path).name}: {weight.shape[1]} features for {dim} dimensions, so it reads {read}"

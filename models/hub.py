@@ -1,12 +1,9 @@
 """Checkpoints on the Hugging Face hub: only the files that are needed, through huggingface_hub.
 
-Its settings are honoured: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`. A path that exists
-never asks the hub.
+Its settings are honoured: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,42 +19,14 @@ from huggingface_hub.errors import (
 from models.errors import CheckpointError, CheckpointNotFound
 from models.opening import CONFIGS, choose, read_json, shard_names
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SCHEME = "hf://"
-
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a checkpoint lies on this machine, and what it is called."""
+def fetch(repository: str, revision: str | None, say: Say) -> Path:
+    """The folder of the cache that holds the repository's weights and configs.
 
-    path: Path
-    name: str
-
-
-def find(source: str, revision: str | None, say: Say | None = None) -> Place:
-    """A path as it is, or a repository of the hub after its files were fetched.
-
-    Raises CheckpointNotFound where there is neither, or where the hub cannot be asked.
+    Raises CheckpointNotFound where the hub does not have it, or cannot be asked and the cache does not have it either.
     """
-    path = Path(source).expanduser()
-    if not source.startswith(SCHEME) and path.exists():
-        if revision is not None:
-            raise CheckpointNotFound(f"{source} lies on this machine: it has no revision {revision!r}")
-        path = path.resolve()
-        return Place(path, path.name if path.is_dir() else path.stem)
-    repository = source.removeprefix(SCHEME)
-    if not HUB_ID.fullmatch(repository):
-        raise CheckpointNotFound(
-            f"{source}: there is no such directory or file, and it is not a name on the hub (owner/name)"
-        )
-    folder = _fetch(repository, revision, say or (lambda _: None))
-    return Place(folder, repository.rsplit("/", 1)[1])
-
-
-def _fetch(repository: str, revision: str | None, say: Say) -> Path:
-    """The folder of the cache that holds the repository's weights and configs."""
     if constants.is_offline_mode():
         return _cached(repository, revision, "the hub's offline mode is on (HF_HUB_OFFLINE)")
     try:

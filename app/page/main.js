@@ -53,9 +53,7 @@ async function refresh(...parts) {
   running = true;
   document.body.setAttribute("aria-busy", "true");
   try {
-    while (stale.size && exhibits.length) await round();
-  } catch (error) {
-    failed(error);
+    while (stale.size && exhibits.length) await round().catch(failed);
   } finally {
     running = false;
     document.body.removeAttribute("aria-busy");

@@ -21,7 +21,7 @@ OTHERS = {
     r"blocks\.\d+\.(?:attn\.)?lambda_\w+": "differential attention",
     r"blocks\.\d+\.attn\.gate\..*": "gated attention",
     r"blocks\.\d+\.(?:attn|mlp)\.norm\..*": "norms inside attention and feed-forward (BEiT-3, EVA)",
-    r"blocks\.\d+\.mlp\.fc1_[gx]\..*": "EVA's SwiGLU",
+    r"blocks\.\d+\.mlp\.fc1_[gx]\..*": "a SwiGLU of three matrices (EVA, AIMv2)",
     r"patch_embed\.norm\..*": "a norm in the patch embedding (AIMv2)",
     r"patch_embed\.backbone\..*|patch_embed\.proj\.\d+\..*|conv_proj\.conv_bn_relu.*": "a convolutional stem (hybrid)",
     r"(?:conv_root|gn_root|block1)/.*": "a ResNet before the transformer (hybrid)",

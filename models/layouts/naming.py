@@ -94,4 +94,8 @@ def join(tensors: dict[str, Tensor], parts: tuple[str, ...], whole: str) -> None
         names = [f"{block}{part}.{kind}" for part in parts]
         if missing := [name for name in names if name not in tensors]:
             raise CheckpointBroken(f"the tensor for {missing[0]!r} is missing")
-        tensors[f"{block}{whole}.{kind}"] = torch.cat([tensors.pop(name) for name in names])
+        found = [tensors.pop(name) for name in names]
+        if len({tensor.shape[1:] for tensor in found}) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in found)
+            raise CheckpointBroken(f"{block}{whole}.{kind} is kept in parts that do not fit each other: {shapes}")
+        tensors[f"{block}{whole}.{kind}"] = torch.cat(found)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from models.errors import CheckpointUnsupported
+from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts import timm
 from models.layouts.naming import PARTS, Naming
 from models.layouts.source import Reading, Source
@@ -62,7 +62,9 @@ def read(source: Source) -> Reading:
     """Read the vision tower and, where there is one, open_clip_config.json."""
     naming = next(naming for naming in NAMINGS if naming.recognises(source.tensors))
     tensors, left_out = naming.translate(source.tensors)
-    if naming is not NAMINGS[1] and "projection.weight" in tensors:
+    if naming is not NAMINGS[1]:
+        if "projection.weight" not in tensors:
+            raise CheckpointBroken("tensor 'proj' of the vision tower is missing")
         tensors["projection.weight"] = tensors["projection.weight"].T
     openai = any(key.endswith("input_resolution") for key in source.tensors) or (
         tensors["patch_embed.proj.weight"].dtype == torch.float16 and not source.open_clip

@@ -158,11 +158,20 @@ def image_size(config: Config) -> tuple[int, int] | None:
 
 def expected(config: Config, head: bool) -> dict[str, Any]:
     """Sizes that the config states or its architecture's name implies, to be held against the tensors."""
+    architecture, told = str(config["architecture"]), arguments(config)
+    patch = told.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", architecture)
+    registers = told.get("reg_tokens") or _number(r"_reg(\d+)_", architecture)
     return {
-        "embed_dim": arguments(config).get("embed_dim"),
-        "depth": arguments(config).get("depth") or of_name(DEPTH_OF_NAME, str(config["architecture"])),
+        "embed_dim": told.get("embed_dim"),
+        "depth": told.get("depth") or of_name(DEPTH_OF_NAME, architecture),
+        "patch_size": (patch, patch) if isinstance(patch, int) else patch and tuple(patch),
+        "num_extra_tokens": registers,
         "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,
     }
+
+
+def _number(pattern: str, architecture: str) -> int | None:
+    return int(match[1]) if (match := re.search(pattern, architecture)) else None
 
 
 def describes_pixels(config: Config) -> bool:

@@ -5,6 +5,7 @@ Source: huggingface/transformers, `modeling_clip.py`.
 
 from dataclasses import replace
 
+from models.errors import CheckpointBroken
 from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers_vit import QKV, reading
@@ -36,6 +37,7 @@ NAMING = Naming(
     IGNORED,
     ("vision_model.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
 )
+PROJECTING = {"CLIPModel", "CLIPVisionModelWithProjection"}
 
 
 def recognises(source: Source) -> bool:
@@ -47,6 +49,8 @@ def read(source: Source) -> Reading:
     """Read the vision tower, its config and the image processor."""
     tensors, left_out = NAMING.translate(source.tensors)
     join(tensors, QKV, "attn.qkv")
+    if "projection.weight" not in tensors and PROJECTING & set(source.config.get("architectures") or ()):
+        raise CheckpointBroken("tensor 'visual_projection.weight' is missing")
     if "head.weight" not in tensors:
         return replace(reading(source, tensors, {"left out": left_out}, "cls"), projection_tanh=False)
     # CLIPForImageClassification averages the patches before the final norm, which only the [CLS] token goes through.

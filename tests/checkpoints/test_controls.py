@@ -11,25 +11,12 @@ from models.checkpoint import Checkpoint, build, open_checkpoint
 from models.position import Resampling
 from models.vit import VisionTransformer, ViTConfig
 from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints.comparison import BAR, differences, worst
 from tests.checkpoints.original import SIZES, Original, randomise
 from tests.checkpoints.reference import Facebook
-from tests.parity import BAR, differences, worst
+from tests.checkpoints.wrong import BARE, WRONG_EVERYWHERE, WRONG_PROFILES
 
-BARE = bare_family.FORMULAS | {name: make for name, (_, make) in bare_family.INSTALLED.items()}
 ELSEWHERE = [name for name in SIZES if name != "native"]
-
-WRONG_PROFILES = {
-    "an offset where there is none": (transformers_family.VARIANTS["ViT"], "transformers-4.45"),
-    "no antialias where there is": (transformers_family.VARIANTS["Dinov2WithRegisters"], "transformers"),
-    "antialias where there is none": (transformers_family.VARIANTS["Dinov2"], "transformers-registers"),
-    "timm without antialias": (timm_family.VARIANTS["plain"], "mae"),
-    "DINO without its offset": (BARE["DINO"], "mae"),
-    "DINOv2 without its offset": (BARE["DINOv2"], "mae"),
-    "registers with the offset": (BARE["DINOv2 registers"], "dinov2"),
-    "torchvision without aligned corners": (BARE["torchvision"], "mae"),
-    "JAX without aligned corners": (BARE["JAX"], "timm-npz"),
-    "flexivit by timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
-}
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_PROFILES.values(), ids=WRONG_PROFILES.keys())
@@ -39,13 +26,6 @@ def test_another_rule_shows_at_every_other_size(make: Callable[[Path], Original]
     for size, row in differences(original, network).items():
         if size in ELSEWHERE:
             assert max(row.values()) > 100 * BAR, (size, row)
-
-
-WRONG_EVERYWHERE = {
-    "erf for tanh": (BARE["JAX"], "timm-npz"),
-    "erf for QuickGELU": (BARE["OpenAI CLIP"], "open_clip"),
-    "QuickGELU for erf": (BARE["open_clip"], "openai-clip"),
-}
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_EVERYWHERE.values(), ids=WRONG_EVERYWHERE.keys())

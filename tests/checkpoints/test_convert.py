@@ -10,10 +10,10 @@ import torch
 from models.checkpoint import build, open_checkpoint
 from models.convert import convert
 from models.errors import CheckpointUnsupported
+from tests.checkpoints.comparison import BAR
 from tests.checkpoints.families import FAMILIES
 from tests.checkpoints.original import SIZES, Family, Original, pictures
 from tests.originals import timm
-from tests.parity import BAR
 
 REFUSED = {
     "DINO, head on 4 blocks": "last 4 blocks",

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoints.comparison import BAR, differences, open_network, worst
 from tests.checkpoints.families import FAMILIES
 from tests.checkpoints.original import Family
-from tests.parity import BAR, differences, open_network, worst
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

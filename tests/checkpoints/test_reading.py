@@ -324,7 +324,7 @@ FOREIGN = {
     "differential": "blocks.0.lambda_q1",
     "gated": "blocks.0.attn.gate.weight",
     "norms inside": "blocks.0.attn.norm.weight",
-    "SwiGLU": "blocks.0.mlp.fc1_g.weight",
+    "SwiGLU of three": "blocks.0.mlp.fc1_g.weight",
     "AIMv2": "patch_embed.norm.weight",
     "hybrid": "patch_embed.backbone.conv1.weight",
     "convolutional stem": "patch_embed.proj.0.weight",

@@ -98,7 +98,7 @@ def make_old(folder: Path) -> Original:
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "labels": list("abcdefg"),
-        "model_args": {"num_heads": 4, "depth": 3},
+        "model_args": {"num_heads": 4, "depth": 3, "patch_size": 8},
     }
     (folder / "config.json").write_text(json.dumps(config))
     return original
