@@ -1,5 +1,6 @@
 """The playground, in a real browser against a real server."""
 
+import asyncio
 import base64
 import re
 import subprocess
@@ -13,6 +14,8 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
+from app.main import create_app
+from app.settings import Settings
 from tests.browser import Page, chromium, look
 from tests.server import ROOT, Server, serving
 from tests.test_api import NPY, array
@@ -231,4 +234,24 @@ def test_the_page_and_its_files_allow_nothing_but_themselves(client: httpx.Clien
         assert "unsafe" not in policy
     assert not re.search(r"https?://", page.text)
     assert client.get("/static/nothing.js").json()["code"] == "not_found"
-    assert client.get("/static/../main.py").status_code == 404
+    for path in (
+        "/static/../main.py",
+        "/static/%2e%2e/main.py",
+        "/static//etc/passwd",
+        "/static/examples/../README.md",
+    ):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["", "/vit"], ids=["cut off", "handed on"])
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter")
+def test_behind_a_proxy_the_page_finds_its_files(prefix: str) -> None:
+    app = create_app(Settings(root_path="/vit"))
+
+    async def get(path: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://proxy") as client:
+            return await client.get(prefix + path)
+
+    assert '<base href="/vit/">' in asyncio.run(get("/")).text
+    for file in ("main.js", "style.css", "examples/cat.png"):
+        assert asyncio.run(get(f"/static/{file}")).status_code == 200

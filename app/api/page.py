@@ -3,20 +3,29 @@
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+from app.errors import Problem
 
 FILES = Path(__file__).parent.parent / "page"
 EXAMPLES = FILES.parent.parent / "examples"
-PICTURES = {".png", ".jpg"}
+
+# By name and not by what this machine takes a suffix for: a module of another type is not run.
+TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".md": "text/plain",
+}
 
 HEADERS = {
     # Nothing but our own files, and pictures that the page makes itself.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -29,27 +38,31 @@ EXAMPLE = Template(
 DOCS = '<a href="docs">API</a>'
 
 
-class _Files(StaticFiles):
-    """Files under the page's policy."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """The file, or 304."""
-        response = super().file_response(*args, **kwargs)
-        response.headers.update(HEADERS)
-        return response
-
-
 def install(app: FastAPI, *, docs: bool) -> None:
-    """Serve the page and its files. It is written once, for what there is here: documentation, examples."""
-    files = sorted(path.name for path in EXAMPLES.glob("*") if path.suffix in PICTURES)
-    examples = "".join(EXAMPLE.substitute(file=escape(name), name=escape(Path(name).stem)) for name in files)
-    template = Template((FILES / "index.html").read_text(encoding="utf-8"))
-    page = template.substitute(docs=DOCS if docs else "", examples=examples)
+    """Serve the page and its files: those that are there now, and nothing else under any name.
+
+    They are routes and no mount, because a mount does not find its files behind a proxy that cuts `root_path` off.
+    """
+    files = {path.name: path for path in FILES.iterdir()}
+    files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*") if path.suffix in TYPES}
+    page = _written(files, app.root_path.rstrip("/"), docs=docs)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
         return HTMLResponse(page, headers=HEADERS)
 
-    if files:
-        app.mount("/static/examples", _Files(directory=EXAMPLES), name="examples")
-    app.mount("/static", _Files(directory=FILES), name="static")
+    @app.get("/static/{name:path}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        if name not in files:
+            raise Problem("not_found", "the page has no file of this name")
+        return FileResponse(files[name], headers=HEADERS, media_type=TYPES.get(files[name].suffix))
+
+
+def _written(files: dict[str, Path], root_path: str, *, docs: bool) -> str:
+    """The page, for what there is here: a prefix, documentation, examples."""
+    names = sorted(path.name for name, path in files.items() if name.startswith("examples/") and path.suffix != ".md")
+    examples = "".join(EXAMPLE.substitute(file=escape(name), name=escape(Path(name).stem)) for name in names)
+    base = f'<base href="{escape(root_path)}/">' if root_path else ""
+    return Template(files["index.html"].read_text(encoding="utf-8")).substitute(
+        base=base, docs=DOCS if docs else "", examples=examples
+    )

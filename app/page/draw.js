@@ -6,22 +6,39 @@ const INFERNO = [
   [227, 89, 50], [249, 140, 10], [249, 201, 50], [252, 255, 164],
 ];
 
-const FAINTEST = 0.3; // so that what is not looked at stays to be seen
+const FAINTEST = 0.3; // of the opacity, so that what is not looked at stays to be seen
+const FINER = 8; // points along a patch's side, between which nobody sees a step
 
-// Each patch one pixel, from the least weight (dark, faint) to the greatest (bright).
-export function heatMap(rows) {
+// Weights of patches -> a canvas of colours, from the least (dark, faint) to the greatest (bright).
+export function heatMap(rows, smooth) {
   const weights = rows.flat();
   const least = Math.min(...weights);
   const range = Math.max(Math.max(...weights) - least, 1e-12);
-  const canvas = new OffscreenCanvas(rows[0].length, rows.length);
+  const times = smooth ? FINER : 1;
+  const canvas = new OffscreenCanvas(rows[0].length * times, rows.length * times);
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  weights.forEach((weight, i) => {
-    const value = (weight - least) / range;
-    image.data.set([...colour(value), 255 * (FAINTEST + (1 - FAINTEST) * value)], 4 * i);
-  });
+  for (let y = 0, i = 0; y < canvas.height; y++) {
+    for (let x = 0; x < canvas.width; x++, i += 4) {
+      const value = (between(rows, (y + 0.5) / times - 0.5, (x + 0.5) / times - 0.5) - least) / range;
+      image.data.set([...colour(value), 255 * (FAINTEST + (1 - FAINTEST) * value)], i);
+    }
+  }
   context.putImageData(image, 0, 0);
   return canvas;
+}
+
+// The weight at a place between the centres of patches, bilinear.
+function between(rows, y, x) {
+  const along = (place, count) => {
+    const inside = Math.min(Math.max(place, 0), count - 1);
+    const below = Math.floor(inside);
+    return [below, Math.min(below + 1, count - 1), inside - below];
+  };
+  const [top, bottom, down] = along(y, rows.length);
+  const [left, right, across] = along(x, rows[0].length);
+  const mix = (row) => row[left] * (1 - across) + row[right] * across;
+  return mix(rows[top]) * (1 - down) + mix(rows[bottom]) * down;
 }
 
 function colour(value) {
@@ -42,8 +59,7 @@ export function draw(canvas, { picture, heat, grid }, view) {
   if (heat && view.heat) {
     context.globalAlpha = view.opacity;
     context.imageSmoothingEnabled = view.smooth;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(heat, 0, 0, canvas.width, canvas.height);
+    context.drawImage(heat[view.smooth ? "smooth" : "plain"], 0, 0, canvas.width, canvas.height);
     context.globalAlpha = 1;
   }
   if (view.grid) lines(context, grid, ratio);
@@ -53,7 +69,7 @@ function lines(context, [rows, columns], ratio) {
   const { width, height } = context.canvas;
   context.lineWidth = ratio;
   // Fine grids get fainter lines, so that the picture stays in front.
-  context.strokeStyle = `rgb(255 255 255 / ${Math.min(0.5, 6 / Math.max(rows, columns))})`;
+  context.strokeStyle = `rgb(255 255 255 / ${Math.min(0.4, 4 / Math.max(rows, columns))})`;
   context.beginPath();
   for (let column = 1; column < columns; column++) {
     const x = Math.round((column * width) / columns) + 0.5;

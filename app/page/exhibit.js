@@ -57,7 +57,7 @@ export class Exhibit {
   async #attention({ path, parameters }) {
     const { body, timings } = await ask(path, parameters, [this.shown]);
     this.weights = only(body).attention;
-    this.layers = { ...this.layers, heat: heatMap(this.weights) };
+    this.layers = { ...this.layers, heat: { smooth: heatMap(this.weights, true), plain: heatMap(this.weights, false) } };
     return timings;
   }
 
