@@ -15,6 +15,7 @@ STATUSES: dict[str, int] = {
     "no_image": 400,
     "empty_image": 400,
     "not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "too_slow": 408,
     "no_classifier": 409,

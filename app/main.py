@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
-from app.api import classify, embed, health, model
+from app.api import classify, embed, health, huggingface, inference_protocol, model, openai, sagemaker
 from app.middleware import RequestContext
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -19,6 +19,9 @@ from app.settings import Settings, load_settings
 logger = logging.getLogger("vitrine")
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
+
+DIALECTS = (openai, inference_protocol, huggingface)
+"""Rooms that speak as another service does, errors included, under a prefix of their own."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -30,9 +33,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service = Service(settings)
     app = _fastapi(settings, service)
     app.state.service = service
-    problems.install(app)
+    problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
     app.add_middleware(RequestContext)
-    for room in (classify, embed, model, health):
+    for room in (classify, embed, model, health, *DIALECTS, sagemaker):
         app.include_router(room.router)
 
     @app.get("/", include_in_schema=False)

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import internal
-from app.problems import problem_response
+from app.problems import problem_response, shape_of
 from app.service import Timings
 
 logger = logging.getLogger("vitrine")
@@ -41,7 +41,7 @@ class RequestContext:
             logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(internal(), exchange.request_id)(scope, receive, exchange.send)
+            await problem_response(internal(), exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
         finally:
             exchange.log()
 

@@ -13,12 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from app.batcher import Batcher, Done, QueueFull, Work
-from app.engine import Answer, Engine, Job, OutputInvalid
+from app.engine import Answer, Engine, Job, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.images import Limits, decode, to_network
 from app.settings import Settings
@@ -77,7 +75,7 @@ class Want:
 class Prepared:
     """An image that is ready for the queue, and what became of it on the way."""
 
-    pixels: NDArray[np.uint8]  # (3, height, width)
+    pixels: Pixels  # (3, height, width)
     plan: Plan
     width: int  # of the upright picture
     height: int
@@ -157,9 +155,11 @@ class Service:
         return engine
 
     async def answer(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        What comes prepared is taken as it is.
 
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
@@ -180,16 +180,16 @@ class Service:
         ]
 
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload], view: View
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View
     ) -> list[Prepared | ImageProblem]:
         loop = asyncio.get_running_loop()
         return await asyncio.gather(
             *(loop.run_in_executor(self._decoders, self._prepare, engine, upload, view) for upload in uploads)
         )
 
-    def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
+    def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
         """On a decoding thread: all that can be wrong with one image is found here."""
-        if isinstance(upload, ImageProblem):
+        if not isinstance(upload, bytes):
             return upload
         preprocess = engine.checkpoint.content.preprocess
         try:

@@ -7,7 +7,8 @@ takes its place in the list as the problem that it is; whatever else is wrong co
 import asyncio
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -30,25 +31,56 @@ DISPOSITION = b"content-disposition"
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """The images of a request. Raises Problem."""
     kind, options = parse_options_header(request.headers.get("content-type"))
-    chunks = _limited(request, settings)
-    try:
-        async with asyncio.timeout(settings.receive_timeout_s):
-            if kind.startswith(b"multipart/"):
-                uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
-            else:
-                body = b"".join([chunk async for chunk in chunks])
-                # Decoding many megabytes of base64 would hold up the loop.
-                uploads = await asyncio.to_thread(_json, body) if kind == b"application/json" else [body]
-    except TimeoutError as error:
-        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", allowed) from error
+    if kind.startswith(b"multipart/"):
+        async with _in_time(settings):
+            chunks = _limited(request, settings)
+            uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
+    else:
+        body = await read_body(request, settings)
+        # Decoding many megabytes of base64 would hold up the loop.
+        uploads = await asyncio.to_thread(_json, body) if kind == b"application/json" else [body]
     if not uploads or (kind != b"application/json" and uploads == [b""] and not kind.startswith(b"multipart/")):
         raise Problem(
             "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body or as JSON"
         )
-    if len(uploads) > settings.max_images_per_request:
-        raise _too_many(settings)
+    check_count(len(uploads), settings)
     return uploads
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The body as it is, within the limits. Raises Problem."""
+    async with _in_time(settings):
+        return b"".join([chunk async for chunk in _limited(request, settings)])
+
+
+def check_count(images: int, settings: Settings) -> None:
+    """Raises Problem for more images than one request may have."""
+    if images > settings.max_images_per_request:
+        raise _too_many(settings)
+
+
+def from_base64(text: str) -> Upload:
+    """The bytes behind base64 or a `data:` URI of it."""
+    try:
+        return binascii.a2b_base64(DATA_URI.sub("", text, count=1).encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
+        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+
+
+async def from_texts(texts: Sequence[str]) -> list[Upload]:
+    """The bytes behind each text; decoding many megabytes would hold up the loop."""
+    return await asyncio.to_thread(lambda: [from_base64(text) for text in texts])
+
+
+@asynccontextmanager
+async def _in_time(settings: Settings) -> AsyncIterator[None]:
+    """Raises Problem for a body that does not arrive by the deadline."""
+    try:
+        async with asyncio.timeout(settings.receive_timeout_s):
+            yield
+    except TimeoutError as error:
+        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
+        raise Problem("too_slow", allowed) from error
 
 
 async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
@@ -83,14 +115,7 @@ def _json(body: bytes) -> list[Upload]:
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
-    return [_base64(image) for image in images]
-
-
-def _base64(text: str) -> Upload:
-    try:
-        return binascii.a2b_base64(DATA_URI.sub("", text, count=1).encode("ascii"), strict_mode=True)
-    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
-        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+    return [from_base64(image) for image in images]
 
 
 @dataclass
