@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test lint types format bench pins clean
+.PHONY: all serve test parity lint types format bench pins clean
 all: lint types test ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -11,6 +11,9 @@ serve: $(VENV)/serve ## serve the default model on port 8000
 
 test: $(VENV)/dev ## the tests, against the real model and real server processes
 	$(BIN)/python -m pytest -q
+
+parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
+	$(BIN)/python -m tests.parity > docs/parity.md
 
 lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
 	$(BIN)/ruff check .
