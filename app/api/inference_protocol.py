@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app import __version__
 from app.api.bodies import check_model, parse_json
 from app.api.health import healthz, readyz
-from app.api.openapi import FILE, PROBLEMS, json_body, json_request
+from app.api.openapi import FILE, OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.pixels import ready_pixels
 from app.api.results import answer_all, with_fingerprint
 from app.api.tensors import BINARY, HEADER_LENGTH, InputTensor, OutputTensor, respond, separate
@@ -162,7 +162,7 @@ async def ready(request: Request) -> Ready:
     return Ready()
 
 
-@router.get("/models/{name:path}/ready", responses=responses("loading", "draining", "model_not_found", shape=SHAPE))
+@router.get("/models/{name:path}/ready", responses=responses(*OF_A_MODEL, shape=SHAPE))
 async def model_ready(request: Request, name: str) -> ModelReady:
     """Whether the model of this name takes requests."""
     await readyz(request)
@@ -170,7 +170,7 @@ async def model_ready(request: Request, name: str) -> ModelReady:
     return ModelReady(name=name)
 
 
-@router.get("/models/{name:path}", responses=responses("loading", "draining", "model_not_found", shape=SHAPE))
+@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=SHAPE))
 async def metadata(request: Request, name: str) -> ModelMetadata:
     """Describe the model's inputs and outputs."""
     engine = _engine(request)

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.api.bodies import check_model, read_json
-from app.api.openapi import PROBLEMS, json_body, json_request
+from app.api.openapi import OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, float32_base64, with_fingerprint
 from app.errors import Problem
 from app.problems import Shape, responses
@@ -157,7 +157,7 @@ async def models(request: Request) -> Models:
     return Models(data=[Model(id=service.engine.checkpoint.name)])
 
 
-@router.get("/models/{name:path}", responses=responses("loading", "draining", "model_not_found", shape=SHAPE))
+@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=SHAPE))
 async def model(request: Request, name: str) -> Model:
     """Describe the model of this name."""
     service: Service = request.app.state.service

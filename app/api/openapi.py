@@ -33,6 +33,9 @@ PROBLEMS = (
     *("overloaded", "loading", "draining", "out_of_memory", "timeout"),
 )
 
+OF_A_MODEL = ("loading", "draining", "model_not_found", "invalid_parameter")
+"""Of a route with the model's name in its path; without the last one FastAPI would document a 422 of its own shape."""
+
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """A model's schema in one piece: the document has no place for the parts of what no route declares."""

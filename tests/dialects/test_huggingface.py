@@ -49,7 +49,7 @@ def test_vectors_are_those_of_embed(server: Server, client: httpx.Client, refere
     both: Any = reference.texts
     assert_equal_in_float32(extractor(server).feature_extraction(both), reference.vectors)
     uri = f"data:image/png;base64,{text}"
-    query = {"pool": "mean", "size": "70", "normalize": True}
+    query: dict[str, Any] = {"pool": "mean", "size": "70", "normalize": True}
     expected = client.post("/embed", params=query, content=reference.files[0]).json()["results"][0]["embedding"]
     answer = extractor(server, "?pool=mean&size=70").feature_extraction(uri, normalize=True)
     assert_equal_in_float32(answer[0], expected)

@@ -111,7 +111,7 @@ def test_only_the_named_outputs_come(official: Any, reference: Reference) -> Non
 
 
 def test_the_parameters_of_embed(official: Any, client: httpx.Client, reference: Reference) -> None:
-    query = {"size": "70x98", "resize": "squash", "pool": "mean", "normalize": True}
+    query: dict[str, Any] = {"size": "70x98", "resize": "squash", "pool": "mean", "normalize": True}
     expected = client.post("/embed", params=query, content=reference.files[0])
     result = official.infer(
         MODEL,
@@ -191,9 +191,9 @@ def test_one_bad_image_fails_the_request_and_is_named(official: Any, reference: 
 
 
 def test_another_model_is_not_there(official: Any) -> None:
-    for ask in (lambda: official.get_model_metadata("another"), lambda: official.infer("another", [])):
+    for ask, more in ((official.get_model_metadata, ()), (official.infer, ([],))):
         with pytest.raises(InferenceServerException) as refused:
-            ask()
+            ask("another", *more)
         assert refused.value.status() == "404"
         assert "another" in refused.value.message()
 

@@ -49,7 +49,7 @@ def test_every_form_of_input(official: openai.OpenAI, reference: Reference) -> N
 def test_the_parameters_of_embed_may_stand_beside(
     official: openai.OpenAI, client: httpx.Client, reference: Reference, cat: bytes
 ) -> None:
-    query = {"size": "70", "resize": "squash", "pool": "mean", "normalize": True}
+    query: dict[str, Any] = {"size": "70", "resize": "squash", "pool": "mean", "normalize": True}
     expected = client.post("/embed", params=query, content=cat).json()["results"][0]["embedding"]
     answer = official.embeddings.create(model=MODEL, input=reference.texts[0], extra_body=query)
     assert_equal_in_float32(vectors(answer)[0], expected)
