@@ -1,5 +1,7 @@
 """What wraps every request, as pure ASGI: its id, its timing, its client's presence, and the last resort for errors.
 
+It also counts the bytes of all bodies in hand: many uploads at once must not take more memory than there is.
+
 Not a `BaseHTTPMiddleware`: that one hides a client's disconnect from everything behind it.
 """
 
@@ -8,12 +10,13 @@ import logging
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import internal
+from app.errors import Problem, internal
 from app.problems import problem_response, shape_of
 from app.service import Timings
 
@@ -23,33 +26,53 @@ access = logging.getLogger("vitrine.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestContext:
-    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught."""
+@dataclass
+class Bodies:
+    """The bodies of all requests in hand, in bytes."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    most: int
+    held: int = 0
+
+    def take(self, count: int) -> None:
+        """Hold more. Raises Problem where that would be too much; a single body never is."""
+        if self.held and self.held + count > self.most:
+            raise Problem("overloaded", "too many uploads are in hand", {"Retry-After": "1"})
+        self.held += count
+
+
+class RequestContext:
+    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught.
+
+    `max_body_bytes` is what the bodies of all requests may take together.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
+        self._bodies = Bodies(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything else (lifespan) passes through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._bodies)
         try:
             await exchange.run(self.app)
         except Exception as error:
-            logger.error("request %s failed", exchange.request_id, exc_info=error)
+            problem = error if isinstance(error, Problem) else internal()
+            if problem is not error:
+                logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(internal(), exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
+            await problem_response(problem, exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
         finally:
-            exchange.log()
+            exchange.end()
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
         headers = Headers(scope=scope)
         offered = headers.get("x-request-id", "")
         self.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
@@ -57,6 +80,7 @@ class _Exchange:
         self.status = 0
         self.started = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
+        self._bodies, self._held = bodies, 0
         self._body_ahead = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
@@ -67,11 +91,12 @@ class _Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
-            if not self._client_left:
-                raise
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
+            if not self._client_left:  # the server has waited long enough for this request
+                detail = "the service is shutting down, and the request was not finished in time"
+                raise Problem("draining", detail, {"Retry-After": "1", "Connection": "close"}) from None
         finally:
             if self._watcher is not None:
                 self._watcher.cancel()
@@ -79,6 +104,7 @@ class _Exchange:
     async def receive(self) -> Message:
         """Hand the body on; once it is whole, begin to watch for the client's leaving."""
         message = await self._receive()
+        self._hold(len(message.get("body", b"")))
         if message["type"] == "http.request" and not message.get("more_body", False):
             if self._body_ahead:
                 self.timings.add("receive", time.perf_counter() - self.started)
@@ -86,6 +112,11 @@ class _Exchange:
             if self._watcher is None:
                 self._watcher = asyncio.create_task(self._watch(asyncio.current_task()))
         return message
+
+    def _hold(self, count: int) -> None:
+        if count:
+            self._bodies.take(count)
+            self._held += count
 
     async def _watch(self, handler: asyncio.Task[Any] | None) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -109,8 +140,9 @@ class _Exchange:
                 headers["Connection"] = "close"
         await self._send(message)
 
-    def log(self) -> None:
-        """One line for the request; nothing that the client wrote is in it but the checked id."""
+    def end(self) -> None:
+        """Let go of the body, and write one line; nothing that the client wrote is in it but the checked id."""
+        self._bodies.held -= self._held
         route = self._scope.get("route")
         access.info(
             "%s %s %s %.1f ms %s",

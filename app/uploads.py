@@ -24,7 +24,7 @@ Upload = bytes | ImageProblem
 
 FIELD = "image"
 WHERE_PARAMETERS_GO = "parameters go into the query, as in /classify?size=224"
-DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
 DISPOSITION = b"content-disposition"
 
 
@@ -32,13 +32,13 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """The images of a request. Raises Problem."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind.startswith(b"multipart/"):
-        async with _in_time(settings):
+        async with _in_time(request, settings):
             chunks = _limited(request, settings)
             uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
     else:
         body = await read_body(request, settings)
         # Decoding many megabytes of base64 would hold up the loop.
-        uploads = await asyncio.to_thread(_json, body) if kind == b"application/json" else [body]
+        uploads = await asyncio.to_thread(_json, body, settings) if kind == b"application/json" else [body]
     if not uploads or (kind != b"application/json" and uploads == [b""] and not kind.startswith(b"multipart/")):
         raise Problem(
             "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body or as JSON"
@@ -49,8 +49,11 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 
 async def read_body(request: Request, settings: Settings) -> bytes:
     """The body as it is, within the limits. Raises Problem."""
-    async with _in_time(settings):
-        return b"".join([chunk async for chunk in _limited(request, settings)])
+    body = bytearray()
+    async with _in_time(request, settings):
+        async for chunk in _limited(request, settings):
+            body += chunk
+    return bytes(body)
 
 
 def check_count(images: int, settings: Settings) -> None:
@@ -61,22 +64,27 @@ def check_count(images: int, settings: Settings) -> None:
 
 def from_base64(text: str) -> Upload:
     """The bytes behind base64 or a `data:` URI of it."""
+    head, comma, rest = text.partition(",")
     try:
-        return binascii.a2b_base64(DATA_URI.sub("", text, count=1).encode("ascii"), strict_mode=True)
+        encoded = rest if comma and DATA_URI.fullmatch(head) else text
+        return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
         return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
 
 
-async def from_texts(texts: Sequence[str]) -> list[Upload]:
-    """The bytes behind each text; decoding many megabytes would hold up the loop."""
+async def from_texts(texts: Sequence[str], settings: Settings) -> list[Upload]:
+    """The bytes behind each text; decoding many megabytes would hold up the loop. Raises Problem for too many."""
+    check_count(len(texts), settings)
     return await asyncio.to_thread(lambda: [from_base64(text) for text in texts])
 
 
 @asynccontextmanager
-async def _in_time(settings: Settings) -> AsyncIterator[None]:
+async def _in_time(request: Request, settings: Settings) -> AsyncIterator[None]:
     """Raises Problem for a body that does not arrive by the deadline."""
+    # The server knows when the first byte came; under another one the body alone has so long.
+    deadline = request.scope["state"].get("receive_deadline")
     try:
-        async with asyncio.timeout(settings.receive_timeout_s):
+        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
             yield
     except TimeoutError as error:
         allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
@@ -85,6 +93,10 @@ async def _in_time(settings: Settings) -> AsyncIterator[None]:
 
 async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
     """The body's chunks, as long as they stay within the limit, which a declared length is held to at once."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
+        raise Problem("format_not_allowed", detail)
     most = settings.max_upload_bytes
     problem = Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
     declared = request.headers.get("content-length", "")
@@ -102,7 +114,7 @@ async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]
         raise Problem("malformed_body", "the client left before the body was complete") from error
 
 
-def _json(body: bytes) -> list[Upload]:
+def _json(body: bytes, settings: Settings) -> list[Upload]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -115,6 +127,7 @@ def _json(body: bytes) -> list[Upload]:
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
+    check_count(len(images), settings)
     return [from_base64(image) for image in images]
 
 
@@ -128,11 +141,11 @@ class _Form:
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
-    _data: list[bytes] = field(default_factory=list)
+    _data: bytearray = field(default_factory=bytearray)
 
     def on_part_begin(self) -> None:
         self._disposition = b""
-        self._data = []
+        self._data = bytearray()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -156,11 +169,11 @@ class _Form:
             raise _too_many(self.settings)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data.append(data[start:end])
+        self._data += data[start:end]
 
     def on_part_end(self) -> None:
-        self.uploads.append(b"".join(self._data))
-        self._data = []
+        self.uploads.append(bytes(self._data))
+        self._data = bytearray()
 
     def on_end(self) -> None:
         self.ended = True

@@ -93,7 +93,7 @@ async def image_classification(request: Request, query: Annotated[ViewQuery, Que
     parameters = Parameters()
     if is_json(request):
         asked = await read_json(request, service.settings, ClassificationRequest)
-        parameters, uploads = asked.parameters, await from_texts([asked.inputs])
+        parameters, uploads = asked.parameters, await from_texts([asked.inputs], service.settings)
     else:
         uploads = await _raw(request)
     _check_function(engine, parameters.function_to_apply)
@@ -112,7 +112,8 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
     normalize = query.normalize
     if is_json(request):
         asked = await read_json(request, service.settings, FeaturesRequest)
-        uploads = await from_texts(asked.inputs if isinstance(asked.inputs, list) else [asked.inputs])
+        inputs = asked.inputs if isinstance(asked.inputs, list) else [asked.inputs]
+        uploads = await from_texts(inputs, service.settings)
         normalize = normalize if asked.normalize is None else asked.normalize
     else:
         uploads = await _raw(request)

@@ -246,7 +246,7 @@ async def _images(engine: Engine, asked: InferRequest, tail: bytes, service: Ser
     if tensor.datatype == "BYTES":
         found = tensor.elements(tail)
         check_count(len(found), service.settings)
-        return await from_texts(cast(list[str], found)) if tail == b"" else cast(list[bytes], found)
+        return await from_texts(cast(list[str], found), service.settings) if tail == b"" else cast(list[bytes], found)
     if asked.parameters.size or asked.parameters.resize:
         raise Problem("invalid_parameter", "size and resize are for images; pixels are taken at the size they have")
     pixels = await asyncio.to_thread(tensor.array, tail)

@@ -133,7 +133,7 @@ async def embeddings(request: Request) -> Response:
     check_model(engine, asked.model)
     view, want = View(asked.height_width, asked.resize), Want.vector(engine, asked.pool, asked.normalize)
 
-    answered = await answer_all(request, engine, await from_texts(asked.texts()), view, want)
+    answered = await answer_all(request, engine, await from_texts(asked.texts(), service.settings), view, want)
     vectors = [cast(Any, outcome.answer) for outcome in answered]
     _check_dimensions(asked.dimensions, len(vectors[0]))
     tokens = sum(outcome.tokens for outcome in answered)
