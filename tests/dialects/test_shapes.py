@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -24,36 +25,34 @@ def members(body: dict[str, Any]) -> set[str]:
     return nested | {name for name, value in body.items() if not isinstance(value, dict)}
 
 
-async def raised(path: str, error: Exception, root_path: str = "") -> httpx.Response:
-    """The answer where a handler at this path raises this error."""
+async def raised(prefix: str, errors: Sequence[Exception], root_path: str = "") -> list[httpx.Response]:
+    """The answers of handlers under this prefix that raise these errors."""
     app = create_app(Settings.model_validate({}))
 
-    async def handler() -> None:
-        raise error
+    async def handler(place: int) -> None:
+        raise errors[place]
 
-    app.add_api_route(path, handler)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, root_path=root_path), base_url="http://test"
-    ) as client:
-        return await client.get(f"{root_path}{path}")
+    app.add_api_route(f"{prefix}/raised/{{place}}", handler)
+    transport = httpx.ASGITransport(app, root_path=root_path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return [await client.get(f"{root_path}{prefix}/raised/{place}") for place in range(len(errors))]
 
 
 @pytest.mark.parametrize("prefix", SHAPES)
-def test_every_problem(prefix: str) -> None:
+@pytest.mark.parametrize("root_path", ["", "/behind/a/proxy"])
+def test_every_problem(prefix: str, root_path: str) -> None:
     media_type, expected = SHAPES[prefix]
-    for code, status in STATUSES.items():
-        problem = Problem(code, "a sentence", {"Retry-After": "7"})
-        for root_path in ("", "/behind/a/proxy"):
-            response = asyncio.run(raised(f"{prefix}/raised", problem, root_path))
-            assert (response.status_code, response.headers["content-type"]) == (status, media_type)
-            assert members(response.json()) == expected
-            assert "a sentence" in response.text
-            assert response.headers["retry-after"] == "7"
+    problems = [Problem(code, "a sentence", {"Retry-After": "7"}) for code in STATUSES]
+    for problem, response in zip(problems, asyncio.run(raised(prefix, problems, root_path)), strict=True):
+        assert (response.status_code, response.headers["content-type"]) == (problem.status, media_type)
+        assert members(response.json()) == expected
+        assert "a sentence" in response.text
+        assert response.headers["retry-after"] == "7"
 
 
 @pytest.mark.parametrize("prefix", SHAPES)
 def test_what_nobody_foresaw(prefix: str) -> None:
-    response = asyncio.run(raised(f"{prefix}/raised", RuntimeError("a secret")))
+    (response,) = asyncio.run(raised(prefix, [RuntimeError("a secret")]))
     media_type, expected = SHAPES[prefix]
     assert (response.status_code, response.headers["content-type"]) == (500, media_type)
     assert members(response.json()) == expected
@@ -61,7 +60,7 @@ def test_what_nobody_foresaw(prefix: str) -> None:
 
 
 def test_a_path_that_only_begins_alike_is_no_dialect() -> None:
-    response = asyncio.run(raised("/v10/raised", Problem("overloaded", "a sentence")))
+    (response,) = asyncio.run(raised("/v10", [Problem("overloaded", "a sentence")]))
     assert response.headers["content-type"] == "application/problem+json"
 
 
