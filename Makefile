@@ -15,6 +15,12 @@ test: $(VENV)/dev ## the tests, against the real model and real server processes
 parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
 
+soak: $(VENV)/dev ## the tests that take minutes to hours; SOAK_S seconds of mixed load
+	$(BIN)/python -m pytest -q -m soak
+
+audit: $(VENV)/dev ## known holes in what is installed; asks the network
+	$(BIN)/pip-audit -r requirements/serve.txt --no-deps --disable-pip
+
 lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
