@@ -64,6 +64,15 @@ class QueueFull(Exception):
         self.retry_after_s = retry_after_s
 
 
+@dataclass(frozen=True)
+class Ran(Generic[P]):
+    """A batch that is over: its payloads, how long each waited, and how long it ran, in seconds."""
+
+    payloads: Sequence[P]
+    queue_s: Sequence[float]
+    run_s: float
+
+
 @dataclass(eq=False)
 class _Entry(Generic[P, A]):
     work: Work[P]
@@ -78,6 +87,7 @@ class Batcher(Generic[P, A]):
         prepare: makes the backend; runs on the thread that will own it.
         prepared: called on the event loop when that is done, with the error if it failed.
         max_queue_cost: the most that may wait; an empty queue admits anything. None: 16 batches.
+        ran: told of each batch, on the event loop, after it was answered.
     """
 
     def __init__(
@@ -85,7 +95,9 @@ class Batcher(Generic[P, A]):
         prepare: Callable[[], Backend[P, A]],
         prepared: Callable[[Exception | None], None],
         max_queue_cost: int | None = None,
+        ran: Callable[[Ran[P]], None] = lambda _: None,
     ) -> None:
+        self._ran = ran
         self._prepare = prepare
         self._prepared = prepared
         self._max_queue_cost = max_queue_cost or 0
@@ -121,6 +133,21 @@ class Batcher(Generic[P, A]):
         """For how long the batch in hand has been running, in seconds; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait."""
+        return len(self._waiting)
+
+    @property
+    def waiting_cost(self) -> int:
+        """What they cost."""
+        return self._queued_cost
+
+    @property
+    def max_waiting_cost(self) -> int:
+        """The most that may wait; 0 before the backend has said what a batch is."""
+        return self._max_queue_cost
 
     @property
     def full(self) -> bool:
@@ -175,7 +202,9 @@ class Batcher(Generic[P, A]):
             answers = _run(backend, [entry.work.payload for entry in batch])
             self._busy_since = None
             self._measure(sum(entry.work.cost for entry in batch), time.monotonic() - started)
-            self._loop.call_soon_threadsafe(_resolve, batch, answers, started, time.monotonic())
+            ended = time.monotonic()
+            self._loop.call_soon_threadsafe(_resolve, batch, answers, started, ended)
+            self._loop.call_soon_threadsafe(self._ran, _summary(batch, started, ended))
 
     def _take(self, budget: int) -> list[_Entry[P, A]]:
         """Wait for work and take the oldest of it, as much as fits; empty only when it is time to stop."""
@@ -214,3 +243,8 @@ def _resolve(batch: list[_Entry[P, A]], answers: list[A | Exception], started: f
     for entry, answer in zip(batch, answers, strict=True):
         if not entry.future.done():
             entry.future.set_result(Done(answer, started - entry.queued_at, ended - started))
+
+
+def _summary(batch: list[_Entry[P, A]], started: float, ended: float) -> Ran[P]:
+    waited = [started - entry.queued_at for entry in batch]
+    return Ran([entry.work.payload for entry in batch], waited, ended - started)

@@ -15,7 +15,7 @@ import click
 import orjson
 from pydantic import ValidationError
 
-from app import __version__
+from app import __version__, logs
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery, ViewQuery
 from app.settings import BadSettings, Settings, load_settings
@@ -29,7 +29,8 @@ Outcome = TypeVar("Outcome")
 
 # Settings of `serve` alone; the others matter to every command that runs the model.
 OF_THE_SERVER = {
-    *("host", "port", "root_path", "docs", "drain_timeout_s", "max_upload_bytes", "max_images_per_request"),
+    *("host", "port", "root_path", "docs", "drain_timeout_s", "log_format"),
+    *("max_upload_bytes", "max_images_per_request"),
     *("max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
 }
 PROGRESS_FROM = 20
@@ -74,7 +75,7 @@ def main() -> None:
 @settings_options(ALL)
 def serve(**flags: Any) -> None:
     """Answer over HTTP."""
-    settings = _settings(flags)
+    settings = _settings(flags, serving=True)
     from app import server
 
     try:
@@ -154,15 +155,15 @@ def embed(files: tuple[Path, ...], output: Path, pool: str | None, normalize: bo
     _end(run)
 
 
-def _settings(flags: dict[str, Any]) -> Settings:
+def _settings(flags: dict[str, Any], serving: bool = False) -> Settings:
     """The environment's settings with the flags on top; every fault is told, and ends the command."""
     try:
         settings, warnings = load_settings(**{name: value for name, value in flags.items() if value is not None})
     except BadSettings as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=settings.log_level.upper())
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    # Commands over files are read by people; only a service's log is read by machines.
+    logs.configure(settings.log_level, settings.log_format if serving else "text")
     for warning in warnings:
         logger.warning(warning)
     return settings

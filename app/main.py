@@ -11,7 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
-from app.api import classify, embed, health, model
+from app.api import classify, embed, health, metrics, model
 from app.middleware import RequestContext
 from app.service import Service
 from app.settings import Settings, load_settings
@@ -31,8 +31,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = _fastapi(settings, service)
     app.state.service = service
     problems.install(app)
-    app.add_middleware(RequestContext)
-    for room in (classify, embed, model, health):
+    app.add_middleware(RequestContext, metrics=service.metrics)
+    for room in (classify, embed, model, health, metrics):
         app.include_router(room.router)
 
     @app.get("/", include_in_schema=False)
@@ -65,6 +65,13 @@ def _report(service: Service) -> None:
     """Say what is served; a model that could not be loaded ends the process."""
     if service.failure is None:
         engine = service.engine
+        service.metrics.model.loaded(
+            model=engine.checkpoint.name,
+            fingerprint=engine.fingerprint,
+            device=str(engine.device),
+            dtype=engine.dtype,
+            version=__version__,
+        )
         logger.info(
             "serving %s (%s) on %s in %s", engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype
         )

@@ -13,7 +13,9 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.errors import internal
+from app.metrics import CLIENT_LEFT, Metrics
 from app.problems import problem_response
 from app.service import Timings
 
@@ -26,8 +28,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything else (lifespan) passes through."""
@@ -35,15 +38,18 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
+        self.metrics.http.in_progress.inc()
         try:
             await exchange.run(self.app)
         except Exception as error:
             logger.error("request %s failed", exchange.request_id, exc_info=error)
+            exchange.problem = internal().code
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
             await problem_response(internal(), exchange.request_id)(scope, receive, exchange.send)
         finally:
-            exchange.log()
+            self.metrics.http.in_progress.dec()
+            exchange.tell(self.metrics)
 
 
 class _Exchange:
@@ -109,14 +115,34 @@ class _Exchange:
                 headers["Connection"] = "close"
         await self._send(message)
 
-    def log(self) -> None:
-        """One line for the request; nothing that the client wrote is in it but the checked id."""
-        route = self._scope.get("route")
-        access.info(
-            "%s %s %s %.1f ms %s",
-            self._scope["method"] if route else "-",
-            getattr(route, "path", "-"),
-            self.status or "client left",
-            1000 * (time.perf_counter() - self.started),
-            self.request_id,
-        )
+    @property
+    def problem(self) -> str | None:
+        """The code of the problem that the answer tells of, if it does."""
+        code: str | None = self._scope["state"].get("problem")
+        return code
+
+    @problem.setter
+    def problem(self, code: str) -> None:
+        self._scope["state"]["problem"] = code
+
+    def tell(self, metrics: Metrics) -> None:
+        """One log line, the metrics and the spans; nothing that the client wrote is in them but the checked id."""
+        seconds = time.perf_counter() - self.started
+        route = getattr(self._scope.get("route"), "path", None)
+        method = self._scope["method"] if route else "-"
+        metrics.http.answered(route, method, self.status, seconds, self.problem)
+        facts = self.timings.facts | ({"problem": self.problem} if self.problem else {})
+        tracing.record_steps(self.timings.ended_at, self.timings.spans, facts | {"request_id": self.request_id})
+        milliseconds = {f"{name}_ms": round(1000 * s, 1) for name, s in self.timings.spans.items()}
+        fields = {
+            "method": method,
+            "route": route,
+            "status": self.status or CLIENT_LEFT,
+            **facts,
+            **milliseconds,
+            "total_ms": round(1000 * seconds, 1),
+            "request_id": self.request_id,
+        }
+        if trace_id := tracing.trace_id():
+            fields["trace_id"] = trace_id
+        access.info("request", extra={"fields": fields})

@@ -25,16 +25,20 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, request.state.request_id)
+        return _answer(request, problem)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(_of_parameter(error), request.state.request_id)
+        return _answer(request, _of_parameter(error))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        problem = _of_http(request, error)
-        return problem_response(problem, request.state.request_id)
+        return _answer(request, _of_http(request, error))
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    request.state.problem = problem.code  # for the log line and the metrics
+    return problem_response(problem, request.state.request_id)
 
 
 def _of_parameter(error: RequestValidationError) -> Problem:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.batcher import Batcher, Done, QueueFull, Work
+from app.batcher import Batcher, Done, QueueFull, Ran, Work
 from app.engine import Answer, Engine, Job, OutputInvalid
 from app.errors import ImageProblem, Problem, internal
 from app.images import Limits, decode, to_network
+from app.metrics import Metrics
 from app.settings import Settings
 from app.uploads import Upload
 from models.checkpoint import open_checkpoint
@@ -96,13 +97,20 @@ class Answered:
 
 @dataclass
 class Timings:
-    """Seconds that the steps of a request took; a step that did not run has none."""
+    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
+
+    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
+    """
 
     spans: dict[str, float] = field(default_factory=dict)
+    ended_at: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Record a step; of several images the longest counts."""
-        self.spans[name] = max(self.spans.get(name, 0.0), seconds)
+    def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
+        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
+        if seconds >= self.spans.get(name, 0.0):
+            self.spans[name] = seconds
+            self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at
 
 
 class Service:
@@ -117,7 +125,11 @@ class Service:
         self._engine: Engine | None = None
         self._report: Callable[[Service], None] = lambda _: None
         self._decoders = ThreadPoolExecutor(settings.decode_threads or os.cpu_count(), "decode")
-        self._batcher: Batcher[Job, Answer] = Batcher(self._load, self._loaded, settings.max_queue_tokens)
+        self.metrics = Metrics()
+        self._batcher: Batcher[Job, Answer] = Batcher(
+            self._load, self._loaded, settings.max_queue_tokens, self._count_batch
+        )
+        self._watch_gauges()
 
     @property
     def engine(self) -> Engine:
@@ -174,10 +186,12 @@ class Service:
         except TimeoutError as error:
             allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
             raise Problem("timeout", allowed, {"Retry-After": str(self._batcher.retry_after_s)}) from error
-        return [
+        outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
+        self._count(outcomes, want, timings)
+        return outcomes
 
     async def _prepare_all(
         self, engine: Engine, uploads: Sequence[Upload], view: View
@@ -191,6 +205,7 @@ class Service:
         """On a decoding thread: all that can be wrong with one image is found here."""
         if isinstance(upload, ImageProblem):
             return upload
+        started = time.perf_counter()
         preprocess = engine.checkpoint.content.preprocess
         try:
             picture = decode(upload, self.limits)
@@ -199,6 +214,8 @@ class Service:
             pixels = to_network(picture, plan, preprocess.interpolation)
         except ImageProblem as problem:
             return problem
+        finally:
+            self.metrics.images.preprocessed(time.perf_counter() - started)
         height, width = picture.size
         return Prepared(pixels, plan, width, height, picture.format)
 
@@ -215,7 +232,7 @@ class Service:
     def _answered(
         self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
     ) -> Answered | ImageProblem:
-        timings.add("queue", done.queue_s)
+        timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
         timings.add("forward", done.run_s)
         if isinstance(done.answer, Exception):
             return _failed(done.answer)
@@ -226,6 +243,34 @@ class Service:
             tokens=config.num_tokens(*image.plan.size),
             interpolated=config.grid(*image.plan.size) != config.grid_size,
         )
+
+    def _count(self, outcomes: Sequence[Answered | ImageProblem], want: Want, timings: Timings) -> None:
+        """Tell the metrics and the log what became of a request's images."""
+        task = "classify" if want.readout is Readout.LOGITS else "embed"
+        answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageProblem):
+                self.metrics.images.refused(outcome.code)
+            else:
+                self.metrics.images.answered(task, outcome.tokens)
+        timings.facts["images"] = len(outcomes)
+        timings.facts["failed"] = len(outcomes) - len(answered)
+        timings.facts["tokens"] = sum(outcome.tokens for outcome in answered)
+
+    def _count_batch(self, batch: Ran[Job]) -> None:
+        tokens = [self._network_tokens(job) for job in batch.payloads]
+        self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
+
+    def _network_tokens(self, job: Job) -> int:
+        _, height, width = job.pixels.shape
+        return self._engine.config.num_tokens(height, width) if self._engine else 0
+
+    def _watch_gauges(self) -> None:
+        batcher = self._batcher
+        self.metrics.batches.watch(
+            lambda: batcher.waiting, lambda: batcher.waiting_cost, lambda: batcher.max_waiting_cost
+        )
+        self.metrics.model.ready.set_function(lambda: self.state == "ready")
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         20.0, ge=0, allow_inf_nan=False, description="Seconds for requests in hand after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="How: json, or text to be read; auto is text on a terminal, else json."
+    )
 
     @field_validator("image_formats", mode="before")
     @classmethod
