@@ -29,8 +29,9 @@ RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH
 WORKDIR /opt/vitrine
 COPY pyproject.toml ./
 RUN touch README.md LICENSE \
-    && mkdir -p $(python -c "import tomllib; \
-print(*(p.replace('.', '/') for p in tomllib.load(open('pyproject.toml', 'rb'))['tool']['setuptools']['packages']))") \
+    && for package in $(python -c "import tomllib; \
+print(*(p.replace('.', '/') for p in tomllib.load(open('pyproject.toml', 'rb'))['tool']['setuptools']['packages']))"); \
+       do mkdir -p "$package" && touch "$package/__init__.py"; done \
     && pip --python /opt/venv/bin/python install --no-deps --editable .
 
 

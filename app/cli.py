@@ -6,6 +6,8 @@ port is bound.
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -75,6 +77,10 @@ def main() -> None:
 @settings_options(ALL)
 def serve(**flags: Any) -> None:
     """Answer over HTTP."""
+    if os.getpid() == 1:
+        # The kernel gives a container's first process no default action for a signal: until the server listens for it,
+        # SIGTERM would be lost.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     settings = _settings(flags, serving=True)
     from app import server
 

@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from app import logs
+from app.errors import STATUSES
 
 CLIENT_LEFT = 499
 """nginx' status for a request whose client did not wait for an answer."""
@@ -68,6 +69,7 @@ class _Http:
         self._refusals = Counter(
             "vitrine_request_failures", "Requests answered with a problem, by its code.", ["reason"], registry=registry
         )
+        _from_zero(self._refusals)
 
     def answered(self, route: str | None, method: str, status: int, seconds: float, problem: str | None) -> None:
         """A request is over; 0 for a status says that its client left."""
@@ -88,6 +90,7 @@ class _Images:
         self._refused = Counter(
             "vitrine_image_failures", "Images refused or failed, by a problem's code.", ["reason"], registry=registry
         )
+        _from_zero(self._refused)
         self._tokens = Counter("vitrine_tokens", "Tokens of the images answered.", registry=registry)
         self._preprocess = Histogram(
             "vitrine_preprocess_duration_seconds",
@@ -163,6 +166,12 @@ class _Model:
     def loaded(self, **facts: str) -> None:
         """What is served is known."""
         self._info.labels(**facts).set(1)
+
+
+def _from_zero(failures: Counter) -> None:
+    """Show every code from the start: Prometheus sees no increase in a series that begins with 1."""
+    for code in STATUSES:
+        failures.labels(code)
 
 
 class _LogLines(Collector):
