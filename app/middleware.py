@@ -105,6 +105,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.timings.add("total", time.perf_counter() - self.started)
+            # Here and not at the end: the request's span is closed with the last byte of its answer.
+            tracing.record_steps(self.timings.ended_at, self.timings.spans, self._facts())
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             headers["Server-Timing"] = ", ".join(
@@ -125,23 +127,25 @@ class _Exchange:
     def problem(self, code: str) -> None:
         self._scope["state"]["problem"] = code
 
+    def _facts(self) -> dict[str, Any]:
+        """What is known of the request beside its times."""
+        problem = {"problem": self.problem} if self.problem else {}
+        return {**self.timings.facts, **problem, "request_id": self.request_id}
+
     def tell(self, metrics: Metrics) -> None:
-        """One log line, the metrics and the spans; nothing that the client wrote is in them but the checked id."""
+        """One log line and the metrics; nothing that the client wrote is in them but the checked id."""
         seconds = time.perf_counter() - self.started
         route = getattr(self._scope.get("route"), "path", None)
         method = self._scope["method"] if route else "-"
         metrics.http.answered(route, method, self.status, seconds, self.problem)
-        facts = self.timings.facts | ({"problem": self.problem} if self.problem else {})
-        tracing.record_steps(self.timings.ended_at, self.timings.spans, facts | {"request_id": self.request_id})
         milliseconds = {f"{name}_ms": round(1000 * s, 1) for name, s in self.timings.spans.items()}
         fields = {
             "method": method,
             "route": route,
             "status": self.status or CLIENT_LEFT,
-            **facts,
             **milliseconds,
             "total_ms": round(1000 * seconds, 1),
-            "request_id": self.request_id,
+            **self._facts(),
         }
         if trace_id := tracing.trace_id():
             fields["trace_id"] = trace_id
