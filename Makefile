@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test docker-test lint types format bench pins hashes docs clean
+.PHONY: all serve test docker-test parity lint types format bench pins hashes docs clean
 all: lint types test ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -14,6 +14,9 @@ test: $(VENV)/dev ## the tests, against the real model and real server processes
 
 docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load
 	$(BIN)/python -m tests.docker.check
+
+parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
+	$(BIN)/python -m tests.parity > docs/parity.md
 
 lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: `vitrine serve | classify | embed`. Every setting is a flag of the same name.
+"""The command line: `vitrine serve | classify | embed | inspect | convert`. Every setting is a flag of the same name.
 
 What is slow to import (torch) is imported by the command that needs it, after the settings have been checked and the
 port is bound.
@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import orjson
@@ -20,8 +20,11 @@ from pydantic import ValidationError
 from app import __version__, logs
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery, ViewQuery
-from app.settings import BadSettings, Settings, load_settings
+from app.settings import OF_THE_CHECKPOINT, BadSettings, Settings, load_settings
 from models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from models.checkpoint import Checkpoint
 
 logger = logging.getLogger("vitrine")
 
@@ -159,6 +162,57 @@ def embed(files: tuple[Path, ...], output: Path, pool: str | None, normalize: bo
         return failed
 
     _end(run)
+
+
+@main.command()
+@click.argument("source")
+@click.option("--json", "as_json", is_flag=True, help="As GET /model tells it.")
+@settings_options(OF_THE_CHECKPOINT[1:])
+def inspect(source: str, as_json: bool, **options: Any) -> None:
+    """Tell what would be served of a checkpoint, and why, without serving it."""
+    checkpoint = _checkpoint(source, options)
+    from models.describe import describe
+
+    content = describe(checkpoint)
+    if as_json:
+        click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        return
+    reasons = content.pop("reasons")
+    labels = content.pop("labels") or ["none"]
+    content["labels"] = ", ".join(labels[:3]) + (f", ... ({len(labels)})" if len(labels) > 3 else "")
+    for name, value in content.items():
+        click.echo(f"{name:15}{value}" + (f"  ({reasons.pop(name)})" if name in reasons else ""))
+    for name, reason in reasons.items():
+        click.echo(f"{name:15}{reason}")
+
+
+@main.command()
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@settings_options(OF_THE_CHECKPOINT[1:])
+def convert(source: str, destination: Path, **options: Any) -> None:
+    """Write a checkpoint of any layout as a directory that Vitrine and timm load at once."""
+    checkpoint = _checkpoint(source, options)
+    from models.convert import convert as write
+
+    try:
+        differences = write(checkpoint, destination)
+    except (CheckpointError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{destination}: {checkpoint.name} in timm's layout")
+    for difference in differences:
+        click.echo(f"  {difference}")
+
+
+def _checkpoint(source: str, options: dict[str, Any]) -> "Checkpoint":
+    """The checkpoint at a place; what is wrong with it ends the command."""
+    settings = _settings(options | {"model": source})
+    from models.checkpoint import open_checkpoint
+
+    try:
+        return open_checkpoint(settings.model, **settings.choices, say=logger.info)
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _settings(flags: dict[str, Any], serving: bool = False) -> Settings:

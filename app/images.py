@@ -172,7 +172,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _cut(image: Image.Image, plan: Plan) -> Image.Image:
     (top, left), (height, width) = plan.offset, plan.size
-    if top >= 0 and left >= 0:
+    if image.height >= height and image.width >= width:
         return image.crop((left, top, left + width, top + height))
     canvas = Image.new("RGB", (width, height), plan.fill)
     canvas.paste(image, (-left, -top))

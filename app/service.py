@@ -295,7 +295,7 @@ class Service:
         settings = self.settings
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        checkpoint = open_checkpoint(settings.model)
+        checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
         self._engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens)
         self._engine.warm_up()
         return self._engine

@@ -18,6 +18,9 @@ INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
 FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 
+OF_THE_CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
+"""Settings that say which checkpoint is meant, and what it does not say itself."""
+
 
 class Settings(BaseSettings):
     """How the service runs. What belongs to a checkpoint (size, mean, labels, ...) comes with the checkpoint."""
@@ -25,7 +28,23 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     # model
-    model: str = Field(SHIPPED_MODEL, description="The checkpoint to serve: a directory.")
+    model: str = Field(
+        SHIPPED_MODEL,
+        description="The checkpoint to serve: a directory, a file, or owner/name on the Hugging Face hub.",
+    )
+    revision: str | None = Field(None, description="The hub's branch, tag or commit [default: main].")
+    profile: str | None = Field(
+        None, description="The original to answer like: timm, transformers, dinov2, ... [default: by the checkpoint]."
+    )
+    head: str | None = Field(None, description="A file with a linear head, for a checkpoint that has none.")
+    num_heads: int | None = Field(
+        None, gt=0, description="Attention heads, where nothing in the checkpoint tells them [default: by its config]."
+    )
+    labels: str | None = Field(
+        None,
+        description="Names of the classes: a file, one a line; imagenet-1k; or none for their indices "
+        "[default: the checkpoint's].",
+    )
 
     # compute
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
@@ -66,6 +85,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="How: json, or text to be read; auto is text on a terminal, else json."
     )
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What is said of the checkpoint beyond its place, as `models.checkpoint.open_checkpoint` takes it."""
+        return {name: getattr(self, name) for name in OF_THE_CHECKPOINT if name != "model"}
 
     @field_validator("image_formats", mode="before")
     @classmethod

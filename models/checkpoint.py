@@ -1,26 +1,25 @@
-"""From the path of a checkpoint to a network that runs: open, recognise, convert, build; strict, with reasons.
+"""From the name of a checkpoint to a network that runs: find, open, recognise, convert, build; strict, with reasons.
 
-In: a directory in one of the public layouts. Out: a `Checkpoint`, and by `build` its `VisionTransformer`.
-Only safetensors are read: they hold numbers and cannot run code.
+In: a directory, a file of weights, or the name of a repository on the hub, in one of the public layouts.
+Out: a `Checkpoint`, and by `build` its `VisionTransformer`. No code that a checkpoint brings is ever run.
 """
 
 import hashlib
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
-from models.layouts import LAYOUTS
-from models.layouts.source import Converted, Source
+from models.assembly import assemble
+from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.heads import is_head
+from models.layouts import LAYOUTS, foreign
+from models.layouts.source import Choices, Converted, Source
+from models.layouts.tensors import few
+from models.opening import open_source
+from models.place import find
+from models.profiles import profile_named
 from models.vit import VisionTransformer
-
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -36,25 +35,56 @@ class Checkpoint:
     content: Converted
 
 
-def open_checkpoint(source: str) -> Checkpoint:
-    """Open a checkpoint directory and understand it.
+def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
+    source: str,
+    *,
+    revision: str | None = None,
+    profile: str | None = None,
+    head: str | None = None,
+    num_heads: int | None = None,
+    labels: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Checkpoint:
+    """Find a checkpoint, open it and understand it.
+
+    Args:
+        source: a directory or a file; or `hf://owner/name`, or `owner/name` where no such directory exists.
+        revision: of the repository on the hub: a branch, a tag or a commit.
+        profile: the original to answer like, where it is not the one that the container suggests.
+        head: a file with a linear head for a checkpoint that has none.
+        num_heads: the number of attention heads, where nothing in the checkpoint tells it.
+        labels: a file with a name for each class, `imagenet-1k`, or `none` for plain indices.
+        say: told in a sentence what is being fetched.
 
     Raises:
-        CheckpointNotFound: there is no such directory, or nothing to read in it.
+        CheckpointNotFound: there is nothing at that place, or the hub cannot be reached.
         CheckpointUnsupported: no layout recognises it, or it is of a kind that the network cannot run.
         CheckpointBroken: a file is damaged, or a tensor is missing, unexpected or misshapen.
     """
-    path = Path(source).expanduser()
-    if not path.is_dir():
-        raise CheckpointNotFound(f"{source}: there is no such directory")
-    opened = Source(path, _tensors(path / WEIGHTS), _json(path / CONFIG))
-    layout = next((layout for layout in LAYOUTS if layout.recognises(opened)), None)
+    choices = Choices(profile, head, num_heads, labels)
+    if profile is not None:
+        profile_named(profile)  # a name that does not exist should not wait for a download
+    place = find(source, revision, say)
+    content = understand(open_source(place.path), choices)
+    return Checkpoint(place.name, source, _digest(content), content)
+
+
+def understand(source: Source, choices: Choices) -> Converted:
+    """What an opened checkpoint is: recognised by the first layout that knows its names, and checked."""
+    foreign.refuse(source.tensors)
+    if is_head(source.tensors):
+        raise CheckpointUnsupported(
+            f"{source.path}: holds a linear head alone; give it as head, and a backbone as model"
+        )
+    layout = next((layout for layout in LAYOUTS if layout.recognises(source)), None)
     if layout is None:
-        some = ", ".join(map(repr, sorted(opened.tensors)[:3])) or "none"
-        raise CheckpointUnsupported(f"{source}: no known layout has these tensors ({some}, ...) and this config.json")
-    content: Converted = layout.convert(opened)
-    _check_shapes(content)
-    return Checkpoint(path.resolve().name, source, _digest(content), content)
+        raise CheckpointUnsupported(f"{source.path}: no known layout has these tensors ({few(source.tensors)})")
+    try:
+        content = assemble(layout.read(source), source, choices)
+        _check_shapes(content)
+    except (CheckpointBroken, CheckpointUnsupported) as error:
+        raise type(error)(f"{source.path}: {error}") from error
+    return content
 
 
 def build(checkpoint: Checkpoint) -> VisionTransformer:
@@ -63,28 +93,6 @@ def build(checkpoint: Checkpoint) -> VisionTransformer:
         network = VisionTransformer(checkpoint.content.config)
     network.load_state_dict(dict(checkpoint.content.weights), strict=True, assign=True)
     return network.requires_grad_(False).eval()
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise CheckpointNotFound(f"{path.parent}: there is no {path.name} in it")
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointBroken(f"{path}: not a readable safetensors file ({error})") from error
-    return tensors
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointBroken(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointBroken(f"{path}: holds {type(content).__name__}, not an object")
-    return content
 
 
 def _check_shapes(content: Converted) -> None:

@@ -1,7 +1,7 @@
 """What a checkpoint says of the pixels that it wants and of the classes that it knows. Data and arithmetic, no pixels.
 
 The steps follow the code that each checkpoint was evaluated with: timm's `transforms_imagenet_eval`, torchvision's
-`Resize` and `CenterCrop`. Sizes are (height, width) in pixels.
+`Resize` and `CenterCrop`, the image processors of transformers. Sizes are (height, width) in pixels.
 """
 
 import math
@@ -10,18 +10,20 @@ from fractions import Fraction
 from typing import Literal
 
 Size = tuple[int, int]
-Steps = Literal["crop", "squash", "border"]
+Steps = Literal["crop", "squash", "border", "edge"]
 Resize = Literal["crop", "squash", "fit"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to do with one picture: scale it to `scaled`, then cut `size` out of it, `offset` pixels from its corner.
 
-    A negative offset means that the picture is smaller than the cut, which is then filled with the colour `fill`.
+    Where the picture is smaller than the cut the rest is filled with `fill`; offsets are then negative, or 0.
     """
 
     resize: str
@@ -37,8 +39,11 @@ class Preprocess:
 
     steps: `crop` scales the picture so that it covers the input divided by `crop_pct` and cuts the centre; `squash`
         scales each side to the input divided by `crop_pct`, the aspect lost, and cuts the centre; `border` scales it so
-        that it lies whole within and fills the rest with the mean colour.
+        that it lies whole within and fills the rest with the mean colour; `edge` scales its shorter side to the input
+        divided by `crop_pct` and cuts nothing but what is no whole patch.
     crop_pct: the part of the scaled side that the cut keeps; a Fraction where the original names two whole sizes.
+    crop_rounding: how the margin of a cut is halved when it is odd: `even` to the even neighbour (torchvision, timm),
+        `floor` towards the top left (transformers).
     mean, std: of each channel, on the scale from 0 to 1.
     """
 
@@ -46,6 +51,7 @@ class Preprocess:
     steps: Steps = "crop"
     crop_pct: float | Fraction = 0.875
     interpolation: Interpolation = "bicubic"
+    crop_rounding: Literal["even", "floor"] = "even"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -58,15 +64,18 @@ class Preprocess:
             size: the network size wanted; None is the checkpoint's own.
             resize: the steps wanted; None are the checkpoint's own.
         """
+        if size is None and resize is None:
+            # As the originals do it: their own size to the pixel, of which the network sees the whole patches.
+            return self._own_steps(self.steps, picture, self.input_size, patch)
         target = whole_patches(size or self.input_size, patch)
         if resize == "fit":
             fitted = _fit(picture, target, patch)
             return Plan("fit", scaled=fitted, offset=(0, 0), size=fitted)
         if resize == "squash":
             return Plan("squash", scaled=target, offset=(0, 0), size=target)
-        return self._own_steps(resize or self.steps, picture, target)
+        return self._own_steps(resize or self.steps, picture, target, patch)
 
-    def _own_steps(self, steps: Steps, picture: Size, target: Size) -> Plan:
+    def _own_steps(self, steps: Steps, picture: Size, target: Size, patch: Size) -> Plan:
         around = math.floor(target[0] / self.crop_pct), math.floor(target[1] / self.crop_pct)
         fill = (0, 0, 0)
         if steps == "squash":
@@ -75,12 +84,21 @@ class Preprocess:
             scaled = _keep_ratio(picture, max(picture[0] / around[0], picture[1] / around[1]))
             red, green, blue = (round(255 * mean) for mean in self.mean)
             fill = (red, green, blue)
+        elif steps == "edge":
+            scaled = target = _shortest_edge(picture, around[0])
         elif around[0] == around[1]:
             scaled = _shortest_edge(picture, around[0])
         else:
             scaled = _keep_ratio(picture, min(picture[0] / around[0], picture[1] / around[1]))
-        offset = _centre(scaled[0], target[0]), _centre(scaled[1], target[1])
-        return Plan(steps, scaled, offset, target, fill)
+        offset = self._centre(scaled[0], target[0]), self._centre(scaled[1], target[1])
+        seen = target[0] // patch[0] * patch[0], target[1] // patch[1] * patch[1]
+        return Plan(steps, scaled, offset, seen, fill)
+
+    def _centre(self, scaled: int, target: int) -> int:
+        # All of them floor the margin where they pad.
+        if target > scaled or self.crop_rounding == "floor":
+            return (scaled - target) // 2 if scaled > target else -((target - scaled) // 2)
+        return round((scaled - target) / 2)
 
 
 def whole_patches(size: Size, patch: Size) -> Size:
@@ -109,11 +127,6 @@ def _shortest_edge(picture: Size, edge: int) -> Size:
 def _keep_ratio(picture: Size, ratio: float) -> Size:
     # timm rounds both sides; a picture of extreme aspect still keeps a pixel.
     return max(1, round(picture[0] / ratio)), max(1, round(picture[1] / ratio))
-
-
-def _centre(scaled: int, target: int) -> int:
-    # torchvision rounds half to even where it cuts and floors where it pads.
-    return -((target - scaled) // 2) if target > scaled else round((scaled - target) / 2)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.packing import Packing, Run
+from models.pooling import Pool, first_tokens, patch_mean, pool, pooled_width
 from models.position import Grid, PositionEmbedding, Resampling
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
-Pool = Literal["cls", "avg"]
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -53,14 +54,29 @@ class ViTConfig:
     qk_norm: bool = False
     layer_scale: bool = False
     norm: bool = True  # LayerNorm over all tokens after the blocks
-    fc_norm: bool = False  # LayerNorm over the pooled vector
     pool: Pool = "cls"  # what the head reads
+    pool_layers: int = 1  # of how many last blocks it reads [CLS]
+    pool_norm: bool = True  # whether it reads tokens after the final norm
+    fc_norm: bool = False  # LayerNorm over the pooled vector
+    projection_dim: int = 0  # a linear layer after that: CLIP's projection, a representation layer; 0: none
+    projection_tanh: bool = False
     num_classes: int = 0  # 0: no head
+    head_dist: bool = False  # a second head on the distillation token; the answer is the mean of both (DeiT)
 
     @property
     def num_prefix_tokens(self) -> int:
         """P: tokens that stand before the patch tokens."""
         return int(self.class_token) + self.num_extra_tokens
+
+    @property
+    def pooled_dim(self) -> int:
+        """The width of the pooled vector."""
+        return self.embed_dim * pooled_width(self.pool, self.pool_layers)
+
+    @property
+    def native_dim(self) -> int:
+        """F: the width of what the head reads."""
+        return self.projection_dim or self.pooled_dim
 
     def grid(self, height: int, width: int) -> Grid:
         """The grid of patches of an image; pixels beyond the last whole patch are not seen."""
@@ -91,50 +107,6 @@ class Features:
     native: Tensor | None = None  # (B, F)
     logits: Tensor | None = None  # (B, K)
     patches: list[Tensor] | None = None  # B of (h, w, D)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Images of equal length that lie side by side in the packed sequence."""
-
-    start: int  # of their first token
-    images: int
-    length: int  # N, tokens of each
-
-    def of(self, x: Tensor) -> Tensor:
-        """Their rows of a packed tensor: (T, ...) -> (images, N, ...), a view."""
-        rows = x[self.start : self.start + self.images * self.length]
-        return rows.unflatten(0, (self.images, self.length))
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where each image's tokens lie: shorter images first, so that equal lengths are neighbours."""
-
-    order: list[int]  # order[i] is the image that lies in place i
-    runs: list[Run]
-
-    @classmethod
-    def of(cls, lengths: Sequence[int]) -> "Packing":
-        """Pack images of these lengths."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        runs: list[Run] = []
-        start = 0
-        for image in order:
-            length = lengths[image]
-            if runs and runs[-1].length == length:
-                runs[-1] = Run(runs[-1].start, runs[-1].images + 1, length)
-            else:
-                runs.append(Run(start, 1, length))
-            start += length
-        return cls(order, runs)
-
-    def unpack(self, x: Tensor) -> Tensor:
-        """Rows in packed order -> rows in the order of the images: (B, ...) -> (B, ...)."""
-        if self.order == sorted(self.order):
-            return x
-        places = torch.tensor(self.order).argsort()
-        return x[places.to(x.device)]
 
 
 class PatchEmbed(nn.Module):
@@ -252,8 +224,12 @@ class VisionTransformer(nn.Module):
         self.norm_pre = nn.LayerNorm(dim, config.norm_eps) if config.norm_pre else nn.Identity()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, config.norm_eps) if config.norm else nn.Identity()
-        self.fc_norm = nn.LayerNorm(dim, config.norm_eps) if config.fc_norm else nn.Identity()
-        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else None
+        self.fc_norm = nn.LayerNorm(config.pooled_dim, config.norm_eps) if config.fc_norm else nn.Identity()
+        self.projection = (
+            nn.Linear(config.pooled_dim, config.projection_dim) if config.projection_dim else nn.Identity()
+        )
+        self.head = nn.Linear(config.native_dim, config.num_classes) if config.num_classes else None
+        self.head_dist = nn.Linear(dim, config.num_classes) if config.head_dist else None
 
     @property
     def readouts(self) -> Readout:
@@ -278,9 +254,12 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"an image is smaller than one patch of {self.config.patch_size}")
         packing = Packing.of([self.config.num_prefix_tokens + h * w for h, w in grids])
         x = self._tokens([images[i] for i in packing.order], [grids[i] for i in packing.order])
-        for block in self.blocks:
+        earlier: list[Tensor] = []  # [CLS] tokens of the blocks before the last that the head reads
+        for i, block in enumerate(self.blocks):
             x = block(x, packing.runs)
-        return self._read(x, packing, grids, wanted)
+            if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
+                earlier.append(first_tokens(x, packing))
+        return self._read(x, earlier, packing, grids, wanted)
 
     def _tokens(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
         """Images in packed order -> the sequence that enters the first block (T, D)."""
@@ -294,17 +273,19 @@ class VisionTransformer(nn.Module):
             pieces += [self.prefix_tokens, of_image]
         return self.norm_pre(torch.cat(pieces))
 
-    def _read(self, x: Tensor, packing: Packing, grids: Sequence[Grid], wanted: Readout) -> Features:
+    def _read(
+        self, x: Tensor, earlier: Sequence[Tensor], packing: Packing, grids: Sequence[Grid], wanted: Readout
+    ) -> Features:
         """The last block's output (T, D) -> what is wanted of it, in the order of the images."""
         cls = mean = native = logits = None
         if wanted & Readout.CLS:
-            cls = packing.unpack(self.norm(self._cls(x, packing)))
+            cls = packing.unpack(self.norm(first_tokens(x, packing)))
         if wanted & Readout.MEAN:
-            mean = packing.unpack(self._mean(self.norm(x), packing))
+            mean = packing.unpack(patch_mean(self.norm(x), packing, self.config.num_prefix_tokens))
         if wanted & (Readout.NATIVE | Readout.LOGITS):
-            native = packing.unpack(self._pool(x, packing))
-        if wanted & Readout.LOGITS and self.head is not None and native is not None:
-            logits = self.head(native)
+            native = packing.unpack(self._native(x, earlier, packing))
+        if wanted & Readout.LOGITS and native is not None:
+            logits = self._logits(native, x, packing)
         return Features(
             cls=cls,
             mean=mean,
@@ -313,19 +294,21 @@ class VisionTransformer(nn.Module):
             patches=self._patches(self.norm(x), packing, grids) if wanted & Readout.PATCHES else None,
         )
 
-    def _pool(self, x: Tensor, packing: Packing) -> Tensor:
+    def _native(self, x: Tensor, earlier: Sequence[Tensor], packing: Packing) -> Tensor:
         """What the head reads: (T, D) -> (B, F), in packed order."""
-        if self.config.pool == "cls":
-            return self.fc_norm(self.norm(self._cls(x, packing)))
-        return self.fc_norm(self._mean(self.norm(x), packing))
+        config = self.config
+        if config.pool_norm:
+            x, earlier = self.norm(x), [self.norm(cls) for cls in earlier]
+        pooled = self.fc_norm(pool(config.pool, x, earlier, packing, config.num_prefix_tokens))
+        projected = self.projection(pooled)
+        return projected.tanh() if config.projection_tanh else projected
 
-    def _cls(self, x: Tensor, packing: Packing) -> Tensor:
-        """(T, D) -> (B, D): every image's first token."""
-        return torch.cat([run.of(x)[:, 0] for run in packing.runs])
-
-    def _mean(self, x: Tensor, packing: Packing) -> Tensor:
-        """(T, D) -> (B, D): the mean over every image's patch tokens."""
-        return torch.cat([run.of(x)[:, self.config.num_prefix_tokens :].mean(1) for run in packing.runs])
+    def _logits(self, native: Tensor, x: Tensor, packing: Packing) -> Tensor | None:
+        """What the head or, with a distillation token, the mean of both heads answers: (B, F) -> (B, K)."""
+        if self.head is None or self.head_dist is None:
+            return self.head(native) if self.head is not None else None
+        cls, dist = (packing.unpack(self.norm(first_tokens(x, packing, place))) for place in (0, 1))
+        return (self.head(cls) + self.head_dist(dist)) / 2
 
     def _patches(self, x: Tensor, packing: Packing, grids: Sequence[Grid]) -> list[Tensor]:
         """(T, D) -> B of (h, w, D), in the order of the images."""

@@ -95,3 +95,36 @@ def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], named: str) -> 
     assert ended.returncode != 0
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_inspect_tells_what_would_be_served(client: httpx.Client) -> None:
+    model = str(ROOT / "weights" / "vit-small-tiny-imagenet")
+    text = vitrine("inspect", model).stdout
+    for line in ("layout         timm", "profile        timm", "heads          6", "labels         Egyptian cat, reel"):
+        assert line in text
+    told, served = json.loads(vitrine("inspect", model, "--json").stdout), client.get("/model").json()
+    assert {name: told[name] for name in told if name != "source"} == {
+        name: served[name] for name in told if name != "source"
+    }
+
+
+def test_inspect_takes_what_a_checkpoint_does_not_say() -> None:
+    model = str(ROOT / "weights" / "vit-small-tiny-imagenet")
+    told = json.loads(vitrine("inspect", model, "--json", "--profile", "dinov2", "--labels", "none").stdout)
+    assert told["profile"] == "dinov2"
+    assert told["position"]["offset"] == 0.1
+    assert told["labels"][:2] == ["0", "1"]
+    refused = vitrine("inspect", model, "--profile", "nonsense")
+    assert refused.returncode == 1
+    assert "there is no profile 'nonsense'" in refused.stderr
+
+
+def test_convert_writes_what_is_served_the_same(tmp_path: Path) -> None:
+    model, written = str(ROOT / "weights" / "vit-small-tiny-imagenet"), str(tmp_path / "written")
+    assert vitrine("convert", model, written).returncode == 0
+    before, after = (json.loads(vitrine("inspect", place, "--json").stdout) for place in (model, written))
+    for name in ("parameters", "depth", "heads", "table_grid", "position", "labels", "preprocessing"):
+        assert before[name] == after[name]
+    again = vitrine("convert", model, written)
+    assert again.returncode == 1
+    assert "not an empty directory" in again.stderr

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoint import Checkpoint
+from models.packing import Packing
 from models.position import Resampling
-from models.vit import Packing, Readout, VisionTransformer, ViTConfig
+from models.vit import Readout, VisionTransformer, ViTConfig
 from tests.bounds import assert_equal_in_float32, differ
 
 SIZES = {

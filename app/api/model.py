@@ -1,6 +1,5 @@
 """GET /model: what is served, how it was recognised and under which limits."""
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +8,7 @@ from app.engine import Engine
 from app.problems import responses
 from app.service import Service
 from app.settings import Settings
-from models.checkpoint import Checkpoint
+from models.describe import describe as describe_checkpoint
 
 router = APIRouter(tags=["operation"])
 
@@ -27,30 +26,6 @@ def describe(engine: Engine) -> dict[str, Any]:
         "device": str(engine.device),
         "dtype": engine.dtype,
         "fingerprint": engine.fingerprint,
-    }
-
-
-def describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was recognised in a checkpoint, and why."""
-    content = checkpoint.content
-    config, preprocess = content.config, content.preprocess
-    return {
-        "name": checkpoint.name,
-        "source": checkpoint.source,
-        "layout": content.layout,
-        "profile": content.profile,
-        "reasons": dict(content.reasons),
-        "parameters": sum(weights.numel() for weights in content.weights.values()),
-        "depth": config.depth,
-        "width": config.embed_dim,
-        "heads": config.num_heads,
-        "patch": list(config.patch_size),
-        "input_size": list(preprocess.input_size),
-        "table_grid": list(config.grid_size),
-        "position": asdict(config.position),
-        "classes": config.num_classes,
-        "labels": list(content.labels.names) if content.labels else None,
-        "preprocessing": asdict(preprocess) | {"crop_pct": float(preprocess.crop_pct)},
     }
 
 

@@ -1,11 +1,29 @@
 """The public layouts of Vision Transformer checkpoints: one file for each, which recognises it and maps its keys.
 
-To add one, write a module with `recognises(source) -> bool` and `convert(source) -> Converted`, and list it here,
-the more particular before the more general.
+To add one, write a module with `recognises(source) -> bool` and `read(source) -> Reading`, and list it here, the more
+particular before the more general. What looks like one and is another is refused by `foreign`.
 """
 
 from types import ModuleType
 
-from models.layouts import timm
+from models.layouts import (
+    facebook,
+    jax,
+    open_clip,
+    timm,
+    torchvision,
+    transformers_clip,
+    transformers_dinov2,
+    transformers_vit,
+)
 
-LAYOUTS: tuple[ModuleType, ...] = (timm,)
+LAYOUTS: tuple[ModuleType, ...] = (
+    jax,
+    torchvision,
+    open_clip,
+    transformers_clip,
+    transformers_dinov2,
+    transformers_vit,
+    timm,
+    facebook,
+)

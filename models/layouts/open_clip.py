@@ -1,0 +1,128 @@
+"""The vision tower of OpenAI's CLIP and of open_clip, their own and that of a timm network inside open_clip.
+
+Sources: openai/CLIP `clip/model.py`, mlfoundations/open_clip `transformer.py`, `timm_model.py` and `transform.py`.
+The projection is stored as [in, out], and has no bias.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+
+from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.layouts import timm
+from models.layouts.naming import PARTS, Naming
+from models.layouts.source import Reading, Source
+from models.layouts.timm_config import channel_values
+from models.preprocess import CLIP_MEAN, CLIP_STD, Interpolation, Preprocess, Steps
+
+BLOCK = r"transformer\.resblocks\.(\d+)\."
+
+TOWER = {
+    r"conv1\.weight": "patch_embed.proj.weight",
+    r"class_embedding": "cls_token",
+    r"positional_embedding": "pos_embed",
+    rf"ln_pre\.{PARTS}": r"norm_pre.\1",
+    rf"{BLOCK}ln_([12])\.{PARTS}": r"blocks.\1.norm\2.\3",
+    rf"{BLOCK}attn\.in_proj_{PARTS}": r"blocks.\1.attn.qkv.\2",
+    rf"{BLOCK}attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    rf"{BLOCK}ls_([12])\.gamma": r"blocks.\1.ls\2.gamma",
+    rf"{BLOCK}mlp\.c_fc\.{PARTS}": r"blocks.\1.mlp.fc1.\2",
+    rf"{BLOCK}mlp\.c_proj\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
+    rf"ln_post\.{PARTS}": r"norm.\1",
+    r"proj": "projection.weight",
+}
+TRUNK = {rf"trunk\.{pattern}": name for pattern, name in timm.KEYS.items()} | {
+    r"head\.proj\.weight": "projection.weight",
+}
+TEXT = {
+    r"(?:transformer|token_embedding|ln_final|text)\..*|text_projection|positional_embedding": "the text tower",
+    r"logit_scale|logit_bias|input_resolution|context_length|vocab_size": "numbers of the two towers",
+}
+SIGNATURE = ("patch_embed.proj.weight", "cls_token", "blocks.0.attn.qkv.weight")
+OUTER = ("_orig_mod.", "module.", "model.")
+
+
+def _beside_text(tower: Mapping[str, str]) -> Naming:
+    """The names in a file of both towers, where only what starts with `visual.` is the vision tower's."""
+    return Naming({rf"visual\.{pattern}": name for pattern, name in tower.items()}, SIGNATURE, TEXT, OUTER)
+
+
+NAMINGS = (_beside_text(TOWER), _beside_text(TRUNK), Naming(TOWER, SIGNATURE, {}, OUTER))
+
+MODES: dict[str, Steps] = {"shortest": "crop", "squash": "squash"}
+
+
+def recognises(source: Source) -> bool:
+    """Whether the names are those of CLIP's own code."""
+    return any(naming.recognises(source.tensors) for naming in NAMINGS)
+
+
+def read(source: Source) -> Reading:
+    """Read the vision tower and, where there is one, open_clip_config.json."""
+    naming = next(naming for naming in NAMINGS if naming.recognises(source.tensors))
+    tensors, left_out = naming.translate(source.tensors)
+    if naming is not NAMINGS[1]:
+        if "projection.weight" not in tensors:
+            raise CheckpointBroken("tensor 'proj' of the vision tower is missing")
+        tensors["projection.weight"] = tensors["projection.weight"].T
+    openai = any(key.endswith("input_resolution") for key in source.tensors) or (
+        tensors["patch_embed.proj.weight"].dtype == torch.float16 and not source.open_clip
+    )
+    model = source.open_clip.get("model_cfg") or {}
+    vision = model.get("vision_cfg") or {}
+    _check(vision)
+    width = vision.get("head_width")
+    return Reading(
+        layout="open_clip",
+        profile="openai-clip" if openai else "open_clip",
+        tensors=tensors,
+        num_heads=tensors["patch_embed.proj.weight"].shape[0] // int(width) if width else None,
+        act="quick_gelu" if model.get("quick_gelu") else ("gelu" if model else None),
+        norm_eps=1e-6 if naming is NAMINGS[1] and "norm_pre.weight" not in tensors else 1e-5,
+        pool="cls",
+        projection_tanh=False,
+        preprocess=_preprocess(source.open_clip["preprocess_cfg"], vision)
+        if "preprocess_cfg" in source.open_clip
+        else None,
+        reasons={
+            "layout": "the tensors have the names of CLIP's own code"
+            + (", with a network of timm inside" if naming is NAMINGS[1] else ""),
+            "profile": "half precision or 'input_resolution': OpenAI's own file"
+            if openai
+            else "no trace of OpenAI's own file",
+            "num_heads": "head_width in open_clip_config.json" if width else "",
+            "preprocess": "open_clip_config.json" if "preprocess_cfg" in source.open_clip else "",
+            "left out": left_out,
+        },
+    )
+
+
+def _check(vision: Mapping[str, Any]) -> None:
+    """Raise CheckpointUnsupported for what open_clip builds and this network cannot be."""
+    for key, plain in (
+        ("pool_type", "tok"),
+        ("final_ln_after_pool", False),
+        ("no_ln_pre", False),
+        ("attentional_pool", False),
+    ):
+        if vision.get(key, plain) != plain:
+            raise CheckpointUnsupported(f"open_clip_config.json has {key} {vision[key]!r}, which is not supported")
+
+
+def _preprocess(fields: Mapping[str, Any], vision: Mapping[str, Any]) -> Preprocess:
+    size = fields.get("size") or vision.get("image_size") or 224
+    mode, interpolation = fields.get("resize_mode") or "shortest", fields.get("interpolation") or "bicubic"
+    if mode not in MODES or interpolation not in ("bicubic", "bilinear"):
+        raise CheckpointUnsupported(
+            f"open_clip_config.json scales by {mode!r} and {interpolation!r}, which is not supported"
+        )
+    height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+    return Preprocess(
+        input_size=(int(height), int(width)),
+        steps=MODES[mode],
+        crop_pct=1.0,
+        interpolation=cast(Interpolation, interpolation),
+        mean=channel_values(fields.get("mean"), CLIP_MEAN),
+        std=channel_values(fields.get("std"), CLIP_STD),
+    )

@@ -1,0 +1,54 @@
+"""Where the tokens of images of different sizes lie when they are packed into one sequence.
+
+Shapes: B images, N tokens of one image, T tokens of all images together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """Images of equal length that lie side by side in the packed sequence."""
+
+    start: int  # of their first token
+    images: int
+    length: int  # N, tokens of each
+
+    def of(self, x: Tensor) -> Tensor:
+        """Their rows of a packed tensor: (T, ...) -> (images, N, ...), a view."""
+        rows = x[self.start : self.start + self.images * self.length]
+        return rows.unflatten(0, (self.images, self.length))
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each image's tokens lie: shorter images first, so that equal lengths are neighbours."""
+
+    order: list[int]  # order[i] is the image that lies in place i
+    runs: list[Run]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> "Packing":
+        """Pack images of these lengths."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        runs: list[Run] = []
+        start = 0
+        for image in order:
+            length = lengths[image]
+            if runs and runs[-1].length == length:
+                runs[-1] = Run(runs[-1].start, runs[-1].images + 1, length)
+            else:
+                runs.append(Run(start, 1, length))
+            start += length
+        return cls(order, runs)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """Rows in packed order -> rows in the order of the images: (B, ...) -> (B, ...)."""
+        if self.order == sorted(self.order):
+            return x
+        places = torch.tensor(self.order).argsort()
+        return x[places.to(x.device)]

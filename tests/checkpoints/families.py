@@ -1,0 +1,6 @@
+"""All families of the parity table."""
+
+from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints.original import Family
+
+FAMILIES: list[Family] = [*timm_family.FAMILIES, *transformers_family.FAMILIES, *bare_family.FAMILIES]

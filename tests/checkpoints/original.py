@@ -1,0 +1,69 @@
+"""A tiny random original and the checkpoint that it wrote: what a parity test compares.
+
+Every parameter is random: default initialisations hide mistakes (biases of zero, layer scales of 1e-5, heads of zero).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+Forward = Callable[[Tensor], Mapping[str, Tensor]]
+
+NATIVE, SMALLER, LARGER, WIDE, TALL = (64, 64), (40, 40), (104, 104), (48, 88), (88, 48)
+SIZES: dict[str, Size] = {"native": NATIVE, "smaller": SMALLER, "larger": LARGER, "wide": WIDE, "tall": TALL}
+SQUARE = {name: size for name, size in SIZES.items() if size[0] == size[1]}
+NATIVE_ONLY = {"native": NATIVE}
+
+
+@dataclass(frozen=True)
+class Original:
+    """A checkpoint on disk, and what its own library makes of pictures.
+
+    forward: (B, 3, H, W) -> any of `cls`, `native`, `logits`, `mean`.
+    options: what `open_checkpoint` is told beyond the path.
+    """
+
+    path: Path
+    forward: Forward
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of the parity table: makes its original in an empty folder."""
+
+    name: str
+    make: Callable[[Path], Original]
+    against: str  # the implementation that is compared with
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Draw every parameter anew, at the scales that trained networks have; ready for inference."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            leaf = name.split(".")[-1] if "norm" not in name and ".ln_" not in name else "norm." + name.split(".")[-1]
+            parameter.copy_(_scaled(name, leaf, noise))
+    return model.requires_grad_(False).eval()
+
+
+def _scaled(name: str, leaf: str, noise: Tensor) -> Tensor:
+    if any(word in name for word in ("gamma", "lambda1", "layer_scale")):
+        return 0.5 + 0.2 * noise
+    if any(word in name for word in ("token", "pos", "embedding.weight", "class_embedding")) and "patch_" not in name:
+        return 0.5 * noise
+    if leaf == "bias" or leaf.endswith(".bias") or noise.dim() < 2:
+        return 1 + 0.2 * noise if leaf.endswith("weight") else 0.5 * noise
+    return noise / (noise.numel() / noise.shape[0]) ** 0.5
+
+
+def pictures(size: Size, count: int = 2, seed: int = 1) -> Tensor:
+    """Random normalised pictures: (count, 3, H, W)."""
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,111 @@
+"""Negative controls: with a wrong rule each comparison fails, so those that pass mean something."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.position import Resampling
+from models.vit import VisionTransformer, ViTConfig
+from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints.comparison import BAR, differences, worst
+from tests.checkpoints.original import SIZES, Original, randomise
+from tests.checkpoints.reference import Facebook
+from tests.checkpoints.wrong import BARE, WRONG_EVERYWHERE, WRONG_PROFILES
+
+ELSEWHERE = [name for name in SIZES if name != "native"]
+
+
+@pytest.mark.parametrize(("make", "profile"), WRONG_PROFILES.values(), ids=WRONG_PROFILES.keys())
+def test_another_rule_shows_at_every_other_size(make: Callable[[Path], Original], profile: str, tmp_path: Path) -> None:
+    original = make(tmp_path)
+    network = build(open_checkpoint(str(original.path), **{**original.options, "profile": profile}))
+    for size, row in differences(original, network).items():
+        if size in ELSEWHERE:
+            assert max(row.values()) > 100 * BAR, (size, row)
+
+
+@pytest.mark.parametrize(("make", "profile"), WRONG_EVERYWHERE.values(), ids=WRONG_EVERYWHERE.keys())
+def test_another_activation_shows_at_the_native_size(
+    make: Callable[[Path], Original], profile: str, tmp_path: Path
+) -> None:
+    original = make(tmp_path)
+    network = build(open_checkpoint(str(original.path), **{**original.options, "profile": profile}))
+    assert max(differences(original, network)["native"].values()) > 5 * BAR
+
+
+def rebuilt(checkpoint: Checkpoint, config: ViTConfig) -> VisionTransformer:
+    return build(dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, config=config)))
+
+
+def altered(original: Original, **changes: object) -> VisionTransformer:
+    """The network of a checkpoint with something of its config changed."""
+    checkpoint = open_checkpoint(str(original.path), **original.options)
+    return rebuilt(checkpoint, dataclasses.replace(checkpoint.content.config, **changes))  # type: ignore[arg-type]
+
+
+WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] = {
+    "heads": (timm_family.VARIANTS["plain"], {"num_heads": 6}),
+    "DINO's head concatenated": (BARE["DINO, head interleaved"], {"pool": "cls_avg"}),
+    "CLIP's classifier on normed tokens": (transformers_family.VARIANTS["CLIP with classifier"], {"pool_norm": True}),
+    "the second head ignored": (timm_family.VARIANTS["distilled"], {"pool": "cls", "head_dist": False}),
+    "prefix in the mean": (timm_family.VARIANTS["[CLS], average, norm before"], {"pool": "avg_all"}),
+    "the mean without the prefix": (timm_family.VARIANTS["average with prefix"], {"pool": "avg"}),
+    "the representation layer without tanh": (BARE["JAX, representation layer"], {"projection_tanh": False}),
+}
+
+
+@pytest.mark.parametrize(("make", "changes"), WRONG_CONFIGS.values(), ids=WRONG_CONFIGS.keys())
+def test_another_config_shows(make: Callable[[Path], Original], changes: dict[str, object], tmp_path: Path) -> None:
+    original = make(tmp_path)
+    if changes.get("head_dist") is False:
+        checkpoint = open_checkpoint(str(original.path), **original.options)
+        weights = {key: value for key, value in checkpoint.content.weights.items() if not key.startswith("head_dist.")}
+        config = dataclasses.replace(checkpoint.content.config, **changes)  # type: ignore[arg-type]
+        content = dataclasses.replace(checkpoint.content, config=config, weights=weights)
+        network = build(dataclasses.replace(checkpoint, content=content))
+    else:
+        network = altered(original, **changes)
+    assert worst(differences(original, network)) > 1000 * BAR
+
+
+def test_dino_skips_by_pixels_and_not_by_grid(tmp_path: Path) -> None:
+    # 65 x 70 pixels have as many patches as the table, yet DINO resamples, because the picture is not square.
+    original = BARE["DINO"](tmp_path)
+    by_grid = differences(original, altered(original, position=Resampling(offset=0.1, skip="grid")))
+    assert max(by_grid["as many patches, not square"].values()) > 100 * BAR
+    assert max(by_grid["beyond the grid"].values()) <= BAR
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-5])
+def test_another_eps_shows_where_activations_are_small(eps: float, tmp_path: Path) -> None:
+    # At unit scale no tolerance can see it: patches, positions and tokens are made small (trap 26).
+    model = randomise(Facebook("plain"))
+    assert isinstance(model, Facebook)
+    for parameter in (*model.patch_embed.parameters(), model.cls_token, model.pos_embed):
+        parameter.mul_(0.02)
+    original = bare_family.bare(model, tmp_path, "mae_small.pth")
+    checkpoint = open_checkpoint(str(original.path), **original.options)
+    assert worst(differences(original, build(checkpoint))) <= BAR
+    other = rebuilt(checkpoint, dataclasses.replace(checkpoint.content.config, norm_eps=eps))
+    assert worst(differences(original, other)) > 10 * BAR
+
+
+def test_a_column_of_a_table_is_not_its_row(tmp_path: Path) -> None:
+    # Square pictures show a transposed table only where it is not symmetric; wide ones always do.
+    original = timm_family.VARIANTS["plain"](tmp_path)
+    checkpoint = open_checkpoint(str(original.path))
+    weights = dict(checkpoint.content.weights)
+    weights["pos_embed.table"] = weights["pos_embed.table"].transpose(0, 1).contiguous()
+    turned = build(dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, weights=weights)))
+    assert max(differences(original, turned)["wide"].values()) > 1000 * BAR
+
+
+def test_the_table_is_resampled_in_float32_whatever_the_network_computes_in(tmp_path: Path) -> None:
+    original = timm_family.VARIANTS["plain"](tmp_path)
+    network = build(open_checkpoint(str(original.path))).to(torch.bfloat16)
+    assert network.pos_embed.table.dtype == torch.float32
+    assert network.patch_embed.proj.weight.dtype == torch.bfloat16

@@ -1,0 +1,67 @@
+"""The same JPEG through the original's preprocessing and through ours, to the pixel."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.checkpoint import build, open_checkpoint
+from models.defaults import SEVEN_EIGHTHS
+from models.preprocess import Preprocess
+from tests.checkpoints import transformers_family
+from tests.checkpoints.pixels import PROCESSORS, SIZES, jpeg, ours, pixel_differences, processed, timm_pixel_differences
+from tests.originals import torchvision
+from tests.server import ROOT
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pixels_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    assert max(pixel_differences(tmp_path, name, "pil")) <= 1e-5
+
+
+def test_the_other_back_end_of_transformers_differs_by_a_level_at_most(tmp_path: Path) -> None:
+    # torchvision resizes 8-bit tensors with its own rounding; with these constants a level is 2 / 255.
+    assert 1e-5 < max(pixel_differences(tmp_path, "ViT, constants", "torchvision")) <= 1.01 * 2 / 255
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
+def test_pixels_are_those_of_timm(mode: str, crop_pct: float, tmp_path: Path) -> None:
+    assert max(timm_pixel_differences(tmp_path, mode, crop_pct)) <= 1e-5
+
+
+def test_pixels_are_those_of_torchvision() -> None:
+    weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
+    preprocess = Preprocess((224, 224), crop_pct=SEVEN_EIGHTHS, interpolation="bilinear")
+    for size in SIZES:
+        data = jpeg(*size)
+        theirs = weights.transforms()(Image.open(io.BytesIO(data)).convert("RGB")).numpy()
+        assert float(np.abs(ours(data, preprocess, (16, 16)) - theirs).max()) <= 1e-5
+
+
+def test_a_crop_of_transformers_lies_a_pixel_from_torchvisions() -> None:
+    # 259 - 224 = 35: half of it is 17 for transformers, and rounds to 18 elsewhere.
+    own, other = (
+        Preprocess((224, 224), crop_pct=224 / 256, crop_rounding=rounding).plan((256, 259), (16, 16)).offset
+        for rounding in ("floor", "even")
+    )
+    assert (own, other) == ((16, 17), (16, 18))
+
+
+def test_the_whole_way_of_a_file(tmp_path: Path) -> None:
+    """A file's bytes to logits, through transformers and through ours."""
+    original = transformers_family.VARIANTS["ViT"](tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", "size": 64})
+    )
+
+    checkpoint = open_checkpoint(str(tmp_path))
+    data = (ROOT / "examples" / "espresso.jpg").read_bytes()
+    mine = build(checkpoint)([torch.from_numpy(ours(data, checkpoint.content.preprocess))]).logits
+    theirs = original.forward(torch.from_numpy(processed(tmp_path, data))[None])["logits"]
+    assert mine is not None
+    assert float((mine - theirs).abs().max()) <= 1e-5 * max(1.0, float(theirs.abs().max()))

@@ -1,0 +1,351 @@
+"""What is read beside the weights: heads, classes, labels, profiles; and what is refused, by its name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
+from models.vit import Readout
+from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints.original import pictures, randomise
+from tests.checkpoints.reference import DIM, HEADS, Facebook, jax_arrays
+
+Weights = dict[str, Tensor]
+
+
+def facebook(folder: Path, name: str = "plain.pth", wrap: str = "", extra: Weights | None = None) -> Path:
+    weights = randomise(Facebook("plain")).state_dict() | (extra or {})
+    torch.save({wrap: weights} if wrap else weights, folder / name)
+    return folder / name
+
+
+def head(classes: int, width: int = DIM) -> Weights:
+    return {f"head.{key}": value for key, value in randomise(nn.Linear(width, classes)).state_dict().items()}
+
+
+def opened(path: Path, **options: Any) -> Checkpoint:
+    return open_checkpoint(str(path), **{"num_heads": HEADS, **options})
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# Heads of attention
+
+
+def test_heads_that_no_tensor_shows_must_be_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnsupported, match="set num_heads"):
+        opened(facebook(tmp_path), num_heads=None)
+
+
+def test_heads_must_divide_the_width(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnsupported, match="5 heads"):
+        opened(facebook(tmp_path), num_heads=5)
+
+
+def test_an_ambiguous_network_must_be_told_its_heads(tmp_path: Path) -> None:
+    model = timm_family.create("vit_base_patch16_gap_224", embed_dim=768, depth=12, num_heads=16, mlp_ratio=0.1)
+    torch.save(model.state_dict(), tmp_path / "gap.pth")
+    with pytest.raises(CheckpointUnsupported, match="12 or 16 heads"):
+        open_checkpoint(str(tmp_path / "gap.pth"))
+
+
+@pytest.mark.parametrize(("width", "heads"), [(192, 3), (384, 6)])
+def test_usual_heads_are_assumed_and_said_to_be(width: int, heads: int, tmp_path: Path) -> None:
+    model = timm_family.create("vit_tiny_patch16_224", embed_dim=width, num_heads=heads)
+    torch.save(model.state_dict(), tmp_path / "vit.pth")
+    content = open_checkpoint(str(tmp_path / "vit.pth")).content
+    assert content.config.num_heads == heads
+    assert content.reasons["num_heads"].startswith("assumed")
+
+
+# Profiles
+
+
+PROFILES: dict[str, tuple[str, Weights, str]] = {
+    "plain.pth": ("", {}, "timm"),
+    "dino_deitsmall16_pretrain.pth": ("", {}, "dino"),
+    "checkpoint.pth": ("teacher", {}, "dino"),
+    "backbone.pth": ("", {"register_tokens": torch.zeros(1, 4, DIM)}, "dinov2-reg"),
+    "pretrained.pth": ("model", {}, "mae"),
+    "finetuned.pth": ("model", head(7), "deit"),
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_profile_follows_the_container(name: str, tmp_path: Path) -> None:
+    wrap, extra, profile = PROFILES[name]
+    content = opened(facebook(tmp_path, name, wrap, extra)).content
+    assert content.profile == profile
+    assert content.reasons["profile"]
+
+
+def test_a_profile_can_be_chosen_and_the_reasons_say_so(tmp_path: Path) -> None:
+    content = opened(facebook(tmp_path), profile="jax").content
+    assert (content.profile, content.config.act) == ("jax", "gelu_tanh")
+    assert content.config.position.align_corners
+    assert "'timm'" in content.reasons["profile"]
+
+
+def test_a_profile_that_does_not_exist_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(CheckpointUnsupported, match=r"'nonsense'.*torchvision"):
+        open_checkpoint("nobody/nothing", profile="nonsense")
+
+
+# Heads
+
+
+def test_a_headless_checkpoint_has_no_classes_whatever_its_config_names(tmp_path: Path) -> None:
+    transformers_family.make("ViTMSNModel", transformers_family.hidden, tmp_path, **transformers_family.VIT)
+    edit(tmp_path / "config.json", lambda c: c.update(id2label={str(i): f"class {i}" for i in range(1000)}))
+    checkpoint = open_checkpoint(str(tmp_path))
+    assert checkpoint.content.labels is None
+    assert Readout.LOGITS not in build(checkpoint).readouts
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [f"LABEL_{i}" for i in range(9)]])
+def test_labels_of_another_count_than_the_head_are_refused(names: list[str], tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(id2label={str(i): name for i, name in enumerate(names)}))
+    with pytest.raises(CheckpointBroken, match="7"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_a_head_of_zeros_is_no_head(tmp_path: Path) -> None:
+    arrays = jax_arrays(representation=True)
+    arrays["head/kernel"][:] = 0
+    arrays["head/bias"][:] = 0
+    np.savez(tmp_path / "in21k.npz", **arrays)
+    checkpoint = open_checkpoint(str(tmp_path / "in21k.npz"))
+    assert checkpoint.content.labels is None
+    assert "zero" in checkpoint.content.reasons["head"]
+    features = build(checkpoint)(list(pictures((64, 64))))
+    assert features.native is not None
+    assert features.native.abs().max() <= 1  # the representation layer ends in tanh
+
+
+def test_a_projection_head_of_training_is_no_classifier(tmp_path: Path) -> None:
+    original = bare_family.dino_training(tmp_path)
+    checkpoint = open_checkpoint(str(original.path), **original.options)
+    assert checkpoint.content.labels is None
+    assert "head.mlp" in checkpoint.content.reasons["left out"]
+
+
+def test_a_regression_is_no_classifier_and_its_outputs_are_the_native_vector(tmp_path: Path) -> None:
+    original = transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(problem_type="regression"))
+    checkpoint = open_checkpoint(str(tmp_path))
+    network = build(checkpoint)
+    images = pictures((64, 64))
+    ours, theirs = network(list(images)), original.forward(images)["logits"]
+    assert checkpoint.content.labels is None
+    assert Readout.LOGITS not in network.readouts
+    assert ours.native is not None
+    assert torch.allclose(ours.native, theirs, atol=1e-5)
+
+
+def test_several_labels_at_once_are_a_sigmoid_each(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(problem_type="multi_label_classification"))
+    labels = open_checkpoint(str(tmp_path)).content.labels
+    assert labels is not None
+    assert labels.activation == "sigmoid"
+
+
+def test_outputs_for_the_background_are_left_out(tmp_path: Path) -> None:
+    original = timm_family.make("vit_tiny_patch16_224", tmp_path)
+    edit(tmp_path / "config.json", lambda c: c["pretrained_cfg"].update(label_offset=1))
+    checkpoint = open_checkpoint(str(tmp_path))
+    images = pictures((64, 64))
+    logits = build(checkpoint)(list(images)).logits
+    assert logits is not None
+    assert checkpoint.content.config.num_classes == 6
+    assert torch.allclose(logits, original.forward(images)["logits"][:, 1:], atol=1e-5)
+
+
+def test_a_head_file_of_an_unexplained_width_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.randn(7, 7 * DIM), "bias": torch.zeros(7)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointUnsupported, match="336 features"):
+        opened(facebook(tmp_path), head=str(tmp_path / "head.pth"))
+
+
+def test_a_file_of_many_heads_is_refused(tmp_path: Path) -> None:
+    key = "classifiers_dict.classifier_{}_blocks_avgpool_False_lr_0_1.linear.weight"
+    torch.save({key.format(n): torch.randn(7, n * DIM) for n in (1, 4)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointUnsupported, match="2 heads"):
+        opened(facebook(tmp_path), head=str(tmp_path / "head.pth"))
+
+
+def test_a_head_where_a_model_should_be_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.randn(7, DIM), "bias": torch.zeros(7)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointUnsupported, match="linear head alone"):
+        opened(tmp_path / "head.pth")
+    with pytest.raises(CheckpointUnsupported, match="no linear head"):
+        opened(facebook(tmp_path), head=str(facebook(tmp_path, "other.pth")))
+
+
+# Labels
+
+
+def named(path: Path, **options: Any) -> tuple[tuple[str, ...], str]:
+    content = opened(path, **options).content
+    assert content.labels is not None
+    return content.labels.names, content.reasons["labels"]
+
+
+def test_a_published_head_of_1000_classes_is_assumed_to_be_imagenets(tmp_path: Path) -> None:
+    names, why = named(facebook(tmp_path, wrap="model", extra=head(1000)))
+    assert (names[0], names[999]) == ("tench, Tinca tinca", "toilet tissue, toilet paper, bathroom tissue")
+    assert why.startswith("assumed")
+
+
+def test_an_unrecognised_head_of_1000_classes_has_indices(tmp_path: Path) -> None:
+    names, why = named(facebook(tmp_path, extra=head(1000)))
+    assert names[:2] == ("0", "1")
+    assert "imagenet-1k" in why
+
+
+def test_imagenets_names_can_be_chosen_and_refused(tmp_path: Path) -> None:
+    assert named(facebook(tmp_path, extra=head(1000)), labels="imagenet-1k")[0][0] == "tench, Tinca tinca"
+    assert named(facebook(tmp_path, wrap="model", extra=head(1000)), labels="none")[0][0] == "0"
+    with pytest.raises(CheckpointBroken, match="1000 labels"):
+        opened(facebook(tmp_path, extra=head(7)), labels="imagenet-1k")
+
+
+def test_labels_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("alpha\nbeta\n")
+    assert named(facebook(tmp_path, extra=head(2)), labels=str(tmp_path / "labels.txt"))[0] == ("alpha", "beta")
+    with pytest.raises(CheckpointNotFound, match=r"none\.txt"):
+        opened(facebook(tmp_path, extra=head(2)), labels=str(tmp_path / "none.txt"))
+
+
+def test_labels_come_from_id2label_and_from_label_names(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(id2label={str(i): f"class {i}" for i in range(7)}))
+    assert named(tmp_path)[0][6] == "class 6"
+    edit(tmp_path / "config.json", lambda c: c.update(id2label={str(i): f"LABEL_{i}" for i in range(7)}))
+    assert named(tmp_path)[0][6] == "6"
+
+
+# What the config states is held against the tensors
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "intermediate_size", "patch_size"])
+def test_a_config_of_another_network_is_refused(field: str, tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update({field: c[field] * 2}))
+    with pytest.raises(CheckpointBroken, match="the config says"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_a_patch_size_that_no_config_states_is_the_tensors(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.pop("patch_size"))
+    assert open_checkpoint(str(tmp_path)).content.config.patch_size == (8, 8)
+
+
+def test_clips_missing_fields_are_its_class_defaults(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["CLIP vision"](tmp_path)
+    for field in ("hidden_act", "layer_norm_eps"):
+        edit(tmp_path / "config.json", lambda c, field=field: c.pop(field, None))  # type: ignore[misc]
+    config = open_checkpoint(str(tmp_path)).content.config
+    assert (config.act, config.norm_eps) == ("quick_gelu", 1e-5)
+
+
+def test_mixed_prefixes_are_read_key_by_key(tmp_path: Path) -> None:
+    original = transformers_family.make(
+        "ViTMSNModel", transformers_family.hidden, tmp_path, in_memory=True, **transformers_family.VIT
+    )
+    path = tmp_path / "pytorch_model.bin"
+    weights = torch.load(path)
+    torch.save({f"vit.{key}" if "embeddings" in key else key: value for key, value in weights.items()}, path)
+    images = pictures((64, 64))
+    ours = build(open_checkpoint(str(tmp_path)))(list(images), Readout.CLS).cls
+    assert ours is not None
+    assert torch.allclose(ours, original.forward(images)["cls"], atol=1e-5)
+
+
+def test_transformers_names_without_a_config_are_refused(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointUnsupported, match=r"config\.json must lie beside"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_a_bias_that_one_block_lacks_is_damage(tmp_path: Path) -> None:
+    path = facebook(tmp_path)
+    weights = torch.load(path)
+    del weights["blocks.2.attn.qkv.bias"]
+    torch.save(weights, path)
+    with pytest.raises(CheckpointBroken, match=r"blocks\.2\.attn\.qkv\.bias"):
+        opened(path)
+
+
+def test_half_precision_is_computed_in_float32(tmp_path: Path) -> None:
+    path = facebook(tmp_path)
+    torch.save({key: value.half() for key, value in torch.load(path).items()}, path)
+    assert {weight.dtype for weight in opened(path).content.weights.values()} == {torch.float32}
+
+
+def test_a_small_table_that_fits_two_grids_is_refused(tmp_path: Path) -> None:
+    # 9 rows: 3 x 3 patches, or 2 x 2 and five prefix tokens.
+    tokens = {"register_tokens": torch.zeros(1, 4, DIM), "pos_embed": torch.zeros(1, 9, DIM)}
+    with pytest.raises(CheckpointUnsupported, match="several grids"):
+        opened(facebook(tmp_path, extra=tokens))
+
+
+def test_the_same_picture_gets_the_same_answer_twice(tmp_path: Path) -> None:
+    # The masking of MAE's own class is random; here there is none.
+    transformers_family.VARIANTS["ViTMAE, pre-training"](tmp_path)
+    network, images = build(open_checkpoint(str(tmp_path))), list(pictures((64, 64)))
+    first, second = network(images, Readout.CLS).cls, network(images, Readout.CLS).cls
+    assert first is not None
+    assert second is not None
+    assert torch.equal(first, second)
+
+
+FOREIGN = {
+    "SigLIP": "attn_pool.latent",
+    "DINOv3": "rope_embed.periods",
+    "BEiT": "blocks.0.attn.relative_position_bias_table",
+    "EVA": "blocks.0.attn.q_proj.weight",
+    "split biases": "blocks.0.attn.q_bias",
+    "parallel": "blocks.0.in_proj.weight",
+    "differential": "blocks.0.lambda_q1",
+    "gated": "blocks.0.attn.gate.weight",
+    "norms inside": "blocks.0.attn.norm.weight",
+    "SwiGLU of three": "blocks.0.mlp.fc1_g.weight",
+    "AIMv2": "patch_embed.norm.weight",
+    "hybrid": "patch_embed.backbone.conv1.weight",
+    "convolutional stem": "patch_embed.proj.0.weight",
+    "NaFlex": "embeds.proj.weight",
+    "RADIO": "radio_model.x",
+    "MMPretrain": "backbone.layers.0.ffn.layers.0.0.weight",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_networks_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnsupported, match=name):
+        opened(facebook(tmp_path, extra={FOREIGN[name]: torch.zeros(1)}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"), [("SiglipVisionModel", "SigLIP"), ("DINOv3ViTModel", "DINOv3"), ("BeitModel", "BEiT")]
+)
+def test_other_networks_of_transformers_are_refused_by_name(kind: str, named: str, tmp_path: Path) -> None:
+    config = {key: value for key, value in transformers_family.VIT.items() if key != "num_labels"}
+    extra = {"use_relative_position_bias": True} if kind == "BeitModel" else {}
+    transformers_family.build(kind, **config, **extra).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointUnsupported, match=named):
+        open_checkpoint(str(tmp_path))

@@ -1,0 +1,137 @@
+"""timm's variants, each saved by timm itself."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, randomise
+from tests.originals import timm
+
+TOY: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
+
+
+def create(architecture: str, **arguments: Any) -> Any:
+    return timm.create_model(architecture, **{"img_size": 64, "dynamic_img_size": True, **TOY, **arguments})
+
+
+def save(
+    model: Any, folder: Path, architecture: str, arguments: Mapping[str, Any], size: tuple[int, int] = NATIVE
+) -> None:
+    """Write the directory that timm writes for the hub."""
+    model.pretrained_cfg = dict(model.pretrained_cfg, architecture=architecture, input_size=(3, *size))
+    model_args = {key: value for key, value in arguments.items() if not callable(value)}
+    timm.models.save_for_hf(model, folder, model_args=model_args, safe_serialization=True)
+
+
+def forward(model: Any, pictures: Tensor) -> dict[str, Tensor]:
+    tokens = model.forward_features(pictures)
+    read = {"native": model.forward_head(tokens, pre_logits=True)}
+    if model.num_classes:
+        read["logits"] = model.forward_head(tokens)
+    prefix = model.num_prefix_tokens
+    read["mean"] = tokens[:, prefix:].mean(1)
+    if getattr(model, "cls_token", None) is not None:
+        read["cls"] = tokens[:, 0]
+    return read
+
+
+def make(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **changed: Any) -> Original:
+    arguments = {"img_size": native, "dynamic_img_size": True, **TOY, **changed}
+    model = randomise(timm.create_model(architecture, **arguments))
+    save(model, folder, architecture, arguments, native)
+    sizes = SIZES if native == NATIVE else {"native": native, "turned": (native[1], native[0]), "larger": (96, 160)}
+    return Original(folder, partial(forward, model), sizes=sizes)
+
+
+def make_projection(architecture: str, folder: Path) -> Original:
+    """CLIP's tower as timm publishes it: its head is the projection, with a bias of zeros."""
+    arguments = {"img_size": 64, "dynamic_img_size": True, **TOY, "num_classes": 512}
+    model: Any = randomise(timm.create_model(architecture, **arguments))
+    model.head.bias.zero_()
+    save(model, folder, architecture, arguments)
+
+    def read(pictures: Tensor) -> dict[str, Tensor]:
+        tokens = model.forward_features(pictures)
+        return {"cls": tokens[:, 0], "native": model.forward_head(tokens)}
+
+    return Original(folder, read)
+
+
+def make_flexivit(folder: Path) -> Original:
+    """flexivit resamples at load: timm's own function at each size."""
+    arguments = {"img_size": 64, **TOY}
+    trained = randomise(timm.create_model("flexivit_small", **arguments))
+    save(trained, folder, "flexivit_small", arguments)
+    at_size: dict[tuple[int, ...], Any] = {}
+    for size in (NATIVE, SMALLER, LARGER):
+        model = timm.create_model("flexivit_small", **(arguments | {"img_size": size})).eval()
+        weights = timm.models.vision_transformer.checkpoint_filter_fn(
+            dict(trained.state_dict()), model, interpolation="bilinear", antialias=False
+        )
+        model.load_state_dict(weights)
+        at_size[size] = model
+    sizes = {"native": NATIVE, "smaller": SMALLER, "larger": LARGER}
+    return Original(folder, lambda pictures: forward(at_size[tuple(pictures.shape[2:])], pictures), sizes=sizes)
+
+
+def make_pth(folder: Path) -> Original:
+    """A bare state dict: nothing but names."""
+    model = randomise(create("vit_tiny_patch16_224"))
+    torch.save(model.state_dict(), folder / "weights.pth")
+    return Original(folder / "weights.pth", partial(forward, model), {"num_heads": 4})
+
+
+def make_old(folder: Path) -> Original:
+    """An old flat config."""
+    original = make("vit_tiny_patch16_224", folder)
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 7,
+        "input_size": [3, 64, 64],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "labels": list("abcdefg"),
+        "model_args": {"num_heads": 4, "depth": 3, "patch_size": 8},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return original
+
+
+VARIANTS: dict[str, Any] = {
+    "plain": partial(make, "vit_tiny_patch16_224"),
+    "plain, no head": partial(make, "vit_tiny_patch16_224", num_classes=0),
+    "no qkv bias": partial(make, "vit_base_patch16_224_miil", qkv_bias=False),
+    "distilled": partial(make, "deit_tiny_distilled_patch16_224"),
+    "distilled, no head": partial(make, "deit_tiny_distilled_patch16_224", num_classes=0),
+    "DeiT-III": partial(make, "deit3_small_patch16_224"),
+    "DINOv2": partial(make, "vit_small_patch14_dinov2"),
+    "DINOv2 registers": partial(make, "vit_small_patch14_reg4_dinov2"),
+    "DINOv2 SwiGLU": partial(make, "vit_giant_patch14_dinov2", mlp_ratio=4.0),
+    "registers with rows": partial(make, "vit_tiny_patch16_224", reg_tokens=4),
+    "no [CLS], registers, norm after": partial(make, "vit_mediumd_patch16_reg4_gap_256"),
+    "no [CLS], registers with rows": partial(make, "vit_so150m_patch16_reg4_gap_256"),
+    "no [CLS], norm before": partial(make, "vit_medium_patch16_gap_256"),
+    "[CLS], average, norm after": partial(make, "eva_large_patch14_196"),
+    "[CLS], average, norm before": partial(make, "vit_tiny_patch16_224", global_pool="avg", fc_norm=False),
+    "average with prefix": partial(make, "vit_tiny_patch16_224", global_pool="avg", pool_include_prefix=True),
+    "maximum": partial(make, "vit_tiny_patch16_224", global_pool="max"),
+    "average and maximum": partial(make, "vit_tiny_patch16_224", global_pool="avgmax"),
+    "CLIP": partial(make, "vit_base_patch16_clip_224"),
+    "CLIP QuickGELU": partial(make, "vit_base_patch16_clip_quickgelu_224"),
+    "CLIP projection": partial(make_projection, "vit_base_patch16_clip_quickgelu_224"),
+    "SigLIP, average": partial(make, "vit_base_patch32_siglip_gap_256"),
+    "no final norm": partial(make, "vit_intern300m_patch14_448"),
+    "norms on queries and keys": partial(make, "vit_tiny_patch16_224", qk_norm=True),
+    "48 x 80 native": partial(make, "vit_tiny_patch16_224", native=(48, 80)),
+    "flexivit": make_flexivit,
+    "old flat config": make_old,
+    "bare .pth": make_pth,
+}
+FAMILIES = [Family(f"timm, {name}", variant, "timm") for name, variant in VARIANTS.items()]

@@ -1,0 +1,150 @@
+"""transformers' families, saved by transformers itself: the names that it writes, and those that it has in memory."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from tests.checkpoints.original import NATIVE_ONLY, SIZES, Family, Original, randomise
+
+TOY: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+    "num_labels": 7,
+}
+MLP: dict[str, Any] = {"intermediate_size": 96}
+Read = Callable[[Any, Tensor], dict[str, Tensor]]
+
+
+def build(kind: str, **config: Any) -> Any:
+    model_class = getattr(transformers, kind)
+    return randomise(model_class(model_class.config_class(**config)))
+
+
+def hidden(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """A bare network: its normed tokens and, where it has one, its pooler's answer."""
+    output = model(pictures, **options)
+    tokens = output.last_hidden_state
+    prefix = tokens.shape[1] - (pictures.shape[2] // 8) * (pictures.shape[3] // 8)
+    read = {"mean": tokens[:, prefix:].mean(1)} | ({"cls": tokens[:, 0]} if prefix else {})
+    return read | ({"native": output.pooler_output} if output.get("pooler_output") is not None else {})
+
+
+def classify(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    output = model(pictures, output_hidden_states=True, **options)
+    norm = getattr(model.base_model, "layernorm", None) or model.base_model.post_layernorm
+    tokens = norm(output.hidden_states[-1])
+    return {"cls": tokens[:, 0], "logits": output.logits}
+
+
+def logits(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    return {"logits": model(pictures, **options).logits}
+
+
+def encode(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """MAE's encoder over all patches, in their order."""
+    count = (pictures.shape[2] // 8) * (pictures.shape[3] // 8)
+    noise = torch.arange(count).float().expand(len(pictures), count)
+    return hidden(model, pictures, noise=noise, **options)
+
+
+def embed(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """CLIP's tower with its projection."""
+    output = model(pictures, **options)
+    tower = getattr(model, "vision_model", model)
+    return {"cls": tower.post_layernorm(output.last_hidden_state[:, 0]), "native": output.image_embeds}
+
+
+def tower(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    return {"cls": model(pictures, **options).pooler_output}
+
+
+def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    output = model.get_image_features(pictures, **options)
+    return {"native": output if isinstance(output, Tensor) else output.pooler_output}
+
+
+def make(
+    kind: str,
+    read: Read,
+    folder: Path,
+    in_memory: bool = False,
+    any_size: bool = True,
+    interpolate: bool = True,
+    **config: Any,
+) -> Original:
+    model = build(kind, **config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+    if in_memory:
+        (folder / "model.safetensors").unlink()
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    options = {"interpolate_pos_encoding": True} if interpolate else {}
+    return Original(folder, partial(read, model, **options), sizes=SIZES if any_size else NATIVE_ONLY)
+
+
+VIT = TOY | MLP
+SWIGLU = TOY | {"use_swiglu_ffn": True}
+CLIP = {key: value for key, value in VIT.items() if key != "num_labels"} | {"projection_dim": 48}
+TEXT = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50,
+    "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1,
+}  # fmt: skip
+
+DECODER: dict[str, Any] = {
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 2,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
+
+VARIANTS: dict[str, Callable[[Path], Original]] = {
+    "ViT": partial(make, "ViTForImageClassification", classify, **VIT),
+    "ViT, names in memory": partial(make, "ViTForImageClassification", classify, in_memory=True, **VIT),
+    "ViT with pooler": partial(make, "ViTModel", hidden, **VIT),
+    "ViT with pooler, names in memory": partial(make, "ViTModel", hidden, in_memory=True, **VIT),
+    "ViT, tanh, no qkv bias": partial(
+        make, "ViTForImageClassification", classify, **VIT, hidden_act="gelu_pytorch_tanh", qkv_bias=False
+    ),
+    "DeiT": partial(make, "DeiTForImageClassification", classify, **VIT),
+    "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", logits, **VIT),
+    "DeiT, names in memory": partial(make, "DeiTForImageClassification", classify, in_memory=True, **VIT),
+    "ViTMSN": partial(make, "ViTMSNForImageClassification", classify, **VIT),
+    "ViTMSN, bare": partial(make, "ViTMSNModel", hidden, **VIT),
+    "ViTMAE, encoder": partial(make, "ViTMAEModel", encode, **VIT, mask_ratio=0.0),
+    "ViTMAE, pre-training": partial(
+        make, "ViTMAEForPreTraining", lambda m, x, **o: encode(m.vit, x, **o), **VIT, mask_ratio=0.0, **DECODER
+    ),
+    "IJepa": partial(make, "IJepaForImageClassification", logits, **VIT),
+    "Dinov2": partial(make, "Dinov2ForImageClassification", classify, interpolate=False, **TOY),
+    "Dinov2, bare": partial(make, "Dinov2Model", hidden, interpolate=False, **TOY),
+    "Dinov2, names in memory": partial(make, "Dinov2Model", hidden, interpolate=False, in_memory=True, **TOY),
+    "Dinov2 SwiGLU": partial(make, "Dinov2ForImageClassification", classify, interpolate=False, **SWIGLU),
+    "Dinov2 SwiGLU, names in memory": partial(make, "Dinov2Model", hidden, interpolate=False, in_memory=True, **SWIGLU),
+    "Dinov2WithRegisters": partial(
+        make, "Dinov2WithRegistersForImageClassification", classify, interpolate=False, **TOY, num_register_tokens=4
+    ),
+    "Dinov2WithRegisters, names in memory": partial(
+        make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
+    ),
+    "CLIP vision": partial(make, "CLIPVisionModel", tower, **CLIP),
+    "CLIP vision, names in memory": partial(make, "CLIPVisionModel", tower, in_memory=True, **CLIP),
+    "CLIP with projection": partial(make, "CLIPVisionModelWithProjection", embed, **CLIP),
+    "CLIP, both towers": partial(
+        make, "CLIPModel", both_towers, vision_config=CLIP | {"hidden_act": "gelu"}, text_config=TEXT, projection_dim=48
+    ),
+    "CLIP with classifier": partial(
+        make, "CLIPForImageClassification", logits, vision_config=CLIP,
+        text_config=TEXT, num_labels=7,
+    ),
+}  # fmt: skip
+FAMILIES = [Family(f"transformers, {name}", variant, "transformers") for name, variant in VARIANTS.items()]
