@@ -20,7 +20,8 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements/serve.txt /build/
 RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         "$(grep '^torch==' /build/serve.txt)" \
-    # Headers, self-tests and test programs: for compiling against torch, which nothing here does.
+    # Headers, self-tests, test programs and setuptools: for compiling against torch, which nothing here does.
+    && pip --python /opt/venv/bin/python uninstall --yes setuptools \
     && cd /opt/venv/lib/python3.*/site-packages/torch \
     && find bin -type f ! -name torch_shm_manager -delete \
     && rm -rf include test share

@@ -61,6 +61,12 @@ def test_the_code_is_the_last_layer() -> None:
     assert [step[1].split()[-1] for step in steps[-2:]] == ["models/", "app/"]
 
 
+def test_one_version_is_told_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"ARG VERSION={version}\n" in DOCKERFILE
+    assert CONTAINER["image"] == f"vitrine:{version}"
+
+
 def test_the_image_sets_settings_that_exist() -> None:
     for name in re.findall(r"VITRINE_([A-Z_]+)", DOCKERFILE):
         assert name.lower() in Settings.model_fields
