@@ -43,7 +43,6 @@ class RequestContext:
             await exchange.run(self.app)
         except Exception as error:
             logger.error("request %s failed", exchange.request_id, exc_info=error)
-            exchange.problem = internal().code
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
             await problem_response(internal(), exchange.request_id)(scope, receive, exchange.send)
@@ -119,13 +118,9 @@ class _Exchange:
 
     @property
     def problem(self) -> str | None:
-        """The code of the problem that the answer tells of, if it does."""
+        """The code of the problem that was answered, if one was."""
         code: str | None = self._scope["state"].get("problem")
         return code
-
-    @problem.setter
-    def problem(self, code: str) -> None:
-        self._scope["state"]["problem"] = code
 
     def _facts(self) -> dict[str, Any]:
         """What is known of the request beside its times."""

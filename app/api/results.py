@@ -33,7 +33,6 @@ def json_results(
     request_id: str = request.state.request_id
     problems = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageProblem)]
     if len(problems) == len(outcomes):
-        request.state.problem = problems[0][1].code
         errors = [{"index": index, **problem.body(request_id)} for index, problem in problems]
         return problem_response(problems[0][1], request_id, **({"errors": errors} if len(errors) > 1 else {}))
     results = [
