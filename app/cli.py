@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from app import __version__, logs
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery, ViewQuery
-from app.settings import OF_THE_CHECKPOINT, BadSettings, Settings, load_settings
+from app.settings import OF_THE_CHECKPOINT, SECRET, BadSettings, Settings, load_settings
 from models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ Outcome = TypeVar("Outcome")
 
 # Settings of `serve` alone; the others matter to every command that runs the model.
 OF_THE_SERVER = {
-    *("host", "port", "root_path", "docs", "drain_timeout_s", "log_format"),
-    *("max_upload_bytes", "max_images_per_request"),
-    *("max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
+    *("host", "port", "root_path", "docs", "drain_timeout_s", "drain_delay_s", "max_upload_bytes"),
+    *("max_images_per_request", "max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
+    *("api_keys_file", "cors_origins", "trusted_proxies", "log_format"),
 }
 PROGRESS_FROM = 20
 """Files from which on a progress bar is worth its line."""
@@ -60,7 +60,7 @@ def settings_options(names: Sequence[str]) -> Callable[[Command], Command]:
     return decorate
 
 
-ALL = tuple(Settings.model_fields)
+ALL = tuple(name for name in Settings.model_fields if name not in SECRET)
 OF_THE_MODEL = tuple(name for name in ALL if name not in OF_THE_SERVER)
 
 files_argument = click.argument(

@@ -45,11 +45,11 @@ async def embedded(settings: Settings, paths: Sequence[Path], query: EmbedQuery)
 async def _loaded(settings: Settings) -> AsyncIterator[Service]:
     """A service without a server, its model loaded. Raises what kept the model from being loaded."""
     service = Service(settings.model_copy(update=PATIENT))
-    service.start(lambda _: None)
+    service.start(lambda: None)
     try:
-        await service.finished_loading.wait()
-        if service.failure is not None:
-            raise service.failure
+        await service.runtime.finished_loading.wait()
+        if service.runtime.failure is not None:
+            raise service.runtime.failure
         yield service
     finally:
         await service.stop()

@@ -5,6 +5,7 @@ used by one thread only.
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,9 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.errors import Fatal
 from models.checkpoint import Checkpoint, build
 from models.preprocess import Labels
 from models.vit import Readout
+
+logger = logging.getLogger("vitrine")
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,6 +67,14 @@ class OutputInvalid(Exception):
     """The network answered something that is not a finite number."""
 
 
+class OutOfMemory(Exception):
+    """The device has not enough memory for this."""
+
+
+class DeviceLost(Fatal):
+    """The device is in a state that only a new process can leave (an illegal access, a hardware error)."""
+
+
 class DeviceUnavailable(Exception):
     """The device or dtype that was asked for is not to be had on this machine."""
 
@@ -78,6 +90,9 @@ class Engine:
 
     Raises DeviceUnavailable.
     """
+
+    stuck_after_s = 120.0
+    """A batch that runs for longer than this is not going to end."""
 
     def __init__(
         self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", max_batch_tokens: int | None = None
@@ -114,15 +129,41 @@ class Engine:
 
     def warm_up(self) -> None:
         """Run one image of the checkpoint's own size. Raises OutputInvalid if the weights give no finite answer."""
-        pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
-        wanted = Readout.LOGITS if Readout.LOGITS in self.readouts else self.native_readout
-        answer = self.run([Job(pixels, wanted)])[0]
+        answer = self.run([self.probe()])[0]
         if isinstance(answer, Exception):
             raise answer
 
-    @torch.inference_mode()
+    def probe(self) -> Job:
+        """A grey picture of the checkpoint's own size: the least that shows that answers are still to be had."""
+        pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
+        return Job(pixels, Readout.LOGITS if Readout.LOGITS in self.readouts else self.native_readout)
+
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
-        """All jobs in one forward pass: an answer for each, or OutputInvalid for those that are not finite."""
+        """All jobs in one forward pass: an answer for each, or OutputInvalid for those that are not finite.
+
+        Raises OutOfMemory, after which batches are smaller, and DeviceLost.
+        """
+        try:
+            return self.forward(jobs)
+        except torch.AcceleratorError as error:
+            raise DeviceLost("the device failed; a new process is needed") from error
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Outside of the except block: the error's traceback holds on to the batch's memory.
+        self._make_room(len(jobs))
+        raise OutOfMemory(f"there was not enough memory for a batch of {len(jobs)}")
+
+    def _make_room(self, jobs: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if jobs > 1:
+            self.max_batch_cost = max(1, self.max_batch_cost // 2)
+            logger.warning("out of memory with %d images; batches are now %d tokens", jobs, self.max_batch_cost)
+
+    @torch.inference_mode()
+    def forward(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        """What `run` does, with torch's own errors."""
         wanted = Readout(0)
         for job in jobs:
             wanted |= job.readout
@@ -180,6 +221,12 @@ class Engine:
         content = self.checkpoint.content
         parts = (self.checkpoint.digest, content.config, content.preprocess, content.profile, self.dtype, NUMERICS)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """The CPU's allocator has no error of its own: only the text tells."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in text
 
 
 def choose_device(name: str) -> torch.device:

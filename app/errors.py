@@ -11,9 +11,11 @@ message. The codes and their statuses stand here and nowhere else.
 from typing import Any
 
 STATUSES: dict[str, int] = {
+    "malformed_request": 400,
     "malformed_body": 400,
     "no_image": 400,
     "empty_image": 400,
+    "unauthorized": 401,
     "not_found": 404,
     "method_not_allowed": 405,
     "too_slow": 408,
@@ -30,6 +32,7 @@ STATUSES: dict[str, int] = {
     "invalid_parameter": 422,
     "unknown_parameter": 422,
     "too_many_tokens": 422,
+    "headers_too_large": 431,
     "internal": 500,
     "model_output_invalid": 500,
     "overloaded": 503,
@@ -65,6 +68,10 @@ class Problem(Exception):
 
 class ImageProblem(Problem):
     """An image that is refused, and why; other images of the request are not touched by it."""
+
+
+class Fatal(Exception):
+    """What raised this cannot be used any more: the process has to end, and its supervisor to start another."""
 
 
 def internal() -> Problem:

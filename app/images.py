@@ -5,35 +5,45 @@ as an `ImageProblem`. The picture is resized in 8 bits by Pillow's filters, as t
 """
 
 import io
-import re
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.Image import Transpose
 
-from app.errors import ImageProblem
-from app.settings import ImageFormat
+# Pillow imports every plugin that it has when it is asked for a format whose plugin is not there yet.
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
+from PIL.Image import DecompressionBombError, Transpose
+
+from app.errors import ImageProblem, Problem
+from app.screening import Header, Limits, check_size, damaged, jpeg_scan_end, png_picture, read_header
 from models.preprocess import Plan
 
-# Pillow's own limit would only warn, where nobody sees it; `decode` refuses by limits of ours.
-Image.MAX_IMAGE_PIXELS = None
+try:
+    import pillow_heif
+except ImportError:
+    pillow_heif = None
+else:
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
-SIGNATURES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff")),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
-    ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
-    ("GIF", re.compile(rb"GIF8[79]a")),
-    ("BMP", re.compile(rb"BM")),
-    ("AVIF", re.compile(rb"....ftyp(avif|avis)", re.DOTALL)),
-    ("TIFF", re.compile(rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+")),
-)
+__all__ = ["Limits", "Picture", "decode", "limit_pillow", "read_header", "to_network"]
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken metadata, which nobody here reads
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded side by side already
+
 # A JPEG of several pictures (MPO, from phones) is a JPEG whose first picture counts.
-OPENED_AS: dict[str, tuple[str, ...]] = {"JPEG": ("JPEG", "MPO")}
-
-MAX_SCANS = 100
-"""Scans of a progressive JPEG: files have 10 to 12, and each costs a pass over the whole picture."""
+OPENED_AS: dict[str, tuple[str, ...]] = {"JPEG": ("JPEG", "MPO"), "HEIC": ("HEIF",)}
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -44,6 +54,7 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 WHITE = (255, 255, 255, 255)
+SCALED_16_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how a camera was held (CIPA DC-008, 4.6.4)."""
@@ -60,18 +71,6 @@ UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an image may be."""
-
-    formats: tuple[ImageFormat, ...]
-    max_pixels: int
-
-    def pixels(self, image_format: str) -> int:
-        """The most pixels of a format: other decoders need several times a JPEG's memory for each."""
-        return self.max_pixels if image_format == "JPEG" else self.max_pixels // 2
-
-
-@dataclass(frozen=True)
 class Picture:
     """An opened file: upright, RGB, 8 bits."""
 
@@ -84,28 +83,34 @@ class Picture:
         return self.image.height, self.image.width
 
 
+def limit_pillow(limits: Limits) -> None:
+    """Have Pillow refuse by itself what is twice too large, should a file deceive the reading of its header."""
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+
+
 def decode(data: bytes, limits: Limits) -> Picture:
     """Open an image file of any allowed format.
 
     Orientation is applied, alpha laid on white, 16-bit values scaled, every mode brought to RGB; of an animation the
-    first frame. Raises ImageProblem.
+    first frame. Raises ImageProblem, or Problem where it is us who lack the memory.
     """
-    image_format = _recognise(data, limits)
+    header = read_header(data, limits)
+    if header.format == "HEIC" and pillow_heif is None:
+        detail = "HEIC images need the optional extra 'heic' on the server (pip install 'vitrine[heic]')"
+        raise ImageProblem("format_not_allowed", detail)
     try:
-        with Image.open(io.BytesIO(data), formats=OPENED_AS.get(image_format, (image_format,))) as image:
-            _check_size(image, image_format, limits)
-            if image_format == "JPEG":
-                _check_scans(data)
-            image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return Picture(rgb if turn is None else rgb.transpose(turn), image_format)
-    except ImageProblem:
+        return _decode(data, header, limits)
+    except Problem:
         raise
     except MemoryError as error:
-        raise ImageProblem("out_of_memory", "there was not enough memory to decode this image") from error
+        raise Problem(
+            "out_of_memory", "there was not enough memory to decode an image", {"Retry-After": "1"}
+        ) from error
+    except DecompressionBombError as error:
+        detail = f"the image has more pixels than it declares, and than the {limits.pixels(header.format)} allowed"
+        raise ImageProblem("too_many_pixels", detail) from error
     except Exception as error:  # decoders raise anything on damaged files, and it all means the same
-        raise ImageProblem("undecodable", f"this {image_format} file is damaged or cut short") from error
+        raise damaged(header.format) from error
 
 
 def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.uint8]:
@@ -119,38 +124,66 @@ def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.u
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _recognise(data: bytes, limits: Limits) -> str:
-    """The format that the bytes themselves declare; names and types that came with them are hints."""
-    if not data:
-        raise ImageProblem("empty_image", "the image has 0 bytes")
-    found = next((name for name, signature in SIGNATURES if signature.match(data)), None)
-    allowed = ", ".join(limits.formats)
-    if found is None:
-        raise ImageProblem("not_an_image", f"these bytes are no image of a known format; allowed are {allowed}")
-    if found not in limits.formats:
-        raise ImageProblem("format_not_allowed", f"{found} images are not allowed here; allowed are {allowed}")
-    return found
+def _decode(data: bytes, header: Header, limits: Limits) -> Picture:
+    file: io.BytesIO
+    if header.format == "JPEG" and (end := jpeg_scan_end(data)) is not None:
+        file = _WatchedScan(data, end)
+    else:
+        file = io.BytesIO(png_picture(data) if header.format == "PNG" else data)
+    with Image.open(file, formats=OPENED_AS.get(header.format, (header.format,))) as image:
+        check_size(image.width, image.height, header.format, limits)
+        if isinstance(file, _WatchedScan):
+            file.watch(image)
+        image.load()  # once: after a failed one a second may succeed, with a picture that is partly empty
+        if isinstance(file, _WatchedScan) and not file.complete():
+            raise damaged(header.format)
+        turn = UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return Picture(rgb if turn is None else rgb.transpose(turn), header.format)
 
 
-def _check_size(image: Image.Image, image_format: str, limits: Limits) -> None:
-    most = limits.pixels(image_format)
-    if image.width * image.height > most:
-        size = f"{image.width} x {image.height} pixels"
-        raise ImageProblem("too_many_pixels", f"the image has {size}; {most} pixels are allowed for {image_format}")
+class _WatchedScan(io.BytesIO):
+    """A JPEG of one scan that notices whether its last pixel comes out of the scan's own data.
 
+    libjpeg fills what is missing of a picture with grey as soon as it meets the marker behind the data, and Pillow
+    drops its warning. So the marker is held back until everything before it has been decoded: a last pixel that
+    changes only then was made up.
+    """
 
-def _check_scans(data: bytes) -> None:
-    scans = data.count(b"\xff\xda")
-    if scans > MAX_SCANS:
-        raise ImageProblem("too_complex", f"this JPEG has {scans} scans; {MAX_SCANS} are allowed")
+    PADDING = bytes(8)
+    """libjpeg asks for the next 64 bits before it decodes the last ones."""
+
+    def __init__(self, data: bytes, scan_end: int) -> None:
+        super().__init__(data[:scan_end] + self.PADDING)
+        self._rest = data[scan_end:] or b"\xff\xd9"
+        self._last_pixel: Callable[[], object] = lambda: None
+        self._before: object = None
+
+    def watch(self, image: Image.Image) -> None:
+        """To be told of the image before it is loaded."""
+        self._last_pixel = lambda: image.im.getpixel((image.width - 1, image.height - 1))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes; what lies behind the scan only when all before it has been taken."""
+        chunk = super().read(size)
+        if chunk or not size or not self._rest:
+            return chunk
+        self._before = self._last_pixel()
+        rest, self._rest = self._rest, b""
+        return rest
+
+    def complete(self) -> bool:
+        """After the image was loaded: whether the scan held all of it."""
+        return bool(self._rest) or self._before == self._last_pixel()
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1 to 8; whatever cannot be read leaves the picture as it lies."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        orientation = image.getexif().get(ORIENTATION)
     except Exception:  # noqa: BLE001 - a broken EXIF block raises anything, and the pixels are sound
         return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -164,10 +197,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey values of more than 8 bits, scaled: Pillow's own conversion clips, and turns 16-bit pictures white."""
-    values = np.asarray(image).astype(np.float64)
-    most = values.max(initial=0)
-    full = next((full for full in (1.0, 255.0, 65535.0) if most <= full), most) if image.mode == "F" else 65535.0
-    return Image.fromarray(np.rint(np.clip(values, 0, full) * (255 / full)).astype(np.uint8))
+    values = np.asarray(image)
+    if image.mode != "F":
+        return Image.fromarray(SCALED_16_BITS[np.clip(values, 0, 65535).astype(np.uint16, copy=False)])
+    most = float(np.nan_to_num(values.max(initial=0), posinf=1.0))
+    full = next((full for full in (1.0, 255.0, 65535.0) if most <= full), most)
+    return Image.fromarray(np.rint(np.clip(np.nan_to_num(values), 0, full) * (255 / full)).astype(np.uint8))
 
 
 def _cut(image: Image.Image, plan: Plan) -> Image.Image:

@@ -8,31 +8,44 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
-from app.api import classify, embed, health, metrics, model
+from app.access import Keys
+from app.api import classify, embed, health, model
+from app.api import metrics as exposition
+from app.metrics import Metrics
 from app.middleware import RequestContext
+from app.runtime import Load, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
 
 logger = logging.getLogger("vitrine")
 
+EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Vitrine-Fingerprint", "Retry-After"]
+
+BODIES = 8
+"""Bodies of the largest size that may be in hand at the same time; of smaller ones as many more."""
+
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service. Without settings it reads the environment; raises BadSettings."""
+def create_app(settings: Settings | None = None, load: Load = load_engine) -> FastAPI:
+    """The service. Without settings it reads the environment; raises BadSettings.
+
+    `load` makes what runs the model, for whoever has another way of running it.
+    """
     if settings is None:
         settings, warnings = load_settings()
         for warning in warnings:
             logger.warning(warning)
-    service = Service(settings)
+    service = Service(settings, load)
     app = _fastapi(settings, service)
     app.state.service = service
     problems.install(app)
-    app.add_middleware(RequestContext, metrics=service.metrics)
-    for room in (classify, embed, model, health, metrics):
+    _wrap(app, settings, service.metrics)
+    for room in (classify, embed, model, health, exposition):
         app.include_router(room.router)
 
     @app.get("/", include_in_schema=False)
@@ -42,10 +55,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    """What stands around the routes; the last one added is the first to see a request."""
+    if settings.keys:
+        app.add_middleware(Keys, keys=settings.keys, root_path=settings.root_path)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestContext, metrics=metrics, max_body_bytes=BODIES * settings.max_upload_bytes)
+
+
 def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start(_report)
+        service.start(lambda: _report(service))
         yield
         await service.stop()
 
@@ -62,9 +90,10 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
 
 
 def _report(service: Service) -> None:
-    """Say what is served; a model that could not be loaded ends the process."""
-    if service.failure is None:
-        engine = service.engine
+    """Say what is served; a model that could not be loaded, or was lost, ends the process."""
+    runtime = service.runtime
+    if runtime.failure is None:
+        engine = runtime.engine
         service.metrics.model.loaded(
             model=engine.checkpoint.name,
             fingerprint=engine.fingerprint,
@@ -76,5 +105,8 @@ def _report(service: Service) -> None:
             "serving %s (%s) on %s in %s", engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype
         )
         return
-    logger.critical("the model could not be loaded: %s", service.failure)
+    if runtime.finished_loading.is_set():
+        logger.critical("the model was lost: %s", runtime.failure)
+    else:
+        logger.critical("the model could not be loaded: %s", runtime.failure)
     signal.raise_signal(signal.SIGTERM)

@@ -1,5 +1,7 @@
 """What wraps every request, as pure ASGI: its id, its timing, its client's presence, and the last resort for errors.
 
+It also counts the bytes of all bodies in hand: many uploads at once must not take more memory than there is.
+
 Not a `BaseHTTPMiddleware`: that one hides a client's disconnect from everything behind it.
 """
 
@@ -8,13 +10,14 @@ import logging
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
-from app.errors import internal
+from app.errors import Problem, internal
 from app.metrics import CLIENT_LEFT, Metrics
 from app.problems import problem_response
 from app.service import Timings
@@ -25,36 +28,56 @@ access = logging.getLogger("vitrine.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestContext:
-    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught."""
+@dataclass
+class Bodies:
+    """The bodies of all requests in hand, in bytes."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    most: int
+    held: int = 0
+
+    def take(self, count: int) -> None:
+        """Hold more. Raises Problem where that would be too much; a single body never is."""
+        if self.held and self.held + count > self.most:
+            raise Problem("overloaded", "too many uploads are in hand", {"Retry-After": "1"})
+        self.held += count
+
+
+class RequestContext:
+    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught.
+
+    `max_body_bytes` is what the bodies of all requests may take together.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
+        self._bodies = Bodies(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything else (lifespan) passes through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._bodies)
         self.metrics.http.in_progress.inc()
         try:
             await exchange.run(self.app)
         except Exception as error:
-            logger.error("request %s failed", exchange.request_id, exc_info=error)
+            problem = error if isinstance(error, Problem) else internal()
+            if problem is not error:
+                logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(internal(), exchange.request_id)(scope, receive, exchange.send)
+            await problem_response(problem, exchange.request_id)(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
-            exchange.tell(self.metrics)
+            exchange.end(self.metrics)
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
         headers = Headers(scope=scope)
         offered = headers.get("x-request-id", "")
         self.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
@@ -62,6 +85,7 @@ class _Exchange:
         self.status = 0
         self.started = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
+        self._bodies, self._held = bodies, 0
         self._body_ahead = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
@@ -72,11 +96,12 @@ class _Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
-            if not self._client_left:
-                raise
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
+            if not self._client_left:  # the server has waited long enough for this request
+                detail = "the service is shutting down, and the request was not finished in time"
+                raise Problem("draining", detail, {"Retry-After": "1", "Connection": "close"}) from None
         finally:
             if self._watcher is not None:
                 self._watcher.cancel()
@@ -84,6 +109,7 @@ class _Exchange:
     async def receive(self) -> Message:
         """Hand the body on; once it is whole, begin to watch for the client's leaving."""
         message = await self._receive()
+        self._hold(len(message.get("body", b"")))
         if message["type"] == "http.request" and not message.get("more_body", False):
             if self._body_ahead:
                 self.timings.add("receive", time.perf_counter() - self.started)
@@ -91,6 +117,11 @@ class _Exchange:
             if self._watcher is None:
                 self._watcher = asyncio.create_task(self._watch(asyncio.current_task()))
         return message
+
+    def _hold(self, count: int) -> None:
+        if count:
+            self._bodies.take(count)
+            self._held += count
 
     async def _watch(self, handler: asyncio.Task[Any] | None) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -127,8 +158,9 @@ class _Exchange:
         problem = {"problem": self.problem} if self.problem else {}
         return {**self.timings.facts, **problem, "request_id": self.request_id}
 
-    def tell(self, metrics: Metrics) -> None:
-        """One log line and the metrics; nothing that the client wrote is in them but the checked id."""
+    def end(self, metrics: Metrics) -> None:
+        """Let go of the body; one log line and the metrics: of what the client wrote they have the checked id alone."""
+        self._bodies.held -= self._held
         seconds = time.perf_counter() - self.started
         route = getattr(self._scope.get("route"), "path", None)
         method = self._scope["method"] if route else "-"

@@ -1,16 +1,32 @@
-"""What only a server can do: bind before anything slow begins, run uvicorn, drain when told to stop."""
+"""What only a server can do: bind before anything slow begins, run uvicorn, drain when told to stop.
 
+SIGTERM or SIGINT: `/readyz` says 503 at once and every answer ends its connection. Requests are served for
+`drain_delay_s` more, so that a balancer can look elsewhere; then the port is closed, what the system has accepted by
+then is served too, everything later on open connections is refused, and the process ends when all is answered, or
+after `drain_timeout_s`. A second signal ends it at once.
+"""
+
+import asyncio
 import logging
+import os
+import signal
 import socket
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.protocol import Connection, Connections
 from app.service import Service
 from app.settings import Settings
 
 logger = logging.getLogger("vitrine")
+
+LAST_CALL_S = 0.2
+"""For requests that are on their way on open connections when the port is closed."""
+
+PATIENT_CALLS = 4
+"""How many times more, while there is a connection that has not sent its first one."""
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -24,28 +40,76 @@ def bind(settings: Settings) -> socket.socket:
 
 
 def run(app: FastAPI, settings: Settings, listener: socket.socket) -> bool:
-    """Serve until told to stop; whether the model could be loaded."""
+    """Serve until told to stop; whether the model was there to the end."""
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,  # the middleware writes one line for each request
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is not the end of a service
     _Server(config, service).run([listener])
-    return service.failure is None
+    return service.runtime.failure is None
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the service at once when it has to stop."""
+    """uvicorn, which loses nothing when it is told to stop."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
+        self.server_state: Connections = Connections(service.settings.receive_timeout_s)
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On SIGTERM or SIGINT: `/readyz` says so before anything else."""
-        self._service.drain()
-        super().handle_exit(sig, frame)
+        if self.should_exit:
+            os._exit(128 + sig)
+        self._service.runtime.leaving = True
+        self.server_state.leaving = True
+        if self._service.runtime.failure is None:
+            super().handle_exit(sig, frame)
+        else:  # our own doing: not the signal, but the exit code says what has happened
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain."""
+        if self._service.runtime.state == "ready":
+            await asyncio.sleep(self._service.settings.drain_delay_s)
+        for listener in sockets or []:
+            await self._accept_the_rest(listener)
+        await self._last_call()
+        self._service.runtime.drain()
+        await super().shutdown(sockets)
+
+    async def _accept_the_rest(self, listener: socket.socket) -> None:
+        """Close the port, and serve the connections that the system has made before: else it would reset them."""
+        loop = asyncio.get_running_loop()
+        with listener.dup() as rest:
+            rest.setblocking(False)
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(0)
+            while True:
+                try:
+                    accepted, _ = rest.accept()
+                except OSError:
+                    return
+                await loop.connect_accepted_socket(self._connection, accepted)
+
+    async def _last_call(self) -> None:
+        """Take the requests that are on their way."""
+        await asyncio.sleep(LAST_CALL_S)
+        for _ in range(PATIENT_CALLS):
+            if not any(isinstance(one, Connection) and one.fresh for one in self.server_state.connections):
+                return
+            await asyncio.sleep(LAST_CALL_S)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state, asyncio.get_running_loop())

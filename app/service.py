@@ -1,41 +1,46 @@
 """The straight line that every way of asking shares: bytes -> decode -> queue -> one forward -> answers.
 
-Holds what lives as long as the process: the decoding threads, the batcher with the engine behind it, and the state
-that `/readyz` tells.
+Decoding has two bounds: threads, and the memory that the pictures in hand take; what could not be decoded within the
+time that a request may wait is refused before its body is read.
 """
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from app.batcher import Batcher, Done, QueueFull, Ran, Work
-from app.engine import Answer, Engine, Job, OutputInvalid
+from app.batcher import Done, Ran, Work
+from app.budget import Budget
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid
 from app.errors import ImageProblem, Problem, internal
-from app.images import Limits, decode, to_network
+from app.images import decode, limit_pillow, to_network
 from app.metrics import Metrics
+from app.runtime import Load, Runtime, load_engine, overloaded
+from app.screening import Limits, read_header
 from app.settings import Settings
 from app.uploads import Upload
-from models.checkpoint import open_checkpoint
 from models.preprocess import Plan, Resize, Size, whole_patches
 from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
 
-State = Literal["loading", "ready", "draining", "failed"]
-
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE}
 
-STUCK_AFTER_S = 120.0
-"""A batch that runs for longer than this is not going to end."""
+DECODE_MEMORY_BYTES = 2**30
+"""What all pictures that are being decoded may take together."""
+
+MAX_SCALED_PIXELS = 16_000_000
+"""A long, thin picture may not grow to any size on its way to covering the input."""
+
+READ_ON_THE_LOOP_BYTES = 2**18
+"""Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
 
 
 @dataclass(frozen=True)
@@ -114,58 +119,48 @@ class Timings:
 
 
 class Service:
-    """One model, served."""
+    """One model, served.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: how the service runs.
+        load: makes the engine; see `Runtime`.
+    """
+
+    def __init__(self, settings: Settings, load: Load = load_engine) -> None:
         self.settings = settings
         self.limits = Limits(settings.image_formats, settings.max_pixels)
-        self.state: State = "loading"
-        self.failure: Exception | None = None
-        self.finished_loading = asyncio.Event()
-        self._engine: Engine | None = None
-        self._report: Callable[[Service], None] = lambda _: None
-        self._decoders = ThreadPoolExecutor(settings.decode_threads or os.cpu_count(), "decode")
+        limit_pillow(self.limits)
         self.metrics = Metrics()
-        self._batcher: Batcher[Job, Answer] = Batcher(
-            self._load, self._loaded, settings.max_queue_tokens, self._count_batch
-        )
+        self.runtime = Runtime(settings, load, self._count_batch)
         self._watch_gauges()
+        self._threads = settings.decode_threads or os.cpu_count() or 1
+        self._decoders = ThreadPoolExecutor(self._threads, "decode")
+        self._memory = Budget(DECODE_MEMORY_BYTES)
+        self._decoding = 0
+        self._decode_s = 0.0
 
     @property
     def engine(self) -> Engine:
         """The engine. Raises Problem while there is none, and while nothing new is taken."""
-        if self.state == "draining":
-            raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
-        if self._engine is None or self.state != "ready":
-            raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
-        return self._engine
+        return self.runtime.engine
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread that runs the model is there and moving."""
-        return self._batcher.alive and self._batcher.busy_s < STUCK_AFTER_S
-
-    def start(self, report: Callable[["Service"], None]) -> None:
+    def start(self, report: Callable[[], None]) -> None:
         """Start loading the model, and `report` on the event loop when that has ended; returns at once."""
-        self._report = report
-        self._batcher.start()
-
-    def drain(self) -> None:
-        """Take nothing new; what was taken is answered."""
-        self.state = "draining"
+        self.runtime.start(report)
 
     async def stop(self) -> None:
         """Answer what was taken, then let go of the threads."""
-        self.drain()
-        # A load cannot be interrupted, and nobody waits for its end.
-        await self._batcher.stop(self.settings.drain_timeout_s if self.finished_loading.is_set() else 0)
+        await self.runtime.stop()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def admit(self) -> Engine:
         """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
         engine = self.engine
-        if self._batcher.full:
-            raise _overloaded(self._batcher.retry_after_s)
+        if self.runtime.batcher.full:
+            raise overloaded(self.runtime.batcher.retry_after_s)
+        wait_s = self._decoding * self._decode_s / self._threads
+        if wait_s > self.settings.request_timeout_s / 2:
+            raise overloaded(math.ceil(wait_s))
         return engine
 
     async def answer(
@@ -176,16 +171,17 @@ class Service:
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
         self._check_tokens(engine, view)
+        deadline = time.monotonic() + self.settings.request_timeout_s
         try:
             async with asyncio.timeout(self.settings.request_timeout_s):
                 started = time.perf_counter()
                 images = await self._prepare_all(engine, uploads, view)
                 timings.add("decode", time.perf_counter() - started)
                 good = [image for image in images if isinstance(image, Prepared)]
-                done = iter(await self._run(engine, good, want))
+                done = iter(await self._run(engine, good, want, deadline))
         except TimeoutError as error:
             allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
-            raise Problem("timeout", allowed, {"Retry-After": str(self._batcher.retry_after_s)}) from error
+            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
         outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
@@ -196,15 +192,43 @@ class Service:
     async def _prepare_all(
         self, engine: Engine, uploads: Sequence[Upload], view: View
     ) -> list[Prepared | ImageProblem]:
-        loop = asyncio.get_running_loop()
-        return await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, self._prepare, engine, upload, view) for upload in uploads)
-        )
+        self._decoding += len(uploads)
+        try:
+            # Of a group that fails as a whole nobody wants the rest.
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._prepare(engine, upload, view)) for upload in uploads]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._decoding -= len(uploads)
+        return [task.result() for task in tasks]
 
-    def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
-        """On a decoding thread: all that can be wrong with one image is found here."""
+    async def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
+        """Wait for the memory that decoding takes, then for a thread."""
         if isinstance(upload, ImageProblem):
             return upload
+        try:
+            if len(upload) <= READ_ON_THE_LOOP_BYTES:
+                header = read_header(upload, self.limits)
+            else:
+                loop = asyncio.get_running_loop()
+                header = await loop.run_in_executor(self._decoders, read_header, upload, self.limits)
+        except ImageProblem as problem:
+            return problem
+        taken = await self._memory.take(header.decode_bytes)
+        job = self._decoders.submit(self._decode, engine, upload, view)
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            # A thread cannot be stopped: a decode that nobody waits for any more still takes its memory.
+            if job.done():
+                self._memory.give_back(taken)
+            else:
+                loop = asyncio.get_running_loop()
+                job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._memory.give_back, taken))
+
+    def _decode(self, engine: Engine, upload: bytes, view: View) -> Prepared | ImageProblem:
+        """On a decoding thread: all that can be wrong with one image is found here."""
         started = time.perf_counter()
         preprocess = engine.checkpoint.content.preprocess
         try:
@@ -215,19 +239,21 @@ class Service:
         except ImageProblem as problem:
             return problem
         finally:
-            self.metrics.images.preprocessed(time.perf_counter() - started)
+            took = time.perf_counter() - started
+            self._decode_s += 0.1 * (took - self._decode_s)
+            self.metrics.images.preprocessed(took)
         height, width = picture.size
         return Prepared(pixels, plan, width, height, picture.format)
 
-    async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want) -> list[Done[Answer]]:
+    async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float) -> list[Done[Answer]]:
         works = [
             Work(engine.cost(*image.plan.size), Job(image.pixels, want.readout, want.normalize, want.top_k))
             for image in images
         ]
-        try:
-            return await self._batcher.submit(works)
-        except QueueFull as full:
-            raise _overloaded(full.retry_after_s) from full
+        dones = await self.runtime.run(works, deadline)
+        if any(isinstance(done.answer, OutOfMemory) for done in dones):
+            raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
+        return dones
 
     def _answered(
         self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
@@ -263,14 +289,14 @@ class Service:
 
     def _network_tokens(self, job: Job) -> int:
         _, height, width = job.pixels.shape
-        return self._engine.config.num_tokens(height, width) if self._engine else 0
+        return self.runtime.loaded.config.num_tokens(height, width)
 
     def _watch_gauges(self) -> None:
-        batcher = self._batcher
+        batcher = self.runtime.batcher
         self.metrics.batches.watch(
             lambda: batcher.waiting, lambda: batcher.waiting_cost, lambda: batcher.max_waiting_cost
         )
-        self.metrics.model.ready.set_function(lambda: self.state == "ready")
+        self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
@@ -286,30 +312,9 @@ class Service:
     def _check_scaled(self, picture: Size, plan: Plan) -> None:
         """A long, thin picture may not grow to any size on its way to covering the input."""
         height, width = plan.scaled
-        if height * width > max(self.settings.max_pixels, picture[0] * picture[1]):
+        if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
             detail = f"a picture of {picture[1]} x {picture[0]} pixels would be scaled to {width} x {height}"
             raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
-
-    def _load(self) -> Engine:
-        """On the device's thread: open the checkpoint, move it there, warm it up."""
-        settings = self.settings
-        if settings.torch_threads:
-            torch.set_num_threads(settings.torch_threads)
-        checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
-        self._engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens)
-        self._engine.warm_up()
-        return self._engine
-
-    def _loaded(self, failure: Exception | None) -> None:
-        self.failure = failure
-        if self.state == "loading":
-            self.state = "failed" if failure else "ready"
-            self._report(self)
-        self.finished_loading.set()
-
-
-def _overloaded(retry_after_s: int) -> Problem:
-    return Problem("overloaded", "the queue is full", {"Retry-After": str(retry_after_s)})
 
 
 def _failed(error: Exception) -> ImageProblem:

@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Mapping
+from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "VITRINE_"
@@ -15,8 +17,30 @@ SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-i
 # Kubernetes gives every pod of a namespace the addresses of a service called `vitrine` under these names.
 INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"]
-FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC", "TIFF"]
+FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC")
+
+
+def _split(value: Any) -> Any:
+    return tuple(part for name in value.split(",") if (part := name.strip())) if isinstance(value, str) else value
+
+
+def _formats(value: Any) -> Any:
+    return tuple(name.upper() for name in _split(value)) if isinstance(value, str) else value
+
+
+def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name != "*":
+            ip_network(name)
+    return names
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]
+Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split)]
+SECRET = {"api_keys"}
+"""Settings whose values are never shown, and are no flags: other users of a machine see a process's flags."""
 
 OF_THE_CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
 """Settings that say which checkpoint is meant, and what it does not say itself."""
@@ -61,7 +85,7 @@ class Settings(BaseSettings):
     # limits
     max_upload_bytes: int = Field(64 * 2**20, gt=0, description="The whole body of a request.")
     max_pixels: int = Field(50_000_000, gt=0, description="Pixels of a JPEG; other formats may have half as many.")
-    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode] = Field(
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_formats)] = Field(
         FORMATS, min_length=1, description="Formats that are opened, separated by commas."
     )
     max_images_per_request: int = Field(64, gt=0, description="Images in one request.")
@@ -76,10 +100,19 @@ class Settings(BaseSettings):
     # server
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 for any free one.")
+    api_keys: Keys = Field((), repr=False, description="Keys, of which a request must carry one; separated by commas.")
+    api_keys_file: Path | None = Field(None, description="A file of such keys, a line each.")
+    cors_origins: Names = Field((), description="Origins whose pages may ask, separated by commas; * for all.")
+    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
+        (), description="Addresses or networks whose X-Forwarded-* headers are believed, separated by commas."
+    )
     root_path: str = Field("", description="The path under which a proxy publishes the service.")
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
     drain_timeout_s: float = Field(
         20.0, ge=0, allow_inf_nan=False, description="Seconds for requests in hand after SIGTERM."
+    )
+    drain_delay_s: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="Seconds to go on serving after SIGTERM, unready, for a balancer."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
@@ -91,10 +124,25 @@ class Settings(BaseSettings):
         """What is said of the checkpoint beyond its place, as `models.checkpoint.open_checkpoint` takes it."""
         return {name: getattr(self, name) for name in OF_THE_CHECKPOINT if name != "model"}
 
-    @field_validator("image_formats", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(name.strip().upper() for name in value.split(",")) if isinstance(value, str) else value
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        queue, batch = self.max_queue_tokens, self.max_batch_tokens
+        if queue is not None and batch is not None and queue < batch:
+            raise ValueError(f"max_queue_tokens={queue}: should be at least max_batch_tokens, {batch}")
+        return self
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of both settings. Raises BadSettings for a file that cannot be read, or that has none."""
+        if self.api_keys_file is None:
+            return self.api_keys
+        try:
+            lines = self.api_keys_file.read_text(encoding="ascii").split()
+        except (OSError, ValueError) as error:
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: cannot be read") from error
+        if not lines:
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: has no key in it")
+        return (*self.api_keys, *lines)
 
 
 class BadSettings(Exception):
@@ -123,6 +171,11 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
         settings = Settings.model_validate(values | overrides)
     except ValidationError as error:
         faults += [_fault(fault, values, overrides) for fault in error.errors()]
+    else:
+        try:
+            _ = settings.keys
+        except BadSettings as error:
+            faults.append(str(error))
     if faults:
         raise BadSettings("\n".join(faults))
     return settings, warnings
@@ -130,8 +183,13 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
 
 def _fault(fault: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
     """One line: where the value came from, the value, what is allowed."""
-    name = str(fault["loc"][0])
     allowed = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    if not fault["loc"]:  # of several together; the sentence names the first of them
+        setting, _, rest = allowed.partition("=")
+        return f"{PREFIX}{setting.upper()}={rest}"
+    name = str(fault["loc"][0])
+    if name in SECRET:
+        return f"{PREFIX}{name.upper()}: {allowed}"
     if name in overrides:
         return f"--{name.replace('_', '-')}={str(overrides[name])!r}: {allowed}"
     return f"{PREFIX}{name.upper()}={str(values[name])!r}: {allowed}"

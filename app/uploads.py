@@ -23,22 +23,31 @@ Upload = bytes | ImageProblem
 
 FIELD = "image"
 WHERE_PARAMETERS_GO = "parameters go into the query, as in /classify?size=224"
-DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
 DISPOSITION = b"content-disposition"
 
 
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """The images of a request. Raises Problem."""
     kind, options = parse_options_header(request.headers.get("content-type"))
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
+        raise Problem("format_not_allowed", detail)
     chunks = _limited(request, settings)
+    # The server knows when the first byte came; under another one the body alone has so long.
+    deadline = request.scope["state"].get("receive_deadline")
     try:
-        async with asyncio.timeout(settings.receive_timeout_s):
+        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
             if kind.startswith(b"multipart/"):
                 uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
             else:
-                body = b"".join([chunk async for chunk in chunks])
+                body = bytearray()
+                async for chunk in chunks:
+                    body += chunk
                 # Decoding many megabytes of base64 would hold up the loop.
-                uploads = await asyncio.to_thread(_json, body) if kind == b"application/json" else [body]
+                is_json = kind == b"application/json"
+                uploads = await asyncio.to_thread(_json, body, settings) if is_json else [bytes(body)]
     except TimeoutError as error:
         allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
         raise Problem("too_slow", allowed) from error
@@ -70,7 +79,7 @@ async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]
         raise Problem("malformed_body", "the client left before the body was complete") from error
 
 
-def _json(body: bytes) -> list[Upload]:
+def _json(body: bytearray, settings: Settings) -> list[Upload]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -83,12 +92,16 @@ def _json(body: bytes) -> list[Upload]:
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
+    if len(images) > settings.max_images_per_request:
+        raise _too_many(settings)
     return [_base64(image) for image in images]
 
 
 def _base64(text: str) -> Upload:
+    head, comma, rest = text.partition(",")
     try:
-        return binascii.a2b_base64(DATA_URI.sub("", text, count=1).encode("ascii"), strict_mode=True)
+        encoded = rest if comma and DATA_URI.fullmatch(head) else text
+        return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
         return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
 
@@ -103,11 +116,11 @@ class _Form:
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
-    _data: list[bytes] = field(default_factory=list)
+    _data: bytearray = field(default_factory=bytearray)
 
     def on_part_begin(self) -> None:
         self._disposition = b""
-        self._data = []
+        self._data = bytearray()
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -131,11 +144,11 @@ class _Form:
             raise _too_many(self.settings)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._data.append(data[start:end])
+        self._data += data[start:end]
 
     def on_part_end(self) -> None:
-        self.uploads.append(b"".join(self._data))
-        self._data = []
+        self.uploads.append(bytes(self._data))
+        self._data = bytearray()
 
     def on_end(self) -> None:
         self.ended = True

@@ -77,7 +77,7 @@ def test_each_request_and_image_is_counted_once(counted: Server, cat: bytes) -> 
         "vitrine_request_failures_total{not_an_image}": 1,
         "vitrine_request_failures_total{too_many_tokens}": 1,
         "vitrine_request_failures_total{not_found}": 1,
-        "vitrine_preprocess_duration_seconds_count": 4,
+        "vitrine_preprocess_duration_seconds_count": 2,
         "vitrine_queue_duration_seconds_count": 2,
         "vitrine_forward_duration_seconds_count": 2,
         "vitrine_batch_images_count": 2,

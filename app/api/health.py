@@ -14,14 +14,14 @@ router = APIRouter(tags=["operation"])
 async def healthz(request: Request) -> Health:
     """Whether the process is alive and the thread that runs the model moves; also while the model is being loaded."""
     service: Service = request.app.state.service
-    if not service.alive:
+    if not service.runtime.alive:
         raise Problem("unhealthy", "the thread that runs the model has ended or is stuck")
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=responses("loading", "draining"))
+@router.get("/readyz", responses=responses("loading", "draining", "unhealthy"))
 async def readyz(request: Request) -> Health:
-    """Whether the model is loaded, warmed up and takes requests."""
+    """Whether the model is loaded, warmed up, answers, and takes requests."""
     service: Service = request.app.state.service
-    _ = service.engine
+    await service.runtime.check_ready()
     return Health(status="ok")

@@ -1,0 +1,43 @@
+"""A weighted semaphore on the event loop: so much of something in all, first come, first served."""
+
+import asyncio
+from collections import deque
+
+
+class Budget:
+    """An amount to be taken in portions; who wants more than there is in all waits for the whole of it."""
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, amount: int) -> int:
+        """Wait for this much; what is answered is what has to be given back."""
+        amount = min(amount, self._total)
+        if not self._waiting and amount <= self._free:
+            self._free -= amount
+            return amount
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(amount)
+            else:
+                self._serve()
+            raise
+        return amount
+
+    def give_back(self, amount: int) -> None:
+        """Return what was taken."""
+        self._free += amount
+        self._serve()
+
+    def _serve(self) -> None:
+        """Hand out what there is, in the order of asking; who has left is passed over."""
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            amount, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= amount
+                turn.set_result(None)

@@ -1,0 +1,1 @@
+"""What hostile and unlucky clients send, and what breaks: tried on a real server process over real sockets."""

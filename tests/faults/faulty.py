@@ -1,0 +1,80 @@
+"""`vitrine serve` with an engine that breaks on request: a picture's first pixel says how.
+
+The engine is put in by `create_app(load=...)`, the seam that the service has for any other way of running a model.
+Every image that reaches the forward pass is written down in the file named by FORWARDED.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app import server
+from app.engine import Answer, Engine, Job
+from app.main import create_app
+from app.settings import Settings, load_settings
+from models.checkpoint import open_checkpoint
+
+RAISES, NO_MEMORY, NO_MEMORY_FOR_TWO, NOT_A_NUMBER, LOST, HANGS, SLOW = (
+    *((255, 0, 0), (0, 255, 0), (0, 128, 0), (0, 0, 255)),
+    *((255, 255, 0), (0, 255, 255), (255, 0, 255)),
+)
+"""Colours that break something."""
+
+
+class FaultyEngine(Engine):
+    """Breaks as it is told; else it is the engine."""
+
+    stuck_after_s = float(os.environ.get("STUCK_AFTER_S", "120"))
+
+    def forward(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        colours = [tuple(job.pixels[:, 0, 0].tolist()) for job in jobs]
+        with Path(os.environ["FORWARDED"]).open("a") as file:
+            file.writelines(f"{colour}\n" for colour in colours)
+        if RAISES in colours or Path(os.environ["FORWARDED"] + ".broken").exists():
+            raise RuntimeError("/secret/path: raised by the test")
+        if NO_MEMORY in colours or (NO_MEMORY_FOR_TWO in colours and len(jobs) > 1):
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
+        if LOST in colours:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        if HANGS in colours:
+            time.sleep(600)
+        time.sleep(float(os.environ.get("FORWARD_S", "0")))
+        return super().forward(jobs)
+
+    def _normalised(self, pixels: Any) -> Tensor:
+        normalised = super()._normalised(pixels)
+        if tuple(pixels[:, 0, 0].tolist()) == NOT_A_NUMBER:
+            return torch.full_like(normalised, np.nan)
+        return normalised
+
+
+def load(settings: Settings) -> Engine:
+    time.sleep(float(os.environ.get("LOAD_S", "0")))
+    torch.set_num_threads(1)
+    engine = FaultyEngine(
+        open_checkpoint(settings.model, **settings.choices), settings.device, "float32", settings.max_batch_tokens
+    )
+    engine.warm_up()
+    return engine
+
+
+def main() -> None:
+    logging.basicConfig(level="INFO")
+    settings, _ = load_settings()
+    listener = server.bind(settings)
+    logging.info("listening on http://%s:%d", *listener.getsockname()[:2])
+    sys.exit(0 if server.run(create_app(settings, load), settings, listener) else 1)
+
+
+if __name__ == "__main__":
+    main()

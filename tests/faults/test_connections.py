@@ -1,0 +1,192 @@
+"""Slow, silent, large and malformed: what one connection may do. Section by section as an attacker would try it."""
+
+import http.client
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.faults.wire import Answer, ask, connected, get, post, read, resident_bytes, send
+from tests.server import Server
+
+# The `strict` server gives a client 2 seconds.
+DEADLINE_S = 2.0
+SOON_S = DEADLINE_S + 3
+
+
+def drip(sock: socket.socket, start: bytes, drop: bytes) -> Answer:
+    """Send the start, and then a byte ten times a second, for as long as the server takes them."""
+    began, answer = time.monotonic(), b""
+    sock.sendall(start)
+    sock.settimeout(0.1)
+    while time.monotonic() < began + 20:
+        try:
+            data = sock.recv(65536)
+            if not data:
+                return Answer(answer, True, time.monotonic() - began)
+            answer += data
+        except TimeoutError:
+            send(sock, [drop])
+        except OSError:
+            return Answer(answer, True, time.monotonic() - began)
+    return Answer(answer, False, time.monotonic() - began)
+
+
+def test_a_connection_that_sends_nothing_is_closed(strict: Server) -> None:
+    answer = ask(strict)
+    assert answer.closed
+    assert answer.raw == b""
+    assert DEADLINE_S - 0.5 < answer.seconds < SOON_S
+
+
+def test_headers_that_trickle_are_cut_at_the_deadline(strict: Server) -> None:
+    with connected(strict) as sock:
+        answer = drip(sock, b"POST /classify HTTP/1.1\r\nhost: x\r\nx-slow: ", b"a")
+    assert answer.closed
+    assert (answer.status, answer.json["code"]) == (408, "too_slow")
+    assert DEADLINE_S - 0.5 < answer.seconds < SOON_S
+
+
+def test_a_body_that_trickles_is_cut_at_the_deadline(strict: Server) -> None:
+    with connected(strict) as sock:
+        answer = drip(sock, post("/classify", content_length=100_000, connection="keep-alive"), b"a")
+    assert answer.closed
+    assert (answer.status, answer.json["code"]) == (408, "too_slow")
+    assert answer.headers["connection"] == "close"
+    assert DEADLINE_S - 0.5 < answer.seconds < SOON_S + 3
+
+
+def test_the_deadline_runs_from_the_first_byte_and_not_from_the_body(strict: Server) -> None:
+    with connected(strict) as sock:
+        sock.sendall(b"POST /classify HTTP/1.1\r\nhost: x\r\n")
+        time.sleep(DEADLINE_S * 0.7)
+        answer = drip(sock, b"content-length: 100000\r\n\r\n", b"a")
+    assert answer.status == 408
+    assert answer.seconds < DEADLINE_S * 0.3 + 2.5
+
+
+def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(strict: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", strict.port, timeout=20)
+    connection.connect()
+    sock = connection.sock
+    for _ in range(3):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+        assert connection.sock is sock
+        time.sleep(0.3)
+    assert read(sock).closed
+    connection.close()
+
+
+def test_many_slow_connections_do_not_touch_the_others(strict: Server, espresso: bytes) -> None:
+    slow = []
+    try:
+        for _ in range(300):
+            sock = socket.create_connection(("127.0.0.1", strict.port), timeout=10)
+            sock.sendall(b"POST /classify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nabc")
+            slow.append(sock)
+        for _ in range(5):
+            assert httpx.post(f"{strict.url}/classify", content=espresso, timeout=20).status_code == 200
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+HEADS = {
+    "20 MB of one header": b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-big: " + b"a" * 20_000_000 + b"\r\n\r\n",
+    "100,000 headers": b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + b"x-a: b\r\n" * 100_000 + b"\r\n",
+    "60 MB of a header that never ends": b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-big: " + b"a" * 60_000_000,
+    "1 MB of a path": b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    "65 kB in one piece": b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-big: " + b"a" * 65_600 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_a_head_beyond_64_kib_is_refused(strict: Server, head: bytes) -> None:
+    before = resident_bytes(strict)
+    answer = ask(strict, head)
+    assert answer.closed
+    assert answer.seconds < 5
+    assert answer.status in (400, 431)
+    assert answer.json["code"] in ("headers_too_large", "malformed_request")
+    assert resident_bytes(strict) < before + 8 * 2**20
+
+
+def test_a_head_of_60_kib_is_read(strict: Server) -> None:
+    assert ask(strict, get("/healthz").replace(b"host", b"x-big: " + b"a" * 60_000 + b"\r\nhost")).status == 200
+
+
+MALFORMED = {
+    "a length below zero": post("/classify", content_length=-5),
+    "two lengths": post("/classify", b"abc").replace(b"host: x", b"content-length: 4"),
+    "a length and chunks": post("/classify", b"0\r\n\r\n", transfer_encoding="chunked"),
+    "chunks and a length": post("/classify", b"0\r\n\r\n", transfer_encoding="chunked").replace(b"host: x\r\n", b""),
+    "a chunk of no size": post("/classify", b"zz\r\nabc\r\n", content_length=None, transfer_encoding="chunked"),
+    "TLS": bytes.fromhex("160301020001000001fc0303") + bytes(200),
+    "noise": bytes(range(128, 256)) * 4,
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a path that is no URL": b"GET \xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_no_http_is_refused_and_the_connection_closed(strict: Server, request_: bytes) -> None:
+    answer = ask(strict, request_)
+    assert answer.closed
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json["request_id"]
+
+
+def test_no_word_of_the_client_decides_more_than_it_should(strict: Server) -> None:
+    assert ask(strict, get("/healthz").replace(b"host: x", b"host: evil.example")).status == 200
+    assert ask(strict, get("/healthz").replace(b"host: x\r\n", b"")).status == 200
+    upgrade = get("/healthz").replace(b"connection: close", b"connection: upgrade\r\nupgrade: websocket")
+    with connected(strict) as sock:
+        sock.sendall(upgrade)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_pipelined_requests_are_answered_in_order(strict: Server) -> None:
+    paths = ["/healthz", "/nothing", "/readyz"] * 30
+    requests = b"".join(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode() for path in paths)
+    raw = ask(strict, requests, get("/healthz")).raw
+    statuses = [int(part[:3]) for part in raw.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [200, 404, 200] * 30 + [200]
+
+
+def test_a_client_that_only_stops_sending_is_served(strict: Server, espresso: bytes) -> None:
+    with connected(strict) as sock:
+        sock.sendall(post("/classify", espresso, connection="keep-alive"))
+        sock.shutdown(socket.SHUT_WR)
+        answer = read(sock)
+    assert answer.status == 200
+    assert answer.closed
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(strict: Server) -> None:
+    """Megabytes of answers are asked for and not one is read."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", strict.port))
+        sock.settimeout(10)
+        request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+        began = time.monotonic()
+        sent = send(sock, (request * 50 for _ in range(100_000)))
+    assert sent < 100_000 * 50 * len(request)
+    assert time.monotonic() - began < 20
+
+
+def test_clients_that_leave_in_the_middle_are_no_errors(strict: Server, espresso: bytes) -> None:
+    def leave(number: int) -> None:
+        with connected(strict) as sock:
+            request = post("/classify", espresso)
+            sock.sendall(request[: len(request) * (number % 10) // 9])
+            if number % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, no goodbye
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(leave, range(60)))
+    assert httpx.post(f"{strict.url}/classify", content=espresso, timeout=20).status_code == 200

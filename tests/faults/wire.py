@@ -1,0 +1,111 @@
+"""Raw sockets: to send what no HTTP client would."""
+
+import json
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.server import Server
+
+
+@dataclass
+class Answer:
+    """What came back until the server closed, or stopped talking."""
+
+    raw: bytes
+    closed: bool
+    seconds: float
+
+    @property
+    def final(self) -> bytes:
+        """The last answer; interim ones (1xx) are passed over, as every client has to."""
+        raw = self.raw
+        while raw.startswith(b"HTTP/1.1 1"):
+            raw = raw.partition(b"\r\n\r\n")[2]
+        return raw
+
+    @property
+    def status(self) -> int:
+        return int(self.final.split(b" ", 2)[1]) if self.final else 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.final.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.final.partition(b"\r\n\r\n")[2])
+
+
+@contextmanager
+def connected(server: Server, timeout_s: float = 30) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=timeout_s) as sock:
+        yield sock
+
+
+def read(sock: socket.socket, patience_s: float = 15) -> Answer:
+    """Everything until the server closes; `patience_s` is for all of it."""
+    started, raw = time.monotonic(), b""
+    while (left := started + patience_s - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            data = sock.recv(65536)
+        except TimeoutError:
+            break
+        except ConnectionResetError:
+            return Answer(raw, True, time.monotonic() - started)
+        if not data:
+            return Answer(raw, True, time.monotonic() - started)
+        raw += data
+    return Answer(raw, False, time.monotonic() - started)
+
+
+def ask(server: Server, *parts: bytes, patience_s: float = 15) -> Answer:
+    """Send all parts, as far as the server takes them, and read until it closes."""
+    with connected(server) as sock:
+        send(sock, parts)
+        return read(sock, patience_s)
+
+
+def send(sock: socket.socket, parts: Iterable[bytes]) -> int:
+    """How many bytes went out before the server took no more."""
+    sent = 0
+    try:
+        for part in parts:
+            sock.sendall(part)
+            sent += len(part)
+    except OSError:
+        pass
+    return sent
+
+
+def post(path: str, body: bytes = b"", **headers: object) -> bytes:
+    """A whole request that ends its connection. A header of None is left out."""
+    fields: dict[str, object] = {"host": "x", "connection": "close", "content-length": len(body)}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+
+
+def resident_bytes(server: Server) -> int:
+    """The process's memory."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+def forget_peak(server: Server) -> None:
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+
+
+def peak_bytes(server: Server) -> int:
+    """The most memory that the process had since its peak was forgotten."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
