@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
 from app.schemas import SIZE
@@ -16,8 +17,19 @@ MEDIA_TYPE = "application/problem+json"
 
 def problem_response(problem: Problem, request_id: str, **members: Any) -> Response:
     """The answer that tells a client of a problem; `members` go beside the standard ones."""
-    body = orjson.dumps(problem.body(request_id) | members)
-    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
+    return _ProblemResponse(problem, orjson.dumps(problem.body(request_id) | members))
+
+
+class _ProblemResponse(Response):
+    """Tells the request's state which problem was answered, for its log line and the metrics."""
+
+    def __init__(self, problem: Problem, body: bytes) -> None:
+        super().__init__(body, problem.status, problem.headers, MEDIA_TYPE)
+        self._code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:
