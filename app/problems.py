@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
 from app.schemas import SIZE
@@ -32,8 +32,19 @@ PROBLEM_JSON = Shape(Problem.body, {"$ref": "#/components/schemas/Problem"}, "ap
 
 def problem_response(problem: Problem, request_id: str, shape: Shape = PROBLEM_JSON, **members: Any) -> Response:
     """The answer that tells a client of a problem; `members` go beside the standard ones."""
-    body = orjson.dumps(shape.body(problem, request_id) | members)
-    return Response(body, problem.status, problem.headers, shape.media_type)
+    return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
+
+
+class _ProblemResponse(Response):
+    """Tells the request's state which problem was answered, for its log line and the metrics."""
+
+    def __init__(self, problem: Problem, body: bytes, media_type: str) -> None:
+        super().__init__(body, problem.status, problem.headers, media_type)
+        self._code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self._code
+        await super().__call__(scope, receive, send)
 
 
 def shape_of(scope: Scope) -> Shape:
