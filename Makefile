@@ -18,6 +18,12 @@ docker-test: $(VENV)/dev ## the image and the compose file on this machine's Doc
 parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
 
+soak: $(VENV)/dev ## the tests that take minutes to hours; SOAK_S seconds of mixed load
+	$(BIN)/python -m pytest -q -m soak
+
+audit: $(VENV)/dev ## known holes in what is installed; asks the network
+	$(BIN)/pip-audit -r requirements/serve.txt --no-deps --disable-pip
+
 lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

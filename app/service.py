@@ -39,7 +39,7 @@ DECODE_MEMORY_BYTES = 2**30
 MAX_SCALED_PIXELS = 16_000_000
 """A long, thin picture may not grow to any size on its way to covering the input."""
 
-READ_ON_THE_LOOP_BYTES = 2**18
+READ_ON_THE_LOOP_BYTES = 2**14
 """Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
 
 
