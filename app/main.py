@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
 from app.access import Keys
-from app.api import classify, embed, health, model
+from app.api import classify, embed, health, huggingface, inference_protocol, model, openai, sagemaker
 from app.api import metrics as exposition
 from app.metrics import Metrics
 from app.middleware import RequestContext
@@ -30,6 +30,9 @@ BODIES = 8
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
+DIALECTS = (openai, inference_protocol, huggingface)
+"""Rooms that speak as another service does, errors included, under a prefix of their own."""
+
 
 def create_app(settings: Settings | None = None, load: Load = load_engine) -> FastAPI:
     """The service. Without settings it reads the environment; raises BadSettings.
@@ -43,9 +46,9 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     service = Service(settings, load)
     app = _fastapi(settings, service)
     app.state.service = service
-    problems.install(app)
+    problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for room in (classify, embed, model, health, exposition):
+    for room in (classify, embed, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(room.router)
 
     @app.get("/", include_in_schema=False)

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import tracing
 from app.errors import Problem, internal
 from app.metrics import CLIENT_LEFT, Metrics
-from app.problems import problem_response
+from app.problems import problem_response, shape_of
 from app.service import Timings
 
 logger = logging.getLogger("vitrine")
@@ -68,7 +68,7 @@ class RequestContext:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(problem, exchange.request_id)(scope, receive, exchange.send)
+            await problem_response(problem, exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
             exchange.end(self.metrics)

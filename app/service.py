@@ -13,12 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.batcher import Done, Ran, Work
 from app.budget import Budget
-from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.images import decode, limit_pillow, to_network
 from app.metrics import Metrics
@@ -83,7 +80,7 @@ class Want:
 class Prepared:
     """An image that is ready for the queue, and what became of it on the way."""
 
-    pixels: NDArray[np.uint8]  # (3, height, width)
+    pixels: Pixels  # (3, height, width)
     plan: Plan
     width: int  # of the upright picture
     height: int
@@ -164,9 +161,11 @@ class Service:
         return engine
 
     async def answer(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        What comes prepared is taken as it is.
 
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
@@ -190,7 +189,7 @@ class Service:
         return outcomes
 
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload], view: View
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View
     ) -> list[Prepared | ImageProblem]:
         self._decoding += len(uploads)
         try:
@@ -203,9 +202,9 @@ class Service:
             self._decoding -= len(uploads)
         return [task.result() for task in tasks]
 
-    async def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
+    async def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
         """Wait for the memory that decoding takes, then for a thread."""
-        if isinstance(upload, ImageProblem):
+        if not isinstance(upload, bytes):
             return upload
         try:
             if len(upload) <= READ_ON_THE_LOOP_BYTES:
