@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -17,8 +16,13 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that nobody else asks."""
-    with serving(tmp_path_factory.mktemp("metrics") / "log", max_tokens_per_image=100) as server:
+    """A server that nobody else asks. Its metrics are there while the model is being loaded."""
+    folder = tmp_path_factory.mktemp("metrics")
+    with serving(folder / "log", ready=False, max_tokens_per_image=100) as server:
+        assert read(server)["vitrine_ready", frozenset()] in (0, 1)
+        server.wait_ready()
+        assert read(server)["vitrine_ready", frozenset()] == 1
+        assert read(server)["vitrine_queue_limit_tokens", frozenset()] == 16 * 2048
         yield server
 
 
@@ -125,12 +129,3 @@ def test_two_applications_of_one_process_count_apart() -> None:
         thread.join()
     assert b'vitrine_images_total{task="embed"} 8.0' in one.text()
     assert b"vitrine_images_total{" not in other.text()
-
-
-def test_metrics_are_there_while_the_model_is_loaded(tmp_path: Path) -> None:
-    with serving(tmp_path / "log", ready=False) as server:
-        first = read(server)
-        assert first["vitrine_ready", frozenset()] in (0, 1)
-        server.wait_ready()
-        assert read(server)["vitrine_ready", frozenset()] == 1
-        assert read(server)["vitrine_queue_limit_tokens", frozenset()] == 16 * 2048
