@@ -59,6 +59,19 @@ def test_what_nobody_foresaw(prefix: str) -> None:
     assert "secret" not in response.text
 
 
+@pytest.mark.parametrize("prefix", SHAPES)
+def test_who_has_no_key(prefix: str) -> None:
+    async def ask() -> httpx.Response:
+        app = create_app(Settings.model_validate({"api_keys": "a-key-of-some-length"}))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.get(f"{prefix}/anything")
+
+    response, (media_type, expected) = asyncio.run(ask()), SHAPES[prefix]
+    assert (response.status_code, response.headers["content-type"]) == (401, media_type)
+    assert members(response.json()) == expected
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
 def test_a_path_that_only_begins_alike_is_no_dialect() -> None:
     (response,) = asyncio.run(raised("/v10", [Problem("overloaded", "a sentence")]))
     assert response.headers["content-type"] == "application/problem+json"
