@@ -13,14 +13,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from app.batcher import Done, Work
+from app.batcher import Done, Ran, Work
 from app.budget import Budget
-from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.images import decode, limit_pillow, to_network
+from app.metrics import Metrics
 from app.runtime import Load, Runtime, load_engine, overloaded
 from app.screening import Limits, read_header
 from app.settings import Settings
@@ -82,7 +80,7 @@ class Want:
 class Prepared:
     """An image that is ready for the queue, and what became of it on the way."""
 
-    pixels: NDArray[np.uint8]  # (3, height, width)
+    pixels: Pixels  # (3, height, width)
     plan: Plan
     width: int  # of the upright picture
     height: int
@@ -101,13 +99,20 @@ class Answered:
 
 @dataclass
 class Timings:
-    """Seconds that the steps of a request took; a step that did not run has none."""
+    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
+
+    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
+    """
 
     spans: dict[str, float] = field(default_factory=dict)
+    ended_at: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Record a step; of several images the longest counts."""
-        self.spans[name] = max(self.spans.get(name, 0.0), seconds)
+    def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
+        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
+        if seconds >= self.spans.get(name, 0.0):
+            self.spans[name] = seconds
+            self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at
 
 
 class Service:
@@ -122,7 +127,9 @@ class Service:
         self.settings = settings
         self.limits = Limits(settings.image_formats, settings.max_pixels)
         limit_pillow(self.limits)
-        self.runtime = Runtime(settings, load)
+        self.metrics = Metrics()
+        self.runtime = Runtime(settings, load, self._count_batch)
+        self._watch_gauges()
         self._threads = settings.decode_threads or os.cpu_count() or 1
         self._decoders = ThreadPoolExecutor(self._threads, "decode")
         self._memory = Budget(DECODE_MEMORY_BYTES)
@@ -154,9 +161,11 @@ class Service:
         return engine
 
     async def answer(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        What comes prepared is taken as it is.
 
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
@@ -172,13 +181,15 @@ class Service:
         except TimeoutError as error:
             allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
             raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
-        return [
+        outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
+        self._count(outcomes, want, timings)
+        return outcomes
 
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload], view: View
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View
     ) -> list[Prepared | ImageProblem]:
         self._decoding += len(uploads)
         try:
@@ -191,9 +202,9 @@ class Service:
             self._decoding -= len(uploads)
         return [task.result() for task in tasks]
 
-    async def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
+    async def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
         """Wait for the memory that decoding takes, then for a thread."""
-        if isinstance(upload, ImageProblem):
+        if not isinstance(upload, bytes):
             return upload
         try:
             if len(upload) <= READ_ON_THE_LOOP_BYTES:
@@ -227,7 +238,9 @@ class Service:
         except ImageProblem as problem:
             return problem
         finally:
-            self._decode_s += 0.1 * (time.perf_counter() - started - self._decode_s)
+            took = time.perf_counter() - started
+            self._decode_s += 0.1 * (took - self._decode_s)
+            self.metrics.images.preprocessed(took)
         height, width = picture.size
         return Prepared(pixels, plan, width, height, picture.format)
 
@@ -244,7 +257,7 @@ class Service:
     def _answered(
         self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
     ) -> Answered | ImageProblem:
-        timings.add("queue", done.queue_s)
+        timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
         timings.add("forward", done.run_s)
         if isinstance(done.answer, Exception):
             return _failed(done.answer)
@@ -255,6 +268,34 @@ class Service:
             tokens=config.num_tokens(*image.plan.size),
             interpolated=config.grid(*image.plan.size) != config.grid_size,
         )
+
+    def _count(self, outcomes: Sequence[Answered | ImageProblem], want: Want, timings: Timings) -> None:
+        """Tell the metrics and the log what became of a request's images."""
+        task = "classify" if want.readout is Readout.LOGITS else "embed"
+        answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageProblem):
+                self.metrics.images.refused(outcome.code)
+            else:
+                self.metrics.images.answered(task, outcome.tokens)
+        timings.facts["images"] = len(outcomes)
+        timings.facts["failed"] = len(outcomes) - len(answered)
+        timings.facts["tokens"] = sum(outcome.tokens for outcome in answered)
+
+    def _count_batch(self, batch: Ran[Job]) -> None:
+        tokens = [self._network_tokens(job) for job in batch.payloads]
+        self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
+
+    def _network_tokens(self, job: Job) -> int:
+        _, height, width = job.pixels.shape
+        return self.runtime.loaded.config.num_tokens(height, width)
+
+    def _watch_gauges(self) -> None:
+        batcher = self.runtime.batcher
+        self.metrics.batches.watch(
+            lambda: batcher.waiting, lambda: batcher.waiting_cost, lambda: batcher.max_waiting_cost
+        )
+        self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""

@@ -1,13 +1,12 @@
 """POST /embed: images -> the vectors that stand for them."""
 
-import base64
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
-from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
+from app.api.results import float32_base64, json_results, npy_results, wants_npy, with_fingerprint
 from app.schemas import EmbedQuery, EmbedResponse
 from app.service import Answered, Service, View, Want
 from app.uploads import read_uploads
@@ -26,13 +25,9 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
 
     def result(outcome: Answered) -> dict[str, Any]:
-        return {"embedding": _base64(outcome.answer) if query.encoding == "base64" else outcome.answer}
+        return {"embedding": float32_base64(outcome.answer) if query.encoding == "base64" else outcome.answer}
 
     dim = next((len(o.answer) for o in outcomes if isinstance(o, Answered) and isinstance(o.answer, np.ndarray)), 0)
     head = {"model": engine.checkpoint.name, "dim": dim}
     response = npy_results(outcomes) if wants_npy(request) else json_results(request, outcomes, head, result)
     return with_fingerprint(response, engine, view, want)
-
-
-def _base64(vector: Any) -> str:
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")

@@ -34,7 +34,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(log, **limits) as server:
         yield server
         assert "Traceback" not in log.read_text()
-        assert " ERROR " not in log.read_text()
+        assert '"level":"error"' not in log.read_text()
 
 
 @pytest.fixture
