@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test parity lint types format bench pins clean
+.PHONY: all serve test docker-test parity lint types format bench pins hashes docs clean
 all: lint types test ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -12,8 +12,17 @@ serve: $(VENV)/serve ## serve the default model on port 8000
 test: $(VENV)/dev ## the tests, against the real model and real server processes
 	$(BIN)/python -m pytest -q
 
+docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load
+	$(BIN)/python -m tests.docker.check
+
 parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
+
+soak: $(VENV)/dev ## the tests that take minutes to hours; SOAK_S seconds of mixed load
+	$(BIN)/python -m pytest -q -m soak
+
+audit: $(VENV)/dev ## known holes in what is installed; asks the network
+	$(BIN)/pip-audit -r requirements/serve.txt --no-deps --disable-pip
 
 lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
 	$(BIN)/ruff check .
@@ -38,7 +47,18 @@ pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	$(VENV)-pins/bin/pip install --quiet "pip>=25.1" && $(VENV)-pins/bin/pip install --quiet --group dev
 	( echo '# What the project is developed with, beside serve.txt. Made by `make pins`.'; echo '-r serve.txt'; \
 	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf requirements/serve.txt ) > requirements/dev.txt
+	$(MAKE) hashes
+
+hashes: ## what the image installs: serve.txt without torch, with the hash of every file that the index has
+	test -d $(VENV)-pins || $(PYTHON) -m venv $(VENV)-pins
+	$(VENV)-pins/bin/pip install --quiet uv
+	( echo '# What the image installs beside torch: serve.txt with the hash of every file that the index has. Made by `make hashes`.'; \
+	  grep -v '^torch==' requirements/serve.txt | $(VENV)-pins/bin/uv pip compile --quiet --no-deps --generate-hashes \
+	    --no-annotate --no-header --format requirements.txt - ) > requirements/image.txt
 	rm -rf $(VENV)-pins
+
+docs: $(VENV)/dev ## write the tables of docs/operations.md anew, from the code
+	$(BIN)/python -m tests.docs
 
 clean: ## remove what the targets above have made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

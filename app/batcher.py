@@ -70,6 +70,15 @@ class Expired(Exception):
     """Work that waited until its deadline, and was not done."""
 
 
+@dataclass(frozen=True)
+class Ran(Generic[P]):
+    """A batch that is over: its payloads, how long each waited, and how long it ran, in seconds."""
+
+    payloads: Sequence[P]
+    queue_s: Sequence[float]
+    run_s: float
+
+
 @dataclass(eq=False)
 class _Entry(Generic[P, A]):
     work: Work[P]
@@ -86,6 +95,7 @@ class Batcher(Generic[P, A]):
         report: called on the event loop when that is done, with the error if it failed; and once more, with the
             error, should the backend be lost later.
         max_queue_cost: the most that may wait; an empty queue admits anything. None: 16 batches.
+        ran: told of each batch, on the event loop, after it was answered.
     """
 
     def __init__(
@@ -93,7 +103,9 @@ class Batcher(Generic[P, A]):
         prepare: Callable[[], Backend[P, A]],
         report: Callable[[Exception | None], None],
         max_queue_cost: int | None = None,
+        ran: Callable[[Ran[P]], None] = lambda _: None,
     ) -> None:
+        self._ran = ran
         self._prepare = prepare
         self._report = report
         self._max_queue_cost = max_queue_cost or 0
@@ -133,6 +145,21 @@ class Batcher(Generic[P, A]):
         """For how long the batch in hand has been running, in seconds; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that wait."""
+        return len(self._waiting)
+
+    @property
+    def waiting_cost(self) -> int:
+        """What they cost."""
+        return self._queued_cost
+
+    @property
+    def max_waiting_cost(self) -> int:
+        """The most that may wait; 0 before the backend has said what a batch is."""
+        return self._max_queue_cost
 
     @property
     def full(self) -> bool:
@@ -226,6 +253,7 @@ class Batcher(Generic[P, A]):
         ended = time.monotonic()
         self._measure(sum(entry.work.cost for entry in batch), ended - started)
         self._loop.call_soon_threadsafe(self._resolve, batch, answers, started, ended)
+        self._loop.call_soon_threadsafe(self._ran, _summary(batch, started, ended))
 
     def _take(self, backend: Backend[P, A]) -> list[_Entry[P, A]]:
         """Wait for work and take the oldest of it, as much as fits; empty only when it is time to stop."""
@@ -282,3 +310,8 @@ def _run(backend: Backend[P, A], payloads: list[P]) -> list[A | Exception]:
     # Outside of the except block: the error's traceback holds on to the failed batch's memory.
     half = len(payloads) // 2
     return _run(backend, payloads[:half]) + _run(backend, payloads[half:])
+
+
+def _summary(batch: list[_Entry[P, A]], started: float, ended: float) -> Ran[P]:
+    waited = [started - entry.queued_at for entry in batch]
+    return Ran([entry.work.payload for entry in batch], waited, ended - started)

@@ -6,6 +6,8 @@ port is bound.
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import click
 import orjson
 from pydantic import ValidationError
 
-from app import __version__
+from app import __version__, logs
 from app.errors import Problem
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery, ViewQuery
 from app.settings import OF_THE_CHECKPOINT, SECRET, BadSettings, Settings, load_settings
@@ -34,7 +36,7 @@ Outcome = TypeVar("Outcome")
 OF_THE_SERVER = {
     *("host", "port", "root_path", "docs", "drain_timeout_s", "drain_delay_s", "max_upload_bytes"),
     *("max_images_per_request", "max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
-    *("api_keys_file", "cors_origins", "trusted_proxies"),
+    *("api_keys_file", "cors_origins", "trusted_proxies", "log_format"),
 }
 PROGRESS_FROM = 20
 """Files from which on a progress bar is worth its line."""
@@ -78,7 +80,11 @@ def main() -> None:
 @settings_options(ALL)
 def serve(**flags: Any) -> None:
     """Answer over HTTP."""
-    settings = _settings(flags)
+    if os.getpid() == 1:
+        # The kernel gives a container's first process no default action for a signal: until the server listens for it,
+        # SIGTERM would be lost.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    settings = _settings(flags, serving=True)
     from app import server
 
     try:
@@ -243,15 +249,15 @@ def _checkpoint(source: str, options: dict[str, Any]) -> "Checkpoint":
         raise click.ClickException(str(error)) from error
 
 
-def _settings(flags: dict[str, Any]) -> Settings:
+def _settings(flags: dict[str, Any], serving: bool = False) -> Settings:
     """The environment's settings with the flags on top; every fault is told, and ends the command."""
     try:
         settings, warnings = load_settings(**{name: value for name, value in flags.items() if value is not None})
     except BadSettings as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=settings.log_level.upper())
-    logging.getLogger("uvicorn").setLevel("WARNING")
+    # Commands over files are read by people; only a service's log is read by machines.
+    logs.configure(settings.log_level, settings.log_format if serving else "text")
     for warning in warnings:
         logger.warning(warning)
     return settings

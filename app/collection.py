@@ -56,8 +56,8 @@ async def attended(
             if isinstance(outcome, ImageProblem):
                 yield path, outcome
             else:
-                weights = cast(NDArray[np.float32], outcome.answer)
-                yield path, attention_png(weights, outcome.image.pixels, over=query.output != "map")
+                weights, pixels = cast(NDArray[np.float32], outcome.answer), outcome.image.rgb
+                yield path, attention_png(weights, pixels, over=query.output != "map")
 
 
 @asynccontextmanager

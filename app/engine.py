@@ -37,17 +37,20 @@ MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 UNFUSED = 3
 """How many times the fused attention's cost a matrix takes that is written out; measured on CPUs."""
 
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Job:
     """One image and what is wanted of it.
 
+    pixels: (3, height, width), from 0 to 255; or, in float32, already normalised: what the network itself takes.
     normalize: to length 1, for vectors.
     top_k: for logits, the best so many classes; None wants the probabilities of all classes in their order.
     look: for attention, which.
     """
 
-    pixels: NDArray[np.uint8]  # (3, height, width)
+    pixels: Pixels
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
@@ -203,9 +206,11 @@ class Engine:
                 answers[place] = _array(F.normalize(tokens, dim=-1) if job.normalize else tokens)
         return answers
 
-    def _normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def _normalised(self, pixels: Pixels) -> Tensor:
         """(3, height, width) uint8 -> the network's input, computed in float32 as torchvision's Normalize does."""
         on_device = torch.from_numpy(pixels).to(self.device)
+        if on_device.dtype == torch.float32:
+            return on_device.to(DTYPES[self.dtype])
         return on_device.float().div_(255).sub_(self._mean).div_(self._std).to(DTYPES[self.dtype])
 
     def _vectors(self, rows: Tensor, jobs: Sequence[Job]) -> list[Answer | Exception]:

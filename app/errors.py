@@ -17,6 +17,7 @@ STATUSES: dict[str, int] = {
     "empty_image": 400,
     "unauthorized": 401,
     "not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "too_slow": 408,
     "no_classifier": 409,

@@ -12,9 +12,23 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__, problems
 from app.access import Keys
-from app.api import attention, classify, embed, health, model, page, preprocess
+from app.api import (
+    attention,
+    classify,
+    embed,
+    health,
+    huggingface,
+    inference_protocol,
+    model,
+    openai,
+    page,
+    preprocess,
+    sagemaker,
+)
+from app.api import metrics as exposition
+from app.metrics import Metrics
 from app.middleware import RequestContext
-from app.runtime import Load, Runtime, load_engine
+from app.runtime import Load, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
 
@@ -30,6 +44,9 @@ BODIES = 8
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
+DIALECTS = (openai, inference_protocol, huggingface)
+"""Rooms that speak as another service does, errors included, under a prefix of their own."""
+
 
 def create_app(settings: Settings | None = None, load: Load = load_engine) -> FastAPI:
     """The service. Without settings it reads the environment; raises BadSettings.
@@ -43,16 +60,16 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     service = Service(settings, load)
     app = _fastapi(settings, service)
     app.state.service = service
-    problems.install(app)
-    _wrap(app, settings)
-    for room in (classify, embed, attention, preprocess, model, health):
+    problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
+    _wrap(app, settings, service.metrics)
+    for room in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(room.router)
 
     page.install(app, docs=settings.docs)
     return app
 
 
-def _wrap(app: FastAPI, settings: Settings) -> None:
+def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """What stands around the routes; the last one added is the first to see a request."""
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys, root_path=settings.root_path)
@@ -64,13 +81,13 @@ def _wrap(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestContext, max_body_bytes=BODIES * settings.max_upload_bytes)
+    app.add_middleware(RequestContext, metrics=metrics, max_body_bytes=BODIES * settings.max_upload_bytes)
 
 
 def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start(lambda: _report(service.runtime))
+        service.start(lambda: _report(service))
         yield
         await service.stop()
 
@@ -86,10 +103,18 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
     return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, **facts)
 
 
-def _report(runtime: Runtime) -> None:
+def _report(service: Service) -> None:
     """Say what is served; a model that could not be loaded, or was lost, ends the process."""
+    runtime = service.runtime
     if runtime.failure is None:
         engine = runtime.engine
+        service.metrics.model.loaded(
+            model=engine.checkpoint.name,
+            fingerprint=engine.fingerprint,
+            device=str(engine.device),
+            dtype=engine.dtype,
+            version=__version__,
+        )
         logger.info(
             "serving %s (%s) on %s in %s", engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype
         )

@@ -16,8 +16,10 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.errors import Problem, internal
-from app.problems import problem_response
+from app.metrics import CLIENT_LEFT, Metrics
+from app.problems import problem_response, shape_of
 from app.service import Timings
 
 logger = logging.getLogger("vitrine")
@@ -46,8 +48,9 @@ class RequestContext:
     `max_body_bytes` is what the bodies of all requests may take together.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
         self._bodies = Bodies(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,6 +59,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._bodies)
+        self.metrics.http.in_progress.inc()
         try:
             await exchange.run(self.app)
         except Exception as error:
@@ -64,9 +68,10 @@ class RequestContext:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(problem, exchange.request_id)(scope, receive, exchange.send)
+            await problem_response(problem, exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
         finally:
-            exchange.end()
+            self.metrics.http.in_progress.dec()
+            exchange.end(self.metrics)
 
 
 class _Exchange:
@@ -130,6 +135,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.timings.add("total", time.perf_counter() - self.started)
+            # Here and not at the end: the request's span is closed with the last byte of its answer.
+            tracing.record_steps(self.timings.ended_at, self.timings.spans, self._facts())
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             headers["Server-Timing"] = ", ".join(
@@ -140,15 +147,33 @@ class _Exchange:
                 headers["Connection"] = "close"
         await self._send(message)
 
-    def end(self) -> None:
-        """Let go of the body, and write one line; nothing that the client wrote is in it but the checked id."""
+    @property
+    def problem(self) -> str | None:
+        """The code of the problem that was answered, if one was."""
+        code: str | None = self._scope["state"].get("problem")
+        return code
+
+    def _facts(self) -> dict[str, Any]:
+        """What is known of the request beside its times."""
+        problem = {"problem": self.problem} if self.problem else {}
+        return {**self.timings.facts, **problem, "request_id": self.request_id}
+
+    def end(self, metrics: Metrics) -> None:
+        """Let go of the body; one log line and the metrics: of what the client wrote they have the checked id alone."""
         self._bodies.held -= self._held
-        route = self._scope.get("route")
-        access.info(
-            "%s %s %s %.1f ms %s",
-            self._scope["method"] if route else "-",
-            getattr(route, "path", "-"),
-            self.status or "client left",
-            1000 * (time.perf_counter() - self.started),
-            self.request_id,
-        )
+        seconds = time.perf_counter() - self.started
+        route = getattr(self._scope.get("route"), "path", None)
+        method = self._scope["method"] if route else "-"
+        metrics.http.answered(route, method, self.status, seconds, self.problem)
+        milliseconds = {f"{name}_ms": round(1000 * s, 1) for name, s in self.timings.spans.items()}
+        fields = {
+            "method": method,
+            "route": route,
+            "status": self.status or CLIENT_LEFT,
+            **milliseconds,
+            "total_ms": round(1000 * seconds, 1),
+            **self._facts(),
+        }
+        if trace_id := tracing.trace_id():
+            fields["trace_id"] = trace_id
+        access.info("request", extra={"fields": fields})

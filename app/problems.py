@@ -1,5 +1,10 @@
-"""Problems as answers: whatever is raised while a request is handled -> `application/problem+json`."""
+"""Problems as answers: whatever is raised while a request is handled -> `application/problem+json`.
 
+A dialect tells of the same problems in a shape of its own, on the paths under its prefix.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -7,11 +12,20 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
 from app.schemas import HEAD, SIZE
 
-MEDIA_TYPE = "application/problem+json"
+
+@dataclass(frozen=True)
+class Shape:
+    """How a dialect tells of a problem: its body, made of the problem and the request's id, and what documents it."""
+
+    body: Callable[[Problem, str], dict[str, Any]]
+    schema: dict[str, Any]
+    media_type: str = "application/json"
+
 
 PATTERNS = {
     SIZE: "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98",
@@ -20,34 +34,62 @@ PATTERNS = {
 """What is allowed where a pattern says it."""
 
 
-def problem_response(problem: Problem, request_id: str, **members: Any) -> Response:
+PROBLEM_JSON = Shape(Problem.body, {"$ref": "#/components/schemas/Problem"}, "application/problem+json")
+
+
+def problem_response(problem: Problem, request_id: str, shape: Shape = PROBLEM_JSON, **members: Any) -> Response:
     """The answer that tells a client of a problem; `members` go beside the standard ones."""
-    body = orjson.dumps(problem.body(request_id) | members)
-    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
+    return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of the routes in the one shape."""
+class _ProblemResponse(Response):
+    """Tells the request's state which problem was answered, for its log line and the metrics."""
+
+    def __init__(self, problem: Problem, body: bytes, media_type: str) -> None:
+        super().__init__(body, problem.status, problem.headers, media_type)
+        self._code = problem.code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem"] = self._code
+        await super().__call__(scope, receive, send)
+
+
+def shape_of(scope: Scope) -> Shape:
+    """The shape that whoever asks at this path expects."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    shapes: Mapping[str, Shape] = scope["app"].state.shapes
+    return next(
+        (shape for prefix, shape in shapes.items() if path == prefix or path.startswith(f"{prefix}/")), PROBLEM_JSON
+    )
+
+
+def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
+    """Answer every error of the routes in one shape: that of the dialect whose prefix the path has, or the usual."""
+    app.state.shapes = shapes
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, request.state.request_id)
+        return problem_response(problem, request.state.request_id, shape_of(request.scope))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(_of_parameter(error), request.state.request_id)
+        fault = error.errors()[0]
+        problem = invalid({**fault, "loc": fault["loc"][1:]}, "query parameter")
+        return problem_response(problem, request.state.request_id, shape_of(request.scope))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         problem = _of_http(request, error)
-        return problem_response(problem, request.state.request_id)
+        return problem_response(problem, request.state.request_id, shape_of(request.scope))
 
 
-def _of_parameter(error: RequestValidationError) -> Problem:
-    fault = error.errors()[0]
-    name = str(fault["loc"][-1])[:100]
+def invalid(fault: Any, what: str) -> Problem:
+    """What pydantic found wrong with one of the request's values, as a problem; `what` names their kind."""
+    name = ".".join(str(part) for part in fault["loc"])[:100]
     if fault["type"] == "extra_forbidden":
-        return Problem("unknown_parameter", f"unknown query parameter {name!r}")
+        return Problem("unknown_parameter", f"unknown {what} {name!r}")
+    if fault["type"] == "missing":
+        return Problem("invalid_parameter", f"{what} {name!r} is missing")
     value = str(fault.get("input"))[:100]
     return Problem("invalid_parameter", f"{name}={value!r}: {_allowed(fault)}")
 
@@ -58,7 +100,9 @@ def _allowed(fault: Any) -> str:
     if pattern in PATTERNS:
         return PATTERNS[pattern]
     message: str = fault["msg"]
-    return message.replace("Input should", "it should").replace("String should", "it should")
+    for beginning in ("Input should", "String should", "List should", "Value error, it should"):
+        message = message.replace(beginning, "it should")
+    return message
 
 
 def _of_http(request: Request, error: HTTPException) -> Problem:
@@ -69,7 +113,7 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
     return Problem("not_found", "there is nothing at this path; /docs lists what there is")
 
 
-def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+def responses(*codes: str, shape: Shape = PROBLEM_JSON) -> dict[int | str, dict[str, Any]]:
     """What an endpoint says of these problems in the OpenAPI document: each status with an example of its codes."""
     documented: dict[int | str, dict[str, Any]] = {}
     for code in codes:
@@ -78,9 +122,10 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
             problem.status,
             {
                 "description": "",
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+                "content": {shape.media_type: {"schema": shape.schema, "examples": {}}},
             },
         )
         entry["description"] += f"{', ' if entry['description'] else ''}`{code}`"
-        entry["content"][MEDIA_TYPE]["examples"][code] = {"value": problem.body("8f14e45fceea167a5a36dedd4bea2543")}
+        example = {"value": shape.body(problem, "8f14e45fceea167a5a36dedd4bea2543")}
+        entry["content"][shape.media_type]["examples"][code] = example
     return documented

@@ -9,9 +9,12 @@ one who left.
 import asyncio
 import socket
 import uuid
+from collections.abc import Sized
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -54,7 +57,7 @@ class Connection(HttpToolsProtocol):
         self._delivery: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head = True
-        self._cycles: list[RequestResponseCycle] = []  # not answered yet; several where a client does not wait
+        self._running: RequestResponseCycle | None = None  # uvicorn's `cycle` is the one that arrived last
         self._lingering = False
         self._lingered_bytes = 0
 
@@ -68,6 +71,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._expect()
 
     def data_received(self, data: bytes) -> None:
@@ -99,10 +103,13 @@ class Connection(HttpToolsProtocol):
             # Whoever stands before us may believe the other one (RFC 9112, 6.3: request smuggling).
             raise ValueError("two lengths")
         super().on_headers_complete()
-        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
         self.scope["state"]["receive_deadline"] = self._deadline
         self.cycle.transport = _LastWord(self.transport, self, self.cycle)  # type: ignore[assignment]
         self.cycle.keep_alive = self.cycle.keep_alive and not self.server_state.leaving
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """The request has arrived whole."""
@@ -145,7 +152,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer(self, problem: Problem) -> None:
         """Answer without a handler, and end the connection; a handler that has begun is told that the client left."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -167,6 +174,7 @@ class Connection(HttpToolsProtocol):
             return
         self._stop_expecting()
         self._unset_keepalive_if_required()
+        self.pipeline.clear()
         self._lingering = True
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -186,7 +194,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, unless this one's body is still to come and nobody wants it."""
-        if self.cycle.response_complete and self.cycle.more_body:
+        if self._running is not None and self._running.more_body:
             self.linger()
         if self._lingering:
             self.server_state.total_requests += 1
@@ -206,9 +214,9 @@ class Connection(HttpToolsProtocol):
         self._stop_expecting()
         self._stop_delivery()
         super().connection_lost(exc)
-        for cycle in self._cycles:  # uvicorn tells the last one only
-            cycle.disconnected = not cycle.response_complete
-            cycle.message_event.set()
+        if self._running is not None:  # uvicorn tells the last one only, where a client does not wait for its answers
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
 
     # --- clients that do not take their answer ---
 
@@ -249,7 +257,8 @@ class Connection(HttpToolsProtocol):
 
     def _ask(self, cycle: RequestResponseCycle) -> None:
         """Write something that a client has to pass over: the system of one that has left answers it with a reset."""
-        if not cycle.response_started and not self.transport.is_closing() and cycle.scope["http_version"] == "1.1":
+        waits = self._running is cycle and not cycle.response_started and not self.transport.is_closing()
+        if waits and cycle.scope["http_version"] == "1.1":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.loop.call_later(0.05, self._listen, cycle, 0.1)
 
@@ -261,6 +270,19 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif again_s < 5:
             self.loop.call_later(again_s, self._listen, cycle, 2 * again_s)
+
+
+class _Flow(FlowControl):
+    """Reads no more while requests that came before their turn wait: uvicorn would read on after each answer."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Read on, when all that has come is being handled."""
+        if not self._pipeline:
+            super().resume_reading()
 
 
 class _LastWord:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from app.batcher import Batcher, Done, Expired, QueueFull, Work
+from app.batcher import Batcher, Done, Expired, QueueFull, Ran, Work
 from app.engine import Answer, Engine, Job
 from app.errors import Fatal, Problem
 from app.settings import Settings
@@ -52,9 +52,12 @@ class Runtime:
     Args:
         settings: how the service runs.
         load: makes the engine, on the thread that will own it.
+        ran: told of each batch that is over.
     """
 
-    def __init__(self, settings: Settings, load: Load = load_engine) -> None:
+    def __init__(
+        self, settings: Settings, load: Load = load_engine, ran: Callable[[Ran[Job]], None] = lambda _: None
+    ) -> None:
         self.settings = settings
         self.state: State = "loading"
         self.leaving = False
@@ -66,7 +69,7 @@ class Runtime:
         self._report: Callable[[], None] = lambda: None
         self._failures = 0
         self._watchdog: asyncio.Task[None] | None = None
-        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens)
+        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, ran)
 
     @property
     def engine(self) -> Engine:
@@ -74,6 +77,13 @@ class Runtime:
         if self.state in ("draining", "failed"):
             raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
         if self._engine is None or self.state == "loading":
+            raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
+        return self._engine
+
+    @property
+    def loaded(self) -> Engine:
+        """The engine, for what was admitted: also while nothing new is taken."""
+        if self._engine is None:
             raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
         return self._engine
 

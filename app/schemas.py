@@ -41,8 +41,8 @@ class ClassifyQuery(ViewQuery):
     top_k: int = Field(5, ge=0, description="How many classes, best first; 0, or more than there are, gives all.")
 
 
-class EmbedQuery(ViewQuery):
-    """Parameters of POST /embed."""
+class VectorQuery(ViewQuery):
+    """Which vector stands for an image."""
 
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
@@ -51,6 +51,11 @@ class EmbedQuery(ViewQuery):
         "Default: `cls`, or `mean` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
+
+
+class EmbedQuery(VectorQuery):
+    """Parameters of POST /embed."""
+
     encoding: Literal["float", "base64"] = Field(
         "float", description="`float`: a list of numbers. `base64`: little-endian float32."
     )

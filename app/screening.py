@@ -19,8 +19,8 @@ MAX_SCANS = 100
 """Scans of a JPEG: files have 10 to 12, and each costs a pass over the whole picture.
 ("Two issues with the JPEG standard", libjpeg-turbo and Mozilla, 2016)"""
 
-MAX_PARTS = 50_000
-"""Segments, chunks or blocks that are looked at in one file."""
+MAX_PARTS = 16_384
+"""Segments, chunks or blocks that are looked at in one file: a PNG of 64 MiB in chunks of 4 KiB has so many."""
 
 MAX_RLE_BYTES = 2**20
 """Of a run-length coded BMP: Pillow decodes it in Python, and holds all other Python up meanwhile."""

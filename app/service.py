@@ -13,15 +13,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.batcher import Done, Work
+from app.batcher import Done, Ran, Work
 from app.budget import Budget
-from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.images import decode, limit_pillow, to_network
+from app.metrics import Metrics
 from app.runtime import Load, Runtime, load_engine, overloaded
 from app.screening import Limits, read_header
 from app.settings import Settings
@@ -32,6 +34,9 @@ from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
 
+TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
+"""What reading these off is called; all the rest is `embed`."""
+
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
 
 DECODE_MEMORY_BYTES = 2**30
@@ -40,7 +45,7 @@ DECODE_MEMORY_BYTES = 2**30
 MAX_SCALED_PIXELS = 16_000_000
 """A long, thin picture may not grow to any size on its way to covering the input."""
 
-READ_ON_THE_LOOP_BYTES = 2**18
+READ_ON_THE_LOOP_BYTES = 2**14
 """Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
 
 
@@ -61,7 +66,7 @@ class Want:
     top_k: int | None = None
     look: Look | None = None
 
-    def of(self, pixels: NDArray[np.uint8]) -> Job:
+    def of(self, pixels: Pixels) -> Job:
         """The same, of one image."""
         return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
 
@@ -105,18 +110,23 @@ class Want:
 class Prepared:
     """An image that is ready for the queue, and what became of it on the way."""
 
-    pixels: NDArray[np.uint8]  # (3, height, width)
+    pixels: Pixels  # (3, height, width)
     plan: Plan
     width: int  # of the upright picture
     height: int
     format: str
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """The pixels from 0 to 255, as whatever came as a file has them."""
+        return cast(NDArray[np.uint8], self.pixels)
 
 
 @dataclass(frozen=True)
 class Answered:
     """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
 
-    answer: Answer | NDArray[np.uint8]
+    answer: Answer | Pixels
     image: Prepared
     tokens: int
     interpolated: bool
@@ -124,13 +134,20 @@ class Answered:
 
 @dataclass
 class Timings:
-    """Seconds that the steps of a request took; a step that did not run has none."""
+    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
+
+    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
+    """
 
     spans: dict[str, float] = field(default_factory=dict)
+    ended_at: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, name: str, seconds: float) -> None:
-        """Record a step; of several images the longest counts."""
-        self.spans[name] = max(self.spans.get(name, 0.0), seconds)
+    def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
+        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
+        if seconds >= self.spans.get(name, 0.0):
+            self.spans[name] = seconds
+            self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at
 
 
 class Service:
@@ -145,7 +162,9 @@ class Service:
         self.settings = settings
         self.limits = Limits(settings.image_formats, settings.max_pixels)
         limit_pillow(self.limits)
-        self.runtime = Runtime(settings, load)
+        self.metrics = Metrics()
+        self.runtime = Runtime(settings, load, self._count_batch)
+        self._watch_gauges()
         self._threads = settings.decode_threads or os.cpu_count() or 1
         self._decoders = ThreadPoolExecutor(self._threads, "decode")
         self._memory = Budget(DECODE_MEMORY_BYTES)
@@ -177,9 +196,11 @@ class Service:
         return engine
 
     async def answer(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, want: Want, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
     ) -> list[Answered | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        What comes prepared is taken as it is.
 
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
@@ -189,10 +210,12 @@ class Service:
             images = await self._prepare_all(engine, uploads, view, timings)
             good = [image for image in images if isinstance(image, Prepared)]
             done = iter(await self._run(engine, good, want, deadline))
-        return [
+        outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
+        self._count(outcomes, TASKS.get(want.readout, "embed"), timings)
+        return outcomes
 
     async def prepare(
         self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
@@ -201,9 +224,11 @@ class Service:
         self._check_tokens(engine, view)
         async with self._deadline():
             images = await self._prepare_all(engine, uploads, view, timings)
-        return [
+        outcomes = [
             image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
         ]
+        self._count(outcomes, "preprocess", timings)
+        return outcomes
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -215,7 +240,7 @@ class Service:
             raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
 
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
     ) -> list[Prepared | ImageProblem]:
         self._decoding += len(uploads)
         started = time.perf_counter()
@@ -230,9 +255,9 @@ class Service:
         timings.add("decode", time.perf_counter() - started)
         return [task.result() for task in tasks]
 
-    async def _prepare(self, engine: Engine, upload: Upload, view: View) -> Prepared | ImageProblem:
+    async def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
         """Wait for the memory that decoding takes, then for a thread."""
-        if isinstance(upload, ImageProblem):
+        if not isinstance(upload, bytes):
             return upload
         try:
             if len(upload) <= READ_ON_THE_LOOP_BYTES:
@@ -266,7 +291,9 @@ class Service:
         except ImageProblem as problem:
             return problem
         finally:
-            self._decode_s += 0.1 * (time.perf_counter() - started - self._decode_s)
+            took = time.perf_counter() - started
+            self._decode_s += 0.1 * (took - self._decode_s)
+            self.metrics.images.preprocessed(took)
         height, width = picture.size
         return Prepared(pixels, plan, width, height, picture.format)
 
@@ -280,11 +307,38 @@ class Service:
     def _answered(
         self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
     ) -> Answered | ImageProblem:
-        timings.add("queue", done.queue_s)
+        timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
         timings.add("forward", done.run_s)
         if isinstance(done.answer, Exception):
             return _failed(done.answer)
         return _described(engine, image, done.answer)
+
+    def _count(self, outcomes: Sequence[Answered | ImageProblem], task: str, timings: Timings) -> None:
+        """Tell the metrics and the log what became of a request's images."""
+        answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageProblem):
+                self.metrics.images.refused(outcome.code)
+            else:
+                self.metrics.images.answered(task, outcome.tokens)
+        timings.facts["images"] = len(outcomes)
+        timings.facts["failed"] = len(outcomes) - len(answered)
+        timings.facts["tokens"] = sum(outcome.tokens for outcome in answered)
+
+    def _count_batch(self, batch: Ran[Job]) -> None:
+        tokens = [self._network_tokens(job) for job in batch.payloads]
+        self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
+
+    def _network_tokens(self, job: Job) -> int:
+        _, height, width = job.pixels.shape
+        return self.runtime.loaded.config.num_tokens(height, width)
+
+    def _watch_gauges(self) -> None:
+        batcher = self.runtime.batcher
+        self.metrics.batches.watch(
+            lambda: batcher.waiting, lambda: batcher.waiting_cost, lambda: batcher.max_waiting_cost
+        )
+        self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
@@ -305,7 +359,7 @@ class Service:
             raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
 
 
-def _described(engine: Engine, image: Prepared, answer: Answer | NDArray[np.uint8]) -> Answered:
+def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
     config, size = engine.config, image.plan.size
     return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
 

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
         0.0, ge=0, allow_inf_nan=False, description="Seconds to go on serving after SIGTERM, unready, for a balancer."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="How: json, or text to be read; auto is text on a terminal, else json."
+    )
 
     @property
     def choices(self) -> dict[str, Any]:

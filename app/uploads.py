@@ -7,7 +7,8 @@ takes its place in the list as the problem that it is; whatever else is wrong co
 import asyncio
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import orjson
@@ -30,38 +31,72 @@ DISPOSITION = b"content-disposition"
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """The images of a request. Raises Problem."""
     kind, options = parse_options_header(request.headers.get("content-type"))
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
-        raise Problem("format_not_allowed", detail)
-    chunks = _limited(request, settings)
-    # The server knows when the first byte came; under another one the body alone has so long.
-    deadline = request.scope["state"].get("receive_deadline")
-    try:
-        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
-            if kind.startswith(b"multipart/"):
-                uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
-            else:
-                body = bytearray()
-                async for chunk in chunks:
-                    body += chunk
-                # Decoding many megabytes of base64 would hold up the loop.
-                is_json = kind == b"application/json"
-                uploads = await asyncio.to_thread(_json, body, settings) if is_json else [bytes(body)]
-    except TimeoutError as error:
-        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", allowed) from error
+    if kind.startswith(b"multipart/"):
+        async with _in_time(request, settings):
+            chunks = _limited(request, settings)
+            uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
+    else:
+        body = await read_body(request, settings)
+        # Decoding many megabytes of base64 would hold up the loop.
+        uploads = await asyncio.to_thread(_json, body, settings) if kind == b"application/json" else [body]
     if not uploads or (kind != b"application/json" and uploads == [b""] and not kind.startswith(b"multipart/")):
         raise Problem(
             "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body or as JSON"
         )
-    if len(uploads) > settings.max_images_per_request:
-        raise _too_many(settings)
+    check_count(len(uploads), settings)
     return uploads
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """The body as it is, within the limits. Raises Problem."""
+    body = bytearray()
+    async with _in_time(request, settings):
+        async for chunk in _limited(request, settings):
+            body += chunk
+    return bytes(body)
+
+
+def check_count(images: int, settings: Settings) -> None:
+    """Raises Problem for more images than one request may have."""
+    if images > settings.max_images_per_request:
+        raise _too_many(settings)
+
+
+def from_base64(text: str) -> Upload:
+    """The bytes behind base64 or a `data:` URI of it."""
+    head, comma, rest = text.partition(",")
+    try:
+        encoded = rest if comma and DATA_URI.fullmatch(head) else text
+        return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
+        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+
+
+async def from_texts(texts: Sequence[str], settings: Settings) -> list[Upload]:
+    """The bytes behind each text; decoding many megabytes would hold up the loop. Raises Problem for too many."""
+    check_count(len(texts), settings)
+    return await asyncio.to_thread(lambda: [from_base64(text) for text in texts])
+
+
+@asynccontextmanager
+async def _in_time(request: Request, settings: Settings) -> AsyncIterator[None]:
+    """Raises Problem for a body that does not arrive by the deadline."""
+    # The server knows when the first byte came; under another one the body alone has so long.
+    deadline = request.scope["state"].get("receive_deadline")
+    try:
+        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
+            yield
+    except TimeoutError as error:
+        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
+        raise Problem("too_slow", allowed) from error
 
 
 async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
     """The body's chunks, as long as they stay within the limit, which a declared length is held to at once."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
+        raise Problem("format_not_allowed", detail)
     most = settings.max_upload_bytes
     problem = Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
     declared = request.headers.get("content-length", "")
@@ -79,7 +114,7 @@ async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]
         raise Problem("malformed_body", "the client left before the body was complete") from error
 
 
-def _json(body: bytearray, settings: Settings) -> list[Upload]:
+def _json(body: bytes, settings: Settings) -> list[Upload]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -92,18 +127,8 @@ def _json(body: bytearray, settings: Settings) -> list[Upload]:
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
-    if len(images) > settings.max_images_per_request:
-        raise _too_many(settings)
-    return [_base64(image) for image in images]
-
-
-def _base64(text: str) -> Upload:
-    head, comma, rest = text.partition(",")
-    try:
-        encoded = rest if comma and DATA_URI.fullmatch(head) else text
-        return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
-    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
-        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+    check_count(len(images), settings)
+    return [from_base64(image) for image in images]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.checkpoint import Checkpoint, build, open_checkpoint
 from models.vit import VisionTransformer
-from tests.server import ROOT, Server, serving
+from tests.server import ROOT, Address, serving
 
 SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
 MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
@@ -39,13 +39,16 @@ def original() -> Any:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    if port := os.environ.get("VITRINE_TEST_PORT"):  # of a service that runs already, as in tests/docker
+        yield Address(int(port))
+        return
     with serving(tmp_path_factory.mktemp("server") / "log") as running:
         yield running
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
+def client(server: Address) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as session:
         yield session
 

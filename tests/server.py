@@ -18,16 +18,22 @@ LISTENING = re.compile(r"listening on http://[^:]+:(\d+)")
 
 
 @dataclass
-class Server:
-    """The process, and where it answers."""
+class Address:
+    """Where a service answers."""
 
-    process: subprocess.Popen[str]
-    log: Path
     port: int
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass
+class Server(Address):
+    """The process, and where it answers."""
+
+    process: subprocess.Popen[str]
+    log: Path
 
     def wait_ready(self, deadline_s: float = 60) -> None:
         end = time.monotonic() + deadline_s
@@ -54,7 +60,7 @@ def serving(log: Path, *, ready: bool = True, **settings: object) -> Iterator[Se
     with log.open("w") as file:
         process = spawn(file, port=0, **settings)
     try:
-        server = Server(process, log, _port(process, log))
+        server = Server(_port(process, log), process, log)
         if ready:
             server.wait_ready()
         yield server

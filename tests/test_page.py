@@ -246,7 +246,7 @@ def test_the_page_and_its_files_allow_nothing_but_themselves(client: httpx.Clien
 @pytest.mark.parametrize("prefix", ["", "/vit"], ids=["cut off", "handed on"])
 @pytest.mark.filterwarnings("ignore:The `root_path` parameter")
 def test_behind_a_proxy_the_page_finds_its_files(prefix: str) -> None:
-    app = create_app(Settings(root_path="/vit"))
+    app = create_app(Settings.model_validate({"root_path": "/vit"}))
 
     async def get(path: str) -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://proxy") as client:

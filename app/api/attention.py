@@ -62,7 +62,7 @@ def _numbers(outcome: Answered) -> dict[str, Any]:
 
 async def _picture(outcome: Answered, said: dict[str, Any], *, over: bool) -> Response:
     weights = np.asarray(outcome.answer)
-    png = await asyncio.to_thread(attention_png, weights, outcome.image.pixels, over=over)
+    png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=over)
     rows, columns = weights.shape
     numbers = {"rows": rows, "columns": columns, "min": f"{weights.min():.6f}", "max": f"{weights.max():.6f}"}
     return png_result(png, outcome, attention=said | numbers)

@@ -1,13 +1,12 @@
 """POST /embed: images -> the vectors that stand for them."""
 
-import base64
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
-from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
+from app.api.results import float32_base64, json_results, npy_results, wants_npy, with_fingerprint
 from app.engine import Engine
 from app.errors import Problem
 from app.schemas import EmbedQuery, EmbedResponse
@@ -38,7 +37,7 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
 
     def result(outcome: Answered) -> dict[str, Any]:
-        return {"embedding": _base64(outcome.answer) if query.encoding == "base64" else outcome.answer}
+        return {"embedding": float32_base64(outcome.answer) if query.encoding == "base64" else outcome.answer}
 
     dim = next((len(o.answer) for o in outcomes if isinstance(o, Answered) and isinstance(o.answer, np.ndarray)), 0)
     head = {"model": engine.checkpoint.name, "dim": dim}
@@ -53,7 +52,3 @@ def _check_length(engine: Engine, view: View, images: int) -> None:
     if length > MAX_PATCHES_BYTES:
         detail = f"the patch tokens of {images} images of {size[0]}x{size[1]} take {length} bytes"
         raise Problem("too_many_tokens", f"{detail}; {MAX_PATCHES_BYTES} are allowed in one answer")
-
-
-def _base64(vector: Any) -> str:
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")

@@ -33,11 +33,11 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
 
     if not as_json:
         outcome = answered(outcomes[0])
-        png = await asyncio.to_thread(to_png, outcome.image.pixels)
+        png = await asyncio.to_thread(to_png, outcome.image.rgb)
         return png_result(png, outcome, steps=_steps(outcome))
 
     def result(outcome: Answered) -> dict[str, Any]:
-        png = base64.b64encode(to_png(outcome.image.pixels)).decode("ascii")
+        png = base64.b64encode(to_png(outcome.image.rgb)).decode("ascii")
         return {
             "picture": f"data:image/png;base64,{png}",
             "grid": engine.config.grid(*outcome.image.plan.size),

@@ -1,9 +1,10 @@
 """Outcomes of the images of a request -> the response: JSON with each image's own result, or one .npy."""
 
+import base64
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -11,9 +12,9 @@ from fastapi import Request, Response
 
 from app.engine import Engine
 from app.errors import ImageProblem, Problem
-from app.problems import problem_response
-from app.service import Answered, View, Want
-from app.uploads import Upload
+from app.problems import PROBLEM_JSON, problem_response
+from app.service import Answered, Prepared, Service, View, Want
+from app.uploads import Upload, check_count
 from models.preprocess import whole_patches
 
 NPY = "application/x-npy"
@@ -42,7 +43,8 @@ def json_results(
     problems = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, ImageProblem)]
     if len(problems) == len(outcomes):
         errors = [{"index": index, **problem.body(request_id)} for index, problem in problems]
-        return problem_response(problems[0][1], request_id, **({"errors": errors} if len(errors) > 1 else {}))
+        members = {"errors": errors} if len(errors) > 1 else {}
+        return problem_response(problems[0][1], request_id, PROBLEM_JSON, **members)
     results = [
         {"error": outcome.body(request_id)}
         if isinstance(outcome, ImageProblem)
@@ -58,11 +60,7 @@ def npy_results(outcomes: Outcomes) -> Response:
 
     Raises Problem for answers on unequal grids of patches.
     """
-    rows = []
-    for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageProblem):
-            raise Problem(outcome.code, f"image {index}: {outcome.detail}")
-        rows.append(np.asarray(outcome.answer))
+    rows = [np.asarray(outcome.answer) for outcome in all_answered(outcomes)]
     grids = list(dict.fromkeys(row.shape[:2] for row in rows))
     if len(grids) > 1:
         (h, w), (other_h, other_w) = grids[:2]
@@ -71,6 +69,30 @@ def npy_results(outcomes: Outcomes) -> Response:
     file = io.BytesIO()
     np.save(file, np.stack(rows).astype(np.float32, copy=False), allow_pickle=False)
     return Response(file.getvalue(), media_type=NPY)
+
+
+async def answer_all(
+    request: Request, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want
+) -> list[Answered]:
+    """The answers to all images. Raises Problem: these shapes have no place for a problem of one image."""
+    service: Service = request.app.state.service
+    if not uploads:
+        raise Problem("no_image", "the request has no image")
+    check_count(len(uploads), service.settings)
+    return all_answered(await service.answer(engine, uploads, view, want, request.state.timings))
+
+
+def all_answered(outcomes: Outcomes) -> list[Answered]:
+    """Raises the problem of the first image that has one."""
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageProblem):
+            raise Problem(outcome.code, f"image {index}: {outcome.detail}")
+    return cast(list[Answered], outcomes)
+
+
+def float32_base64(vector: Any) -> str:
+    """A vector in few characters: its float32 values, little-endian."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")
 
 
 def with_fingerprint(response: Response, engine: Engine, view: View, want: Want) -> Response:

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -29,18 +28,17 @@ def secrets_in(response: httpx.Response) -> list[str]:
     [(faults.RAISES, "internal"), (faults.NOT_A_NUMBER, "model_output_invalid")],
     ids=["raises", "not a number"],
 )
-def test_one_culprit_in_a_batch_of_eight(faulty: Faulty, colour: tuple[int, int, int], code: str) -> None:
-    with faulty() as server:
-        alone = [embed(server, good).json()["results"][0]["embedding"] for good in GOOD]
-        response = embed(server, *GOOD[:3], colour, *GOOD[3:], *GOOD[:2])
-        results = response.json()["results"]
-        assert response.status_code == 200
-        assert [result.get("error", {}).get("code") for result in results] == [None] * 3 + [code] + [None] * 4
-        for result, expected in zip([*results[:3], *results[4:6]], alone, strict=True):
-            assert result["embedding"] == pytest.approx(expected, abs=1e-4)
-        alone_response = embed(server, colour)
-        assert (alone_response.status_code, alone_response.json()["code"]) == (500, code)
-        assert secrets_in(alone_response) + secrets_in(response) == []
+def test_one_culprit_in_a_batch_of_eight(breaking: Server, colour: tuple[int, int, int], code: str) -> None:
+    alone = [embed(breaking, good).json()["results"][0]["embedding"] for good in GOOD]
+    response = embed(breaking, *GOOD[:3], colour, *GOOD[3:], *GOOD[:2])
+    results = response.json()["results"]
+    assert response.status_code == 200
+    assert [result.get("error", {}).get("code") for result in results] == [None] * 3 + [code] + [None] * 4
+    for result, expected in zip([*results[:3], *results[4:6]], alone, strict=True):
+        assert result["embedding"] == pytest.approx(expected, abs=1e-4)
+    alone_response = embed(breaking, colour)
+    assert (alone_response.status_code, alone_response.json()["code"]) == (500, code)
+    assert secrets_in(alone_response) + secrets_in(response) == []
 
 
 def test_the_culprit_of_one_client_is_no_matter_of_another(faulty: Faulty) -> None:
@@ -50,44 +48,38 @@ def test_the_culprit_of_one_client_is_no_matter_of_another(faulty: Faulty) -> No
         assert statuses == [200] * 5 + [500] * 3
 
 
-def test_a_batch_too_large_for_the_memory_is_split(faulty: Faulty) -> None:
-    with faulty() as server:
-        before = httpx.get(f"{server.url}/model").json()["limits"]["max_batch_tokens"]
-        assert embed(server, faults.NO_MEMORY_FOR_TWO, *GOOD).status_code == 200
-        assert httpx.get(f"{server.url}/model").json()["limits"]["max_batch_tokens"] < before
+def test_a_batch_too_large_for_the_memory_is_split(breaking: Server) -> None:
+    before = httpx.get(f"{breaking.url}/model").json()["limits"]["max_batch_tokens"]
+    assert embed(breaking, faults.NO_MEMORY_FOR_TWO, *GOOD).status_code == 200
+    assert httpx.get(f"{breaking.url}/model").json()["limits"]["max_batch_tokens"] < before
 
 
-def test_an_image_too_large_for_the_memory_is_503(faulty: Faulty) -> None:
-    with faulty() as server:
-        response = embed(server, faults.NO_MEMORY)
-        assert (response.status_code, response.json()["code"]) == (503, "out_of_memory")
-        assert int(response.headers["retry-after"]) >= 1
-        assert secrets_in(response) == []
-        assert embed(server, GOOD[0]).status_code == 200
+def test_an_image_too_large_for_the_memory_is_503(breaking: Server) -> None:
+    response = embed(breaking, faults.NO_MEMORY)
+    assert (response.status_code, response.json()["code"]) == (503, "out_of_memory")
+    assert int(response.headers["retry-after"]) >= 1
+    assert secrets_in(response) == []
+    assert embed(breaking, GOOD[0]).status_code == 200
 
 
-def test_readiness_ends_when_forwards_keep_failing_and_returns_when_one_succeeds(
-    faulty: Faulty, tmp_path: Path
-) -> None:
-    with faulty() as server:
-        broken = tmp_path / "forwarded.broken"
-        broken.touch()
-        for _ in range(3):
-            assert httpx.get(f"{server.url}/readyz").status_code == 200
-            assert embed(server, GOOD[0]).status_code == 500
-        unready = httpx.get(f"{server.url}/readyz")
-        assert (unready.status_code, unready.json()["code"]) == (503, "unhealthy")
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
-        broken.unlink()
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
-        assert embed(server, GOOD[0]).status_code == 200
+def test_readiness_ends_when_forwards_keep_failing_and_returns_when_one_succeeds(breaking: Server) -> None:
+    broken = breaking.log.with_name("forwarded.broken")
+    broken.touch()
+    for _ in range(3):
+        assert httpx.get(f"{breaking.url}/readyz").status_code == 200
+        assert embed(breaking, GOOD[0]).status_code == 500
+    unready = httpx.get(f"{breaking.url}/readyz")
+    assert (unready.status_code, unready.json()["code"]) == (503, "unhealthy")
+    assert httpx.get(f"{breaking.url}/healthz").status_code == 200
+    broken.unlink()
+    assert httpx.get(f"{breaking.url}/readyz").status_code == 200
+    assert embed(breaking, GOOD[0]).status_code == 200
 
 
-def test_a_picture_that_always_fails_does_not_end_readiness(faulty: Faulty) -> None:
-    with faulty() as server:
-        for _ in range(5):
-            assert embed(server, faults.NOT_A_NUMBER).status_code == 500
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+def test_a_picture_that_always_fails_does_not_end_readiness(breaking: Server) -> None:
+    for _ in range(5):
+        assert embed(breaking, faults.NOT_A_NUMBER).status_code == 500
+    assert httpx.get(f"{breaking.url}/readyz").status_code == 200
 
 
 def test_a_lost_device_fails_what_waits_and_ends_the_process(faulty: Faulty) -> None:

@@ -190,3 +190,14 @@ def test_clients_that_leave_in_the_middle_are_no_errors(strict: Server, espresso
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(leave, range(60)))
     assert httpx.post(f"{strict.url}/classify", content=espresso, timeout=20).status_code == 200
+
+
+def test_thousands_of_pipelined_requests_do_not_hold_up_the_others(strict: Server) -> None:
+    with connected(strict) as sock:
+        sock.settimeout(20)
+        sender = ThreadPoolExecutor(1).submit(send, sock, [b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n" * 20_000])
+        for _ in range(5):
+            began = time.monotonic()
+            assert ask(strict, get("/healthz")).status == 200
+            assert time.monotonic() - began < 5
+    sender.result()

@@ -91,7 +91,7 @@ def test_ten_times_the_load_leaves_the_rate_of_answers_as_it_was(faulty: Faulty)
         overloaded, statuses, refusals = load(server, clients=60, seconds=6)
         assert set(statuses) <= {200, 503}
         assert statuses[503] > statuses[200]
-        assert overloaded > 0.5 * rate  # on a busy machine; the figure for a quiet one is in SECURITY.md
+        assert overloaded > 0.5 * rate  # generous: the clients share the machine with the server
         assert sorted(refusals)[len(refusals) // 2] < 2
         assert resident_bytes(server) < memory + 50 * 2**20
         assert ask(server, 5).status_code == 200

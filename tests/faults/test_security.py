@@ -51,7 +51,16 @@ def test_each_key_opens(locked: Server, key: str, cat: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY[:-1]}", f"Bearer {KEY}x", f"Bearer {KEY},{OTHER_KEY}"],
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        f"Basic {KEY}",
+        KEY,
+        f"Bearer {KEY[:-1]}",
+        f"Bearer {KEY}x",
+        f"Bearer {KEY},{OTHER_KEY}",
+    ],
 )
 def test_nothing_else_opens(locked: Server, value: str) -> None:
     assert httpx.get(f"{locked.url}/model", headers={"Authorization": value}).status_code == 401

@@ -1,0 +1,30 @@
+"""Each example of docs/clients.md is run as it stands, and prints what it says that it prints."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.server import ROOT, Server
+
+PAGE = (ROOT / "docs" / "clients.md").read_text()
+EXAMPLES = re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_dialect_has_an_example() -> None:
+    sections = PAGE.split("\n## ")[1:]
+    assert len(sections) == 4
+    assert all("```" in section for section in sections)
+
+
+@pytest.mark.parametrize(("language", "text"), EXAMPLES, ids=range(len(EXAMPLES)))
+def test_an_example_does_what_it_says(server: Server, language: str, text: str) -> None:
+    there = text.replace("localhost:8000", f"127.0.0.1:{server.port}")
+    command = [sys.executable, "-c", there] if language == "python" else ["bash", "-c", there]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    if language == "python":
+        assert ended.stdout.splitlines() == re.findall(r"^\s*# (.*)$", text, re.MULTILINE)
+    else:
+        assert '"labels"' in ended.stdout or '"embedding"' in ended.stdout, ended.stdout

@@ -1,0 +1,165 @@
+"""The container, the compose file and the manifest say what the service says. `make docker-test` runs them."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from app.settings import Settings
+from tests.server import ROOT, Server
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+SERVICE = COMPOSE["services"]["vitrine"]
+MANIFEST = {
+    document["kind"]: document
+    for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "vitrine.yaml").read_text())
+}
+POD = MANIFEST["Deployment"]["spec"]["template"]["spec"]
+CONTAINER = POD["containers"][0]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = re.findall(r"^([\w.-]+)==([\w.+!-]+)", (ROOT / "requirements" / name).read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", package.lower()): version for package, version in lines}
+
+
+def test_the_image_installs_what_was_tested() -> None:
+    tested = pins("serve.txt")
+    del tested["torch"]  # from an index of its own, without its hash
+    assert pins("image.txt") == tested, "run `make hashes`"
+
+
+def test_every_pin_of_the_image_has_hashes() -> None:
+    text = (ROOT / "requirements" / "image.txt").read_text()
+    for pin in re.split(r"\n(?=\w)", text.split("\n", 1)[1]):
+        assert "--hash=sha256:" in pin, pin
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        name = re.match(r"[\w.-]+", requirement)
+        assert name
+        assert re.sub(r"[-_.]+", "-", name[0].lower()) in pins("serve.txt")
+
+
+def test_the_image_holds_every_package() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    for package in packages:
+        assert f"COPY {package.split('.')[0]}/ " in DOCKERFILE
+
+
+def test_the_code_is_the_last_layer() -> None:
+    steps = re.findall(r"^(COPY|RUN) (.*)", DOCKERFILE, re.MULTILINE)
+    assert [step[1].split()[-1] for step in steps[-2:]] == ["models/", "app/"]
+
+
+def test_one_version_is_told_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"ARG VERSION={version}\n" in DOCKERFILE
+    assert CONTAINER["image"] == f"vitrine:{version}"
+
+
+def test_the_image_sets_settings_that_exist() -> None:
+    for name in re.findall(r"VITRINE_([A-Z_]+)", DOCKERFILE):
+        assert name.lower() in Settings.model_fields
+
+
+def test_compose_hands_every_setting_on() -> None:
+    handed_on = {name.removeprefix("VITRINE_").lower() for name in SERVICE["environment"] if "VITRINE_" in name}
+    assert set(Settings.model_fields) - handed_on == {"host", "port"}
+
+
+def test_compose_gives_the_drain_its_time() -> None:
+    grace = int(re.findall(r"(\d+)s\}", SERVICE["stop_grace_period"])[0])
+    assert grace >= Settings.model_fields["drain_timeout_s"].default + 5
+
+
+@pytest.mark.parametrize("name", ["vitrine", "prometheus", "grafana"])
+def test_no_container_has_rights_that_it_does_not_need(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert all(volume.endswith(":ro") for volume in service["volumes"] if volume.startswith("./"))
+    assert all("127.0.0.1" in port for port in service["ports"])
+    assert name == "vitrine" or service["profiles"] == ["monitoring"]
+
+
+def test_every_file_that_compose_mounts_is_there() -> None:
+    for service in COMPOSE["services"].values():
+        for volume in service["volumes"]:
+            if volume.startswith("./"):
+                assert (ROOT / volume.split(":")[0]).exists(), volume
+
+
+def test_the_manifest_is_as_confined_as_compose() -> None:
+    assert POD["enableServiceLinks"] is False
+    assert POD["automountServiceAccountToken"] is False
+    assert POD["securityContext"]["runAsUser"] == int(SERVICE["user"].split(":")[0])
+    assert CONTAINER["securityContext"]["readOnlyRootFilesystem"] is True
+    assert CONTAINER["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert CONTAINER["resources"]["limits"]["memory"] == "4Gi"
+
+
+def test_the_manifest_gives_the_drain_its_time() -> None:
+    pause = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = Settings.model_fields["drain_timeout_s"].default
+    assert POD["terminationGracePeriodSeconds"] >= pause + drain + 5
+
+
+def test_the_manifest_sets_settings_that_exist() -> None:
+    for variable in CONTAINER["env"]:
+        assert variable["name"].removeprefix("VITRINE_").lower() in Settings.model_fields
+
+
+def test_everything_in_the_manifest_means_the_same_pods() -> None:
+    labels = MANIFEST["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert MANIFEST["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert MANIFEST["Service"]["spec"]["selector"] == labels
+    assert MANIFEST["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    name = MANIFEST["Deployment"]["metadata"]["name"]
+    assert MANIFEST["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == name
+
+
+def test_the_autoscaler_reads_a_number_that_the_adapter_makes() -> None:
+    adapter = (ROOT / "deploy" / "kubernetes" / "prometheus-adapter.yaml").read_text()
+    (rule,) = yaml.safe_load(adapter)["rules"]["custom"]
+    (metric,) = MANIFEST["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    from app.metrics import Metrics
+
+    text = Metrics().text().decode()
+    for series in re.findall(r"(vitrine_\w+)[{(]", rule["metricsQuery"]):
+        assert series in text
+
+
+def test_the_manifest_follows_the_schema_of_kubernetes() -> None:
+    validate: Any = pytest.importorskip("kubernetes_validate")
+    for document in MANIFEST.values():
+        validate.validate(document, validate.latest_version(), strict=True)
+
+
+def test_the_probes_ask_what_is_answered(server: Server) -> None:
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert httpx.get(f"{server.url}{CONTAINER[probe]['httpGet']['path']}").status_code == 200
+
+
+def test_the_health_check_says_whether_requests_are_taken(server: Server) -> None:
+    command = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
+    for port, code in ((server.port, 0), (1, 1)):
+        environment = {"VITRINE_PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+        assert subprocess.run(command, env=environment, check=False).returncode == code
+
+
+def test_nothing_here_names_a_file_that_is_gone() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docker-compose.yml"):
+        for name in re.findall(r"(?<![\w/.])((?:deploy|docs)/[\w./-]+\w)", page.read_text()):
+            assert Path(ROOT / name).exists(), f"{page.name} names {name}"

@@ -1,0 +1,131 @@
+"""GET /metrics counts what happened, and nothing else."""
+
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.main import create_app
+from app.settings import load_settings
+from tests.server import Server, serving
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that nobody else asks. Its metrics are there while the model is being loaded."""
+    folder = tmp_path_factory.mktemp("metrics")
+    with serving(folder / "log", ready=False, max_tokens_per_image=100) as server:
+        assert read(server)["vitrine_ready", frozenset()] in (0, 1)
+        server.wait_ready()
+        assert read(server)["vitrine_ready", frozenset()] == 1
+        assert read(server)["vitrine_queue_limit_tokens", frozenset()] == 16 * 2048
+        yield server
+
+
+def read(server: Server) -> Samples:
+    answer = httpx.get(f"{server.url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def grown(before: Samples, after: Samples) -> dict[str, float]:
+    """By how much each of our own counters has grown, its labels in braces."""
+    return {
+        name + ("{" + ",".join(sorted(value for _, value in labels)) + "}" if labels else ""): value
+        - before.get(key, 0)
+        for key, value in after.items()
+        for name, labels in [key]
+        if name.startswith(("vitrine", "http")) and "/metrics" not in dict(labels).values()
+        if value != before.get(key, 0) and not name.endswith(("_bucket", "_seconds_sum"))
+    }
+
+
+def test_each_request_and_image_is_counted_once(counted: Server, cat: bytes) -> None:
+    before = read(counted)
+    with httpx.Client(base_url=counted.url, timeout=60) as client:
+        assert client.post("/classify", content=cat).status_code == 200
+        assert client.post("/embed", files=[("image", cat), ("image", b"no picture")]).status_code == 200
+        assert client.post("/embed", content=b"no picture").status_code == 415
+        assert client.post("/embed?size=500", content=cat).status_code == 422
+        assert client.get("/nowhere").status_code == 404
+        assert client.request("FETCH", "/classify").status_code in (400, 405)
+        assert client.get("/classify").status_code == 405
+    change = grown(before, read(counted))
+    change.pop("http_requests_total{/classify,405,other}", None)  # a method that the server may refuse before us
+    change.pop("http_request_duration_seconds_count{/classify,other}", None)
+    refused_methods = change.pop("vitrine_request_failures_total{method_not_allowed}")
+    assert refused_methods in (1, 2)
+    assert change == {
+        "http_requests_total{/classify,200,POST}": 1,
+        "http_requests_total{/embed,200,POST}": 1,
+        "http_requests_total{/embed,415,POST}": 1,
+        "http_requests_total{/embed,422,POST}": 1,
+        "http_requests_total{404,none,other}": 1,
+        "http_requests_total{/classify,405,GET}": 1,
+        "http_request_duration_seconds_count{/classify,POST}": 1,
+        "http_request_duration_seconds_count{/embed,POST}": 3,
+        "http_request_duration_seconds_count{none,other}": 1,
+        "http_request_duration_seconds_count{/classify,GET}": 1,
+        "vitrine_images_total{classify}": 1,
+        "vitrine_images_total{embed}": 1,
+        "vitrine_tokens_total": 130,
+        "vitrine_image_failures_total{not_an_image}": 2,
+        "vitrine_request_failures_total{not_an_image}": 1,
+        "vitrine_request_failures_total{too_many_tokens}": 1,
+        "vitrine_request_failures_total{not_found}": 1,
+        "vitrine_preprocess_duration_seconds_count": 2,
+        "vitrine_queue_duration_seconds_count": 2,
+        "vitrine_forward_duration_seconds_count": 2,
+        "vitrine_batch_images_count": 2,
+        "vitrine_batch_images_sum": 2,
+        "vitrine_batch_tokens_count": 2,
+        "vitrine_batch_tokens_sum": 130,
+    }
+
+
+def test_nothing_that_a_client_writes_makes_a_series(counted: Server) -> None:
+    before = len(read(counted))
+    for number in range(20):
+        httpx.request(f"X{number}", f"{counted.url}/classify")
+        httpx.get(f"{counted.url}/{number}", headers={"X-Request-ID": str(number)})
+    assert len(read(counted)) <= before + 20  # one series of the histogram, whatever the number of requests
+
+
+def test_a_client_who_left_is_one(counted: Server, cat: bytes) -> None:
+    before = read(counted)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{counted.url}/embed", files=[("image", cat)] * 64, timeout=httpx.Timeout(30, read=0.05))
+    for _ in range(100):
+        change = grown(before, read(counted))
+        if change.get("http_requests_total{/embed,499,POST}") == 1:
+            return
+    pytest.fail(str(change))
+
+
+def test_the_model_is_told(counted: Server) -> None:
+    model = httpx.get(f"{counted.url}/model").json()
+    ((name, labels),) = [key for key in read(counted) if key[0] == "vitrine_model_info"]
+    assert name
+    facts = dict(labels)
+    assert {facts["model"], facts["fingerprint"], facts["dtype"], facts["device"]} == {
+        *(model[member] for member in ("name", "fingerprint", "dtype", "device"))
+    }
+
+
+def test_two_applications_of_one_process_count_apart() -> None:
+    one, other = (create_app(load_settings({}, port=port)[0]).state.service.metrics for port in (1, 2))
+    threads = [threading.Thread(target=one.images.answered, args=("embed", 65)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert b'vitrine_images_total{task="embed"} 8.0' in one.text()
+    assert b"vitrine_images_total{" not in other.text()
