@@ -19,6 +19,7 @@ from torch import Tensor
 from app.errors import Fatal
 from models.attention import Look
 from models.checkpoint import Checkpoint, build
+from models.golden import Golden, picture
 from models.preprocess import Labels
 from models.vit import Readout
 
@@ -143,10 +144,22 @@ class Engine:
         return tokens + attention + again + (UNFUSED * attention if look.rollout else 0)
 
     def warm_up(self) -> None:
-        """Run one image of the checkpoint's own size. Raises OutputInvalid if the weights give no finite answer."""
+        """Run one image of the checkpoint's own size.
+
+        Raises OutputInvalid if the weights give no finite answer, or not the one that the checkpoint promises.
+        """
         answer = self.run([self.probe()])[0]
         if isinstance(answer, Exception):
             raise answer
+        if self.checkpoint.golden is not None:
+            self._compare(self.checkpoint.golden)
+
+    def _compare(self, golden: Golden) -> None:
+        pixels = picture(*self.checkpoint.content.preprocess.input_size)
+        cls, best = self.run([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
+        if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.is_like(cls, best.indices[0]):
+            detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
+            raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")
 
     def probe(self) -> Job:
         """A grey picture of the checkpoint's own size: the least that shows that answers are still to be had."""

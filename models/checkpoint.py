@@ -12,6 +12,7 @@ import torch
 
 from models.assembly import assemble
 from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.golden import Golden, read_golden
 from models.heads import is_head
 from models.layouts import LAYOUTS, foreign
 from models.layouts.source import Choices, Converted, Source
@@ -27,12 +28,14 @@ class Checkpoint:
     """A checkpoint that was opened and understood.
 
     digest: of the weights under the network's own names; equal for equal numbers, whatever file they came in.
+    golden: what the network should answer, where the checkpoint says so.
     """
 
     name: str
     source: str
     digest: str
     content: Converted
+    golden: Golden | None = None
 
 
 def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
@@ -66,7 +69,7 @@ def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
         profile_named(profile)  # a name that does not exist should not wait for a download
     place = find(source, revision, say)
     content = understand(open_source(place.path), choices)
-    return Checkpoint(place.name, source, _digest(content), content)
+    return Checkpoint(place.name, source, _digest(content), content, read_golden(place.path))
 
 
 def understand(source: Source, choices: Choices) -> Converted:

@@ -102,7 +102,7 @@ def test_attend_draws_what_the_server_draws(
         for png in ((tmp_path / "map.png").read_bytes(), served.content)
     )
     assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= 1
+    assert np.abs(ours - theirs).max() <= 2  # the rounding of a colour
 
 
 @pytest.mark.parametrize(

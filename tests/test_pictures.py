@@ -78,10 +78,11 @@ def test_attention_is_that_of_the_network_run_by_hand(
     assert_equal_in_float32(result["attention"], expected)
     assert tuple(result["grid"]) == expected.shape
     for output, over in (("overlay", True), ("map", False)):
-        picture = client.post("/attention", params=query | {"output": output}, content=cat)
-        assert np.array_equal(
-            np.asarray(opened(picture)), np.asarray(Image.open(io.BytesIO(attention_png(expected, pixels, over=over))))
-        )
+        served = opened(client.post("/attention", params=query | {"output": output}, content=cat))
+        ours = Image.open(io.BytesIO(attention_png(expected, pixels, over=over)))
+        # The weights agree within the bound and not to the bit, which may turn the rounding of a colour.
+        difference = np.asarray(served, np.int16) - np.asarray(ours, np.int16)
+        assert np.abs(difference).max() <= 2
 
 
 def test_a_drawing_is_bright_where_the_attention_is(client: httpx.Client, cat: bytes) -> None:

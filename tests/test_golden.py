@@ -1,0 +1,49 @@
+"""The model that ships answers at every start what it should, or does not start."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.engine import Engine, OutputInvalid
+from models.checkpoint import Checkpoint, open_checkpoint
+from models.errors import CheckpointBroken
+from models.golden import FILE, picture, read_golden
+from tests.bounds import assert_equal_in_float32
+from tests.conftest import MODEL
+
+
+def test_the_golden_answer_is_timms(original: Any, checkpoint: Checkpoint) -> None:
+    golden = read_golden(MODEL)
+    assert golden is not None
+    preprocess = checkpoint.content.preprocess
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    image = (torch.from_numpy(picture(*preprocess.input_size)).float() / 255 - mean) / std
+    with torch.inference_mode():
+        tokens = original.forward_features(image[None])
+        assert_equal_in_float32(golden.cls, tokens[0, 0])
+        assert golden.top_1 == int(original.forward_head(tokens).argmax())
+
+
+def test_weights_that_answer_otherwise_do_not_start(tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(MODEL, folder)
+    golden = json.loads((folder / FILE).read_text())
+    golden["cls"] = list(np.roll(golden["cls"], 1))
+    (folder / FILE).write_text(json.dumps(golden))
+    with pytest.raises(OutputInvalid, match="does not answer as"):
+        Engine(open_checkpoint(str(folder)), "cpu", "float32").warm_up()
+
+
+def test_bfloat16_is_near_enough(checkpoint: Checkpoint) -> None:
+    Engine(checkpoint, "cpu", "bfloat16").warm_up()
+
+
+def test_a_broken_golden_answer_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("{}")
+    with pytest.raises(CheckpointBroken, match=FILE):
+        read_golden(tmp_path)
