@@ -42,6 +42,8 @@ ARG UID=10001
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /opt/vitrine
 COPY weights/ weights/
+# The page at / offers them.
+COPY examples/ examples/
 # 0.0.0.0 because the container's loopback is nobody's; what is published is the runner's choice.
 # No byte code and caches only below /tmp: the root may be read-only. Two arenas keep glibc from hoarding memory per thread.
 ENV PATH=/opt/venv/bin:$PATH \

@@ -1,4 +1,4 @@
-"""The command line: `vitrine serve | classify | embed | inspect | convert`. Every setting is a flag of the same name.
+"""The command line: `vitrine serve | classify | embed | attend | inspect | convert`. Every setting is a flag.
 
 What is slow to import (torch) is imported by the command that needs it, after the settings have been checked and the
 port is bound.
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from app import __version__, logs
 from app.errors import Problem
-from app.schemas import ClassifyQuery, EmbedQuery, ViewQuery
+from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery, ViewQuery
 from app.settings import OF_THE_CHECKPOINT, SECRET, BadSettings, Settings, load_settings
 from models.errors import CheckpointError
 
@@ -160,6 +160,40 @@ def embed(files: tuple[Path, ...], output: Path, pool: str | None, normalize: bo
         with output.open("wb") as file:
             np.save(file, np.stack([missing if row is None else row for row in rows]), allow_pickle=False)
         return failed
+
+    _end(run)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A PNG to write.")
+@click.option("--layer", type=click.IntRange(0), help="Counted from 0.  [default: the last]")
+@click.option("--head", default="mean", show_default=True, help="mean, or a head counted from 0.")
+@click.option(
+    "--method",
+    type=click.Choice(["raw", "rollout"]),
+    default="raw",
+    show_default=True,
+    help="Of one layer, or through all.",
+)
+@click.option("--map", "bare", is_flag=True, help="The attention alone, without the picture.")
+@size_option
+@resize_option
+@settings_options(OF_THE_MODEL)
+def attend(file: Path, output: Path, bare: bool, **options: Any) -> None:
+    """Draw what the [CLS] token attends to in an image file."""
+    asked = {name: options.pop(name) for name in ("layer", "head", "method", "size", "resize")}
+    query = _query(AttentionQuery, output="map" if bare else "overlay", **asked)
+    settings = _settings(options)
+    from app.collection import attended
+
+    async def run() -> int:
+        async for path, outcome in attended(settings, [file], query):
+            if isinstance(outcome, Exception):
+                return _complain(path, outcome)
+            with output.open("wb") as png:
+                png.write(outcome)
+        return 0
 
     _end(run)
 

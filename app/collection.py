@@ -7,9 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from app.drawing import attention_png
 from app.engine import Ranking
 from app.errors import ImageProblem
-from app.schemas import ClassifyQuery, EmbedQuery
+from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
 from app.service import Answered, Service, Timings, View, Want
 from app.settings import Settings
 
@@ -39,6 +43,21 @@ async def embedded(settings: Settings, paths: Sequence[Path], query: EmbedQuery)
         view, want = View(query.height_width, query.resize), Want.vector(service.engine, query.pool, query.normalize)
         async for path, outcome in _answers(service, paths, view, want):
             yield path, outcome if isinstance(outcome, ImageProblem) else outcome.answer
+
+
+async def attended(
+    settings: Settings, paths: Sequence[Path], query: AttentionQuery
+) -> AsyncIterator[tuple[Path, bytes | ImageProblem]]:
+    """Each file with a PNG of what [CLS] attends to in it or what is wrong with it, in order."""
+    async with _loaded(settings) as service:
+        view = View(query.height_width, query.resize)
+        want = Want.attention(service.engine, query.layer, query.head_index, query.method == "rollout")
+        async for path, outcome in _answers(service, paths, view, want):
+            if isinstance(outcome, ImageProblem):
+                yield path, outcome
+            else:
+                weights, pixels = cast(NDArray[np.float32], outcome.answer), outcome.image.rgb
+                yield path, attention_png(weights, pixels, over=query.output != "map")
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import Fatal
+from models.attention import Look
 from models.checkpoint import Checkpoint, build
 from models.golden import Golden, picture
 from models.preprocess import Labels
@@ -34,6 +35,9 @@ MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """Tokens of one batch: enough to fill the device's matrix units, little enough that nobody waits long for a batch."""
 
 
+UNFUSED = 3
+"""How many times the fused attention's cost a matrix takes that is written out; measured on CPUs."""
+
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
 
@@ -44,12 +48,14 @@ class Job:
     pixels: (3, height, width), from 0 to 255; or, in float32, already normalised: what the network itself takes.
     normalize: to length 1, for vectors.
     top_k: for logits, the best so many classes; None wants the probabilities of all classes in their order.
+    look: for attention, which.
     """
 
     pixels: Pixels
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -124,13 +130,18 @@ class Engine:
         """The vector that stands for an image where the request names none: [CLS], or the mean without one."""
         return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
 
-    def cost(self, height: int, width: int) -> int:
+    def cost(self, height: int, width: int, look: Look | None = None) -> int:
         """What an image of this size costs: its tokens, and for long sequences attention's share on top.
 
-        Attention needs 2 N^2 D multiplications a block beside the linear layers' 12 N D^2: N / 6D of theirs.
+        Attention needs 2 N^2 D multiplications a block beside the linear layers' 12 N D^2: N / 6D of theirs. A look
+        takes queries and keys of its layers once more (3 N D^2 each), and a rollout their whole matrices, unfused.
         """
         tokens = self.config.num_tokens(height, width)
-        return tokens + tokens * tokens // (6 * self.config.embed_dim)
+        attention = tokens * tokens // (6 * self.config.embed_dim)
+        if look is None:
+            return tokens + attention
+        again = tokens * len(look.layers) // (4 * self.config.depth)
+        return tokens + attention + again + (UNFUSED * attention if look.rollout else 0)
 
     def warm_up(self) -> None:
         """Run one image of the checkpoint's own size.
@@ -184,7 +195,8 @@ class Engine:
         wanted = Readout(0)
         for job in jobs:
             wanted |= job.readout
-        features = self.network([self._normalised(job.pixels) for job in jobs], wanted)
+        looks = {place: job.look for place, job in enumerate(jobs) if job.look is not None}
+        features = self.network([self._normalised(job.pixels) for job in jobs], wanted, looks)
         answers: list[Answer | Exception] = [OutputInvalid()] * len(jobs)
         for readout, values in (
             (Readout.CLS, features.cls),
@@ -199,6 +211,12 @@ class Engine:
                 read = self._rank if readout is Readout.LOGITS else self._vectors
                 for place, answer in zip(places, read(rows.float(), theirs), strict=True):
                     answers[place] = answer
+        for place, job in enumerate(jobs):
+            if job.readout is Readout.ATTENTION:
+                answers[place] = _array(features.attention[place])
+            elif job.readout is Readout.PATCHES and features.patches is not None:
+                tokens = features.patches[place].float()
+                answers[place] = _array(F.normalize(tokens, dim=-1) if job.normalize else tokens)
         return answers
 
     def _normalised(self, pixels: Pixels) -> Tensor:
@@ -240,6 +258,11 @@ class Engine:
         content = self.checkpoint.content
         parts = (self.checkpoint.digest, content.config, content.preprocess, content.profile, self.dtype, NUMERICS)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _array(values: Tensor) -> Answer | Exception:
+    """One image's answer of any shape, if it is finite."""
+    return values.cpu().numpy() if values.isfinite().all() else OutputInvalid()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

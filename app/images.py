@@ -37,7 +37,7 @@ except ImportError:
 else:
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
-__all__ = ["Limits", "Picture", "decode", "limit_pillow", "read_header", "to_network"]
+__all__ = ["Limits", "Picture", "decode", "limit_pillow", "read_header", "to_network", "to_png"]
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of broken metadata, which nobody here reads
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded side by side already
@@ -122,6 +122,17 @@ def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.u
     if plan.scaled != plan.size:
         image = _cut(image, plan)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def to_png(pixels: NDArray[np.uint8], least: int = 1, *, smooth: bool = True) -> bytes:
+    """(3, height, width) -> a PNG file, enlarged by a whole number until its shorter side has the least length."""
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    times = -(-least // min(image.size))
+    if times > 1:
+        image = image.resize((image.width * times, image.height * times), FILTERS["bicubic" if smooth else "nearest"])
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _decode(data: bytes, header: Header, limits: Limits) -> Picture:

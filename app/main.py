@@ -9,11 +9,22 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import RedirectResponse, Response
 
 from app import __version__, problems
 from app.access import Keys
-from app.api import classify, embed, health, huggingface, inference_protocol, model, openai, sagemaker
+from app.api import (
+    attention,
+    classify,
+    embed,
+    health,
+    huggingface,
+    inference_protocol,
+    model,
+    openai,
+    page,
+    preprocess,
+    sagemaker,
+)
 from app.api import metrics as exposition
 from app.metrics import Metrics
 from app.middleware import RequestContext
@@ -23,7 +34,10 @@ from app.settings import Settings, load_settings
 
 logger = logging.getLogger("vitrine")
 
-EXPOSED_HEADERS = ["X-Request-ID", "Server-Timing", "Vitrine-Fingerprint", "Retry-After"]
+EXPOSED_HEADERS = [
+    *("X-Request-ID", "Server-Timing", "Retry-After", "Vitrine-Fingerprint"),
+    *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention"),
+]
 
 BODIES = 8
 """Bodies of the largest size that may be in hand at the same time; of smaller ones as many more."""
@@ -48,13 +62,10 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app.state.service = service
     problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for room in (classify, embed, model, health, exposition, *DIALECTS, sagemaker):
+    for room in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(room.router)
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse(f"{settings.root_path}/docs" if settings.docs else f"{settings.root_path}/model")
-
+    page.install(app, docs=settings.docs)
     return app
 
 

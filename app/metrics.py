@@ -85,7 +85,10 @@ class _Images:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._answered = Counter(
-            "vitrine_images", "Images answered, by task: classify or embed.", ["task"], registry=registry
+            "vitrine_images",
+            "Images answered, by task: classify, embed, attention or preprocess.",
+            ["task"],
+            registry=registry,
         )
         self._refused = Counter(
             "vitrine_image_failures", "Images refused or failed, by a problem's code.", ["reason"], registry=registry

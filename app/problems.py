@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
-from app.schemas import SIZE
+from app.schemas import HEAD, SIZE
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Shape:
     body: Callable[[Problem, str], dict[str, Any]]
     schema: dict[str, Any]
     media_type: str = "application/json"
+
+
+PATTERNS = {
+    SIZE: "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98",
+    HEAD: "it should be mean or the number of a head, from 0",
+}
+"""What is allowed where a pattern says it."""
 
 
 PROBLEM_JSON = Shape(Problem.body, {"$ref": "#/components/schemas/Problem"}, "application/problem+json")
@@ -89,8 +96,9 @@ def invalid(fault: Any, what: str) -> Problem:
 
 def _allowed(fault: Any) -> str:
     """Pydantic's sentence about what is allowed."""
-    if fault.get("ctx", {}).get("pattern") == SIZE:
-        return "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98"
+    pattern = fault.get("ctx", {}).get("pattern")
+    if pattern in PATTERNS:
+        return PATTERNS[pattern]
     message: str = fault["msg"]
     for beginning in ("Input should", "String should", "List should", "Value error, it should"):
         message = message.replace(beginning, "it should")

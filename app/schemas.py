@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SIZE = r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$"
+HEAD = r"^(mean|\d{1,3})$"
 
 
 class ViewQuery(BaseModel):
@@ -43,10 +44,11 @@ class ClassifyQuery(ViewQuery):
 class VectorQuery(ViewQuery):
     """Which vector stands for an image."""
 
-    pool: Literal["cls", "mean", "native"] | None = Field(
+    pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
         description="`cls`: the [CLS] token after the final norm. `mean`: the mean of the patch tokens. `native`: what "
-        "the checkpoint's own head reads. Default: `cls`, or `mean` for a model without a [CLS] token.",
+        "the checkpoint's own head reads. `patches`: all patch tokens, always answered as .npy (n, h, w, dim). "
+        "Default: `cls`, or `mean` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
 
@@ -56,6 +58,40 @@ class EmbedQuery(VectorQuery):
 
     encoding: Literal["float", "base64"] = Field(
         "float", description="`float`: a list of numbers. `base64`: little-endian float32."
+    )
+
+
+class AttentionQuery(ViewQuery):
+    """Parameters of POST /attention."""
+
+    layer: int | None = Field(None, ge=0, description="Counted from 0. Default: the last.")
+    head: str = Field(
+        "mean", pattern=HEAD, description="`mean`, or a head counted from 0.", examples=["mean", "0"], max_length=4
+    )
+    method: Literal["raw", "rollout"] = Field(
+        "raw",
+        description="`raw`: softmax(q k^T / sqrt(d)) of [CLS] over the patches in that layer. `rollout`: through all "
+        "layers up to that one, each the mean over its heads (Abnar & Zuidema 2020).",
+    )
+    output: Literal["overlay", "map", "json"] | None = Field(
+        None,
+        description="`overlay`: a PNG of the picture with the attention over it. `map`: a PNG of the attention alone. "
+        "`json`: its numbers. Default: `json` where `Accept` asks for it, else `overlay`. PNGs answer one image.",
+    )
+
+    @property
+    def head_index(self) -> int | None:
+        """The head; None is the mean of all."""
+        return None if self.head == "mean" else int(self.head)
+
+
+class PreprocessQuery(ViewQuery):
+    """Parameters of POST /preprocess."""
+
+    output: Literal["png", "json"] | None = Field(
+        None,
+        description="`png`: the picture, its numbers in the headers. `json`: the numbers, the picture as a data: URI. "
+        "Default: `json` where `Accept` asks for it, else `png`, which answers one image.",
     )
 
 
@@ -142,6 +178,53 @@ class EmbedResponse(BaseModel):
     dim: int
     failed: int = Field(description="how many images were refused")
     results: list[Embedding | Failed] = Field(description="in the order of the images")
+
+
+class AttentionMap(BaseModel):
+    """The attention of [CLS] in one image."""
+
+    attention: list[list[float]] = Field(description="for each patch, rows from the top")
+    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class AttentionResponse(BaseModel):
+    """The answer of POST /attention."""
+
+    model: str
+    layer: int
+    head: int | Literal["mean"]
+    method: Literal["raw", "rollout"]
+    failed: int = Field(description="how many images were refused")
+    results: list[AttentionMap | Failed] = Field(description="in the order of the images")
+
+
+class Steps(BaseModel):
+    """How the picture was brought to the network's size: scaled, then cut."""
+
+    scaled_width: int
+    scaled_height: int
+    left: int = Field(description="of the cut, in the scaled picture; negative where it is padded")
+    top: int
+
+
+class PreprocessedImage(BaseModel):
+    """One image as the network is given it, before mean and standard deviation."""
+
+    picture: str = Field(description="a PNG as a data: URI")
+    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    steps: Steps
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class PreprocessResponse(BaseModel):
+    """The answer of POST /preprocess."""
+
+    model: str
+    failed: int = Field(description="how many images were refused")
+    results: list[PreprocessedImage | Failed] = Field(description="in the order of the images")
 
 
 class Health(BaseModel):

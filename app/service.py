@@ -9,9 +9,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.batcher import Done, Ran, Work
 from app.budget import Budget
@@ -23,12 +28,16 @@ from app.runtime import Load, Runtime, load_engine, overloaded
 from app.screening import Limits, read_header
 from app.settings import Settings
 from app.uploads import Upload
+from models.attention import Look
 from models.preprocess import Plan, Resize, Size, whole_patches
 from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
 
-POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE}
+TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
+"""What reading these off is called; all the rest is `embed`."""
+
+POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
 
 DECODE_MEMORY_BYTES = 2**30
 """What all pictures that are being decoded may take together."""
@@ -55,6 +64,11 @@ class Want:
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
+    look: Look | None = None
+
+    def of(self, pixels: Pixels) -> Job:
+        """The same, of one image."""
+        return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
 
     @classmethod
     def classes(cls, engine: Engine, top_k: int | None) -> "Want":
@@ -75,6 +89,22 @@ class Want:
             raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {has}")
         return cls(readout, normalize)
 
+    @classmethod
+    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Want":
+        """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
+
+        Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
+        """
+        config = engine.config
+        if Readout.ATTENTION not in engine.readouts:
+            raise Problem("no_cls_token", f"{engine.checkpoint.name} has no [CLS] token whose attention could be shown")
+        for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
+            if value is not None and value >= count:
+                raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
+        if rollout and head is not None:
+            raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
+        return cls(Readout.ATTENTION, look=Look(config.depth - 1 if layer is None else layer, head, rollout))
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,12 +116,17 @@ class Prepared:
     height: int
     format: str
 
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """The pixels from 0 to 255, as whatever came as a file has them."""
+        return cast(NDArray[np.uint8], self.pixels)
+
 
 @dataclass(frozen=True)
 class Answered:
-    """An image's answer, and how it was come by."""
+    """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
 
-    answer: Answer
+    answer: Answer | Pixels
     image: Prepared
     tokens: int
     interpolated: bool
@@ -171,27 +206,44 @@ class Service:
         """
         self._check_tokens(engine, view)
         deadline = time.monotonic() + self.settings.request_timeout_s
-        try:
-            async with asyncio.timeout(self.settings.request_timeout_s):
-                started = time.perf_counter()
-                images = await self._prepare_all(engine, uploads, view)
-                timings.add("decode", time.perf_counter() - started)
-                good = [image for image in images if isinstance(image, Prepared)]
-                done = iter(await self._run(engine, good, want, deadline))
-        except TimeoutError as error:
-            allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
-            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
+        async with self._deadline():
+            images = await self._prepare_all(engine, uploads, view, timings)
+            good = [image for image in images if isinstance(image, Prepared)]
+            done = iter(await self._run(engine, good, want, deadline))
         outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
-        self._count(outcomes, want, timings)
+        self._count(outcomes, TASKS.get(want.readout, "embed"), timings)
         return outcomes
 
+    async def prepare(
+        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
+    ) -> list[Answered | ImageProblem]:
+        """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
+        self._check_tokens(engine, view)
+        async with self._deadline():
+            images = await self._prepare_all(engine, uploads, view, timings)
+        outcomes = [
+            image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
+        ]
+        self._count(outcomes, "preprocess", timings)
+        return outcomes
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                yield
+        except TimeoutError as error:
+            allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
+            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
+
     async def _prepare_all(
-        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
     ) -> list[Prepared | ImageProblem]:
         self._decoding += len(uploads)
+        started = time.perf_counter()
         try:
             # Of a group that fails as a whole nobody wants the rest.
             async with asyncio.TaskGroup() as group:
@@ -200,6 +252,7 @@ class Service:
             raise errors.exceptions[0] from None
         finally:
             self._decoding -= len(uploads)
+        timings.add("decode", time.perf_counter() - started)
         return [task.result() for task in tasks]
 
     async def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
@@ -245,10 +298,7 @@ class Service:
         return Prepared(pixels, plan, width, height, picture.format)
 
     async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float) -> list[Done[Answer]]:
-        works = [
-            Work(engine.cost(*image.plan.size), Job(image.pixels, want.readout, want.normalize, want.top_k))
-            for image in images
-        ]
+        works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
         dones = await self.runtime.run(works, deadline)
         if any(isinstance(done.answer, OutOfMemory) for done in dones):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
@@ -261,17 +311,10 @@ class Service:
         timings.add("forward", done.run_s)
         if isinstance(done.answer, Exception):
             return _failed(done.answer)
-        config = engine.config
-        return Answered(
-            done.answer,
-            image,
-            tokens=config.num_tokens(*image.plan.size),
-            interpolated=config.grid(*image.plan.size) != config.grid_size,
-        )
+        return _described(engine, image, done.answer)
 
-    def _count(self, outcomes: Sequence[Answered | ImageProblem], want: Want, timings: Timings) -> None:
+    def _count(self, outcomes: Sequence[Answered | ImageProblem], task: str, timings: Timings) -> None:
         """Tell the metrics and the log what became of a request's images."""
-        task = "classify" if want.readout is Readout.LOGITS else "embed"
         answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
         for outcome in outcomes:
             if isinstance(outcome, ImageProblem):
@@ -314,6 +357,11 @@ class Service:
         if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
             detail = f"a picture of {picture[1]} x {picture[0]} pixels would be scaled to {width} x {height}"
             raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
+
+
+def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
+    config, size = engine.config, image.plan.size
+    return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
 
 
 def _failed(error: Exception) -> ImageProblem:

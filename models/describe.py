@@ -24,6 +24,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "input_size": list(preprocess.input_size),
         "table_grid": list(config.grid_size),
         "prefix_tokens": config.num_prefix_tokens,
+        "class_token": config.class_token,
         "position": asdict(config.position),
         "activation": "swiglu" if config.swiglu else config.act,
         "norm_eps": config.norm_eps,

@@ -46,6 +46,12 @@ class Packing:
             start += length
         return cls(order, runs)
 
+    def places(self) -> dict[int, slice]:
+        """Where each image's tokens lie in the packed sequence."""
+        starts = [run.start + i * run.length for run in self.runs for i in range(run.images)]
+        ends = [*starts[1:], sum(run.images * run.length for run in self.runs)]
+        return {image: slice(*place) for image, *place in zip(self.order, starts, ends, strict=True)}
+
     def unpack(self, x: Tensor) -> Tensor:
         """Rows in packed order -> rows in the order of the images: (B, ...) -> (B, ...)."""
         if self.order == sorted(self.order):

@@ -7,15 +7,16 @@ Shapes: B images, N tokens of one image, T tokens of all images together, P pref
 registers), D embedding dimension, H heads, d = D / H, K classes, F features that the head reads.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.attention import Look, Watch
 from models.packing import Packing, Run
 from models.pooling import Pool, first_tokens, patch_mean, pool, pooled_width
 from models.position import Grid, PositionEmbedding, Resampling
@@ -96,6 +97,7 @@ class Readout(Flag):
     NATIVE = auto()  # what the head reads
     LOGITS = auto()  # the head's answer
     PATCHES = auto()  # the patch tokens after the final norm
+    ATTENTION = auto()  # of [CLS] over the patches, as each image's `Look` says
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Features:
     native: Tensor | None = None  # (B, F)
     logits: Tensor | None = None  # (B, K)
     patches: list[Tensor] | None = None  # B of (h, w, D)
+    attention: Mapping[int, Tensor] = field(default_factory=dict)  # (h, w), of those images that were looked at
 
 
 class PatchEmbed(nn.Module):
@@ -144,10 +147,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
         """Attend; images of equal length go through one batched call."""
-        q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)  # (T, H, d) each
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = self.project(x)
         attended = [self._attend(run.of(q), run.of(k), run.of(v)) for run in runs]
         return self.proj(attended[0] if len(attended) == 1 else torch.cat(attended))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (T, D) -> (T, H, d) each."""
+        q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        return self.q_norm(q), self.k_norm(k), v
 
     @staticmethod
     def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -206,6 +213,11 @@ class Block(nn.Module):
         x = x + self.ls1(self.attn(self.norm1(x), runs))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
+    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What its attention compares, of tokens that enter the block: (T, D) -> (T, H, d) each."""
+        q, k, _ = self.attn.project(self.norm1(x))
+        return q, k
+
 
 class VisionTransformer(nn.Module):
     """One network for every family: images of any sizes -> `Features`.
@@ -236,17 +248,25 @@ class VisionTransformer(nn.Module):
         """All that this network can be asked for."""
         has = Readout.MEAN | Readout.NATIVE | Readout.PATCHES
         if self.config.class_token:
-            has |= Readout.CLS
+            has |= Readout.CLS | Readout.ATTENTION
         if self.head is not None:
             has |= Readout.LOGITS
         return has
 
-    def forward(self, images: Sequence[Tensor], wanted: Readout | None = None) -> Features:
+    def forward(
+        self, images: Sequence[Tensor], wanted: Readout | None = None, looks: Mapping[int, Look] | None = None
+    ) -> Features:
         """Run normalised (3, height, width) images through the network and read off what is wanted (default: all).
+
+        Args:
+            images: of any sizes.
+            wanted: of every image.
+            looks: the attention that is wanted, of those images (by their place in the list) that want it.
 
         Raises ValueError for a readout that the network does not have and for an image smaller than one patch.
         """
-        wanted = self.readouts if wanted is None else wanted
+        looks = looks or {}
+        wanted = (self.readouts if wanted is None else wanted) | (Readout.ATTENTION if looks else Readout(0))
         if wanted & ~self.readouts:
             raise ValueError(f"this network has no {wanted & ~self.readouts}")
         grids = [self.config.grid(image.shape[1], image.shape[2]) for image in images]
@@ -255,11 +275,14 @@ class VisionTransformer(nn.Module):
         packing = Packing.of([self.config.num_prefix_tokens + h * w for h, w in grids])
         x = self._tokens([images[i] for i in packing.order], [grids[i] for i in packing.order])
         earlier: list[Tensor] = []  # [CLS] tokens of the blocks before the last that the head reads
+        watch = Watch(looks, packing)
         for i, block in enumerate(self.blocks):
+            watch.see(i, x)
             x = block(x, packing.runs)
             if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
                 earlier.append(first_tokens(x, packing))
-        return self._read(x, earlier, packing, grids, wanted)
+        features = self._read(x, earlier, packing, grids, wanted)
+        return replace(features, attention=self._attention(watch, looks, grids)) if looks else features
 
     def _tokens(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
         """Images in packed order -> the sequence that enters the first block (T, D)."""
@@ -319,3 +342,9 @@ class VisionTransformer(nn.Module):
                 image = next(places)
                 patches[image] = tokens.unflatten(0, grids[image])
         return [patches[image] for image in range(len(grids))]
+
+    def _attention(self, watch: Watch, looks: Mapping[int, Look], grids: Sequence[Grid]) -> dict[int, Tensor]:
+        """The weights of the patch tokens, on each looked-at image's own grid; prefix tokens keep theirs."""
+        rows = watch.read([cast(Block, block).queries_and_keys for block in self.blocks])
+        prefix = self.config.num_prefix_tokens
+        return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(looks, rows, strict=True)}

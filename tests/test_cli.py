@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import io
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.bounds import assert_equal_in_float32
 from tests.server import ROOT, environment
@@ -79,6 +81,31 @@ def test_a_bad_file_is_named_and_no_other_row_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        ((), {}),
+        (
+            ("--method", "rollout", "--map", "--size", "140x98"),
+            {"method": "rollout", "output": "map", "size": "140x98"},
+        ),
+    ],
+    ids=["overlay", "map"],
+)
+def test_attend_draws_what_the_server_draws(
+    tmp_path: Path, client: httpx.Client, arguments: tuple[str, ...], query: dict[str, str]
+) -> None:
+    ended = vitrine("attend", CAT, "-o", str(tmp_path / "map.png"), *arguments)
+    assert ended.returncode == 0, ended.stderr
+    served = client.post("/attention", params=query, content=Path(CAT).read_bytes())
+    ours, theirs = (
+        np.asarray(Image.open(io.BytesIO(png)), np.int16)
+        for png in ((tmp_path / "map.png").read_bytes(), served.content)
+    )
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 2  # the rounding of a colour
+
+
+@pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (("classify", "nowhere.jpg"), "nowhere.jpg"),
@@ -86,6 +113,8 @@ def test_a_bad_file_is_named_and_no_other_row_is_lost(tmp_path: Path) -> None:
         (("classify", CAT, "--size", "9999"), "4096 are allowed"),
         (("classify", CAT, "--dtype", "int4"), "--dtype"),
         (("classify", CAT, "--model", "nowhere"), "nowhere"),
+        (("attend", CAT, "-o", "map.png", "--head", "all"), "--head"),
+        (("attend", CAT, "-o", "map.png", "--head", "6"), "0 to 5"),
         (("serve", "--port", "x"), "--port"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

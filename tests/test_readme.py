@@ -15,9 +15,7 @@ CURLS = re.findall(r"^curl .*$", README, re.MULTILINE)
 
 
 def run(command: str, server: Server, folder: Path) -> str:
-    command = command.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(
-        "-o vector.npy", f"-o {folder}/vector.npy"
-    )
+    command = command.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(" -o ", f" -o {folder}/")
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     return ended.stdout
 
@@ -25,8 +23,10 @@ def run(command: str, server: Server, folder: Path) -> str:
 @pytest.mark.parametrize("command", CURLS)
 def test_every_curl_is_answered(server: Server, tmp_path: Path, command: str) -> None:
     output = run(f"{command.replace('curl ', 'curl -sS --fail ')}", server, tmp_path)
-    if "vector.npy" in command:
-        assert (tmp_path / "vector.npy").read_bytes()[:6] == b"\x93NUMPY"
+    written = re.search(r"-o (\w+\.\w+)", command)
+    if written:
+        signature = {"npy": b"\x93NUM", "png": b"\x89PNG"}[written[1].split(".")[1]]
+        assert (tmp_path / written[1]).read_bytes()[:4] == signature
     else:
         assert json.loads(output)["results"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.results import NPY
+from app.api.results import NPY, PNG
 from app.problems import responses
 from app.schemas import JsonUpload
 
@@ -26,10 +26,11 @@ BODY = {
 }
 
 PROBLEMS = (
-    *("malformed_body", "no_image", "empty_image", "too_slow", "no_classifier", "no_such_pool"),
+    *("malformed_body", "no_image", "empty_image", "too_slow", "no_classifier", "no_such_pool", "no_cls_token"),
     *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed"),
     *("undecodable", "too_many_pixels", "too_complex", "bad_base64"),
-    *("invalid_parameter", "unknown_parameter", "too_many_tokens", "internal", "model_output_invalid"),
+    *("invalid_parameter", "unknown_parameter", "too_many_tokens", "unequal_grids"),
+    *("internal", "model_output_invalid"),
     *("overloaded", "loading", "draining", "out_of_memory", "timeout"),
 )
 
@@ -62,12 +63,12 @@ def json_request(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, 
     return {"requestBody": {"required": True, "content": content}}
 
 
-def image_endpoint(response: Any, array: str) -> dict[str, Any]:
-    """Arguments of the route: its answers as JSON (`response`) and as .npy (`array`), its body, its problems."""
-    as_npy = {"content": {NPY: {"schema": FILE | {"description": array}}}}
+def image_endpoint(response: Any, array: str = "", picture: str = "") -> dict[str, Any]:
+    """Arguments of the route: its answers as JSON (`response`), .npy (`array`) and PNG (`picture`), body, problems."""
+    others = {media: {"schema": FILE | {"description": text}} for media, text in ((PNG, picture), (NPY, array)) if text}
     return {
         "responses": {
-            200: {"model": response, "description": "an answer for each image"} | as_npy,
+            200: {"model": response, "description": "an answer for each image", "content": others},
             **responses(*PROBLEMS),
         },
         "openapi_extra": {"requestBody": BODY},

@@ -18,14 +18,21 @@ from app.uploads import Upload, check_count
 from models.preprocess import whole_patches
 
 NPY = "application/x-npy"
+PNG = "image/png"
+JSON = "application/json"
 
 Outcomes = Sequence[Answered | ImageProblem]
 
 
+def wants(request: Request, media_type: str) -> bool:
+    """Whether the client asks for this very type."""
+    ranges = request.headers.get("accept", "").lower().split(",")
+    return any(media_range.split(";")[0].strip() == media_type for media_range in ranges)
+
+
 def wants_npy(request: Request) -> bool:
     """Whether the client asks for an array; any other `Accept` gets JSON."""
-    ranges = request.headers.get("accept", "").lower().split(",")
-    return any(media_range.split(";")[0].strip() == NPY for media_range in ranges)
+    return wants(request, NPY)
 
 
 def json_results(
@@ -45,14 +52,22 @@ def json_results(
         for outcome in outcomes
     ]
     body = orjson.dumps({**head, "failed": len(problems), "results": results}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json")
+    return Response(body, media_type=JSON)
 
 
 def npy_results(outcomes: Outcomes) -> Response:
-    """All answers as one float32 array (n, ...). Raises the problem of the first image that has one."""
-    rows = [outcome.answer for outcome in all_answered(outcomes)]
+    """All answers as one float32 array (n, ...). Raises the problem of the first image that has one.
+
+    Raises Problem for answers on unequal grids of patches.
+    """
+    rows = [np.asarray(outcome.answer) for outcome in all_answered(outcomes)]
+    grids = list(dict.fromkeys(row.shape[:2] for row in rows))
+    if len(grids) > 1:
+        (h, w), (other_h, other_w) = grids[:2]
+        detail = f"images have grids of {h}x{w} and {other_h}x{other_w} patches, which make no one array"
+        raise Problem("unequal_grids", f"{detail}; resize=crop and resize=squash give all images one size")
     file = io.BytesIO()
-    np.save(file, np.asarray(rows, np.float32), allow_pickle=False)
+    np.save(file, np.stack(rows).astype(np.float32, copy=False), allow_pickle=False)
     return Response(file.getvalue(), media_type=NPY)
 
 
@@ -83,9 +98,36 @@ def float32_base64(vector: Any) -> str:
 def with_fingerprint(response: Response, engine: Engine, view: View, want: Want) -> Response:
     """Name what decided the numbers of this answer in one word: equal words mean comparable vectors."""
     size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
-    parts = (engine.fingerprint, size, view.resize or "own", want.readout.name, want.normalize)
+    parts: tuple[object, ...] = (engine.fingerprint, size, view.resize or "own", want.readout.name, want.normalize)
+    parts += (want.look,) if want.look else ()
     response.headers["Vitrine-Fingerprint"] = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
     return response
+
+
+def png_result(png: bytes, outcome: Answered, **numbers: dict[str, Any]) -> Response:
+    """A picture as the response, what there is to say of it in headers; `numbers` besides what JSON always says."""
+    said = {**_described(outcome), **numbers}
+    headers = {f"Vitrine-{name.capitalize()}": _dictionary(members) for name, members in said.items()}
+    return Response(png, media_type=PNG, headers=headers)
+
+
+def single(uploads: Sequence[Upload], instead: str) -> None:
+    """Raises Problem for more than one image, where the answer is one picture."""
+    if len(uploads) > 1:
+        raise Problem("too_many_images", f"a PNG answers one image, and there are {len(uploads)}; ask for {instead}")
+
+
+def answered(outcome: Answered | ImageProblem) -> Answered:
+    """The answer. Raises the image's problem."""
+    if isinstance(outcome, ImageProblem):
+        raise outcome
+    return outcome
+
+
+def _dictionary(members: dict[str, Any]) -> str:
+    """A structured field (RFC 9651)."""
+    written = {name: f"?{value:d}" if isinstance(value, bool) else value for name, value in members.items()}
+    return ", ".join(f"{name.replace('_', '-')}={value}" for name, value in written.items())
 
 
 def _described(outcome: Answered) -> dict[str, Any]:

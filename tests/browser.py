@@ -1,0 +1,129 @@
+"""A real browser, Debian's Chromium, that opens the page as people do."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # Whatever is not this machine does not exist: a request to another host would fail, and be an error in the console.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+# What a drag and drop of files from the desktop sends; a WebDriver can only choose files.
+DROP = """
+const transfer = new DataTransfer();
+for (const file of arguments[0].files) transfer.items.add(file);
+for (const type of ["dragover", "drop"]) {
+  document.body.dispatchEvent(new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}
+"""
+PASTE = """
+const transfer = new DataTransfer();
+for (const file of arguments[0].files) transfer.items.add(file);
+document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true}));
+"""
+HOLD_FILES = """
+const input = document.createElement("input");
+input.type = "file"; input.multiple = true; input.id = "held";
+document.getElementById("held")?.remove();
+document.body.append(input);
+"""
+
+
+class Page:
+    """The page in a browser's tab."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        driver.get(url)
+        self.wait(lambda: "parameters" in self("#model").text or self("#problem").is_displayed())
+
+    def __call__(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def wait(self, until: Callable[[], Any], deadline_s: float = 30) -> None:
+        end = time.monotonic() + deadline_s
+        while not until():
+            assert time.monotonic() < end, self.driver.find_element(By.TAG_NAME, "main").text
+            time.sleep(0.05)
+
+    def settled(self) -> None:
+        """Wait until all that was asked for is on screen."""
+        self.wait(lambda: self("body").get_attribute("aria-busy") is None)
+
+    def example(self, name: str) -> None:
+        self(f"[title='{name}'][data-path]").click()
+        self.wait(lambda: self.all("figure.exhibit"))
+        self.settled()
+
+    def bring(self, way: Literal["drop", "paste"], *files: Path) -> None:
+        self.driver.execute_script(HOLD_FILES)
+        self("#held").send_keys("\n".join(map(str, files)))
+        self.driver.execute_script(DROP if way == "drop" else PASTE, self("#held"))
+        self.wait(lambda: self.all("figure.exhibit"))
+        self.settled()
+
+    def slide(self, name: str, value: int) -> None:
+        script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
+        self.driver.execute_script(script, self(f"#{name}"), value)
+        self.settled()
+
+    def choose(self, group: str, value: str) -> None:
+        self(f"#{group} label:has([value='{value}'])").click()
+        self.settled()
+
+    def bars(self, exhibit: int = 0) -> list[tuple[str, float]]:
+        figure = self.all("figure.exhibit")[exhibit]
+        names = [name.text for name in figure.find_elements(By.CSS_SELECTOR, ".bars .name")]
+        scores = [score.text for score in figure.find_elements(By.CSS_SELECTOR, ".bars .score")]
+        return [(name, float(score.rstrip("%")) / 100) for name, score in zip(names, scores, strict=True)]
+
+    def drawn(self) -> str:
+        """The first canvas, as a data: URI."""
+        picture: str = self.driver.execute_script("return document.querySelector('canvas').toDataURL()")
+        return picture
+
+    def errors(self) -> list[str]:
+        """What the console has said since it was last asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
+    """A fresh browser; skips the test where there is none."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    running = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield running
+    finally:
+        running.quit()
+
+
+def look(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
+    """Be a window or a phone of this size, in light or in dark mode."""
+    phone = width < 500
+    size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
