@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test docker-test parity lint types format bench pins hashes docs clean
-all: lint types test ## what CI runs
+.PHONY: all serve test check docker-test parity lint types format bench pins hashes docs clean
+all: lint types check ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
 	$(BIN)/vitrine serve
 
-test: $(VENV)/dev ## the tests, against the real model and real server processes
+test: $(VENV)/dev ## the tests of the foundation, in minutes, against the real model and real server processes
+	$(BIN)/python -m pytest -q -m 'not soak and not thorough'
+
+check: $(VENV)/dev ## all tests but the soak: every family of checkpoints, every fault, every dialect, the page in a browser
 	$(BIN)/python -m pytest -q
 
 docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load

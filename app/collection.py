@@ -10,11 +10,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from app.decoding import View
 from app.drawing import attention_png
 from app.engine import Ranking
 from app.errors import ImageProblem
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service import Answered, Service, Timings, View, Want
+from app.service import Answered, Service, Timings, Want
 from app.settings import Settings
 
 IN_FLIGHT = 32

@@ -59,6 +59,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
             logger.warning(warning)
     service = Service(settings, load)
     app = _fastapi(settings, service)
+    app.root_path = settings.root_path  # as an argument it is deprecated, in favour of one of each server's own
     app.state.service = service
     problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
     _wrap(app, settings, service.metrics)
@@ -95,7 +96,6 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
         "title": "Vitrine",
         "version": __version__,
         "description": DESCRIPTION,
-        "root_path": settings.root_path,
     }
     if settings.docs:
         # Swagger UI's files come from us: uploading from /docs works without a network.

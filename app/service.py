@@ -1,35 +1,26 @@
 """The straight line that every way of asking shares: bytes -> decode -> queue -> one forward -> answers.
 
-Decoding has two bounds: threads, and the memory that the pictures in hand take; what could not be decoded within the
-time that a request may wait is refused before its body is read.
+What could not be decoded or run within the time that a request may wait is refused before its body is read.
 """
 
 import asyncio
 import logging
 import math
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.batcher import Done, Ran, Work
-from app.budget import Budget
+from app.decoding import Decoder, Prepared, Recipe, View
 from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
-from app.images import decode, limit_pillow, to_network
 from app.metrics import Metrics
 from app.runtime import Load, Runtime, load_engine, overloaded
-from app.screening import Limits, read_header
 from app.settings import Settings
 from app.uploads import Upload
 from models.attention import Look
-from models.preprocess import Plan, Resize, Size, whole_patches
+from models.preprocess import whole_patches
 from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
@@ -38,23 +29,6 @@ TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
 """What reading these off is called; all the rest is `embed`."""
 
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
-
-DECODE_MEMORY_BYTES = 2**30
-"""What all pictures that are being decoded may take together."""
-
-MAX_SCALED_PIXELS = 16_000_000
-"""A long, thin picture may not grow to any size on its way to covering the input."""
-
-READ_ON_THE_LOOP_BYTES = 2**14
-"""Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
-
-
-@dataclass(frozen=True)
-class View:
-    """The resolution that a request asks for; None is the checkpoint's own."""
-
-    size: Size | None = None
-    resize: Resize | None = None
 
 
 @dataclass(frozen=True)
@@ -107,22 +81,6 @@ class Want:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image that is ready for the queue, and what became of it on the way."""
-
-    pixels: Pixels  # (3, height, width)
-    plan: Plan
-    width: int  # of the upright picture
-    height: int
-    format: str
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        """The pixels from 0 to 255, as whatever came as a file has them."""
-        return cast(NDArray[np.uint8], self.pixels)
-
-
-@dataclass(frozen=True)
 class Answered:
     """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
 
@@ -160,16 +118,10 @@ class Service:
 
     def __init__(self, settings: Settings, load: Load = load_engine) -> None:
         self.settings = settings
-        self.limits = Limits(settings.image_formats, settings.max_pixels)
-        limit_pillow(self.limits)
         self.metrics = Metrics()
+        self.decoder = Decoder(settings, self.metrics.images.preprocessed)
         self.runtime = Runtime(settings, load, self._count_batch)
         self._watch_gauges()
-        self._threads = settings.decode_threads or os.cpu_count() or 1
-        self._decoders = ThreadPoolExecutor(self._threads, "decode")
-        self._memory = Budget(DECODE_MEMORY_BYTES)
-        self._decoding = 0
-        self._decode_s = 0.0
 
     @property
     def engine(self) -> Engine:
@@ -183,16 +135,15 @@ class Service:
     async def stop(self) -> None:
         """Answer what was taken, then let go of the threads."""
         await self.runtime.stop()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self.decoder.stop()
 
     def admit(self) -> Engine:
         """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
         engine = self.engine
         if self.runtime.batcher.full:
             raise overloaded(self.runtime.batcher.retry_after_s)
-        wait_s = self._decoding * self._decode_s / self._threads
-        if wait_s > self.settings.request_timeout_s / 2:
-            raise overloaded(math.ceil(wait_s))
+        if self.decoder.wait_s > self.settings.request_timeout_s / 2:
+            raise overloaded(math.ceil(self.decoder.wait_s))
         return engine
 
     async def answer(
@@ -207,7 +158,7 @@ class Service:
         self._check_tokens(engine, view)
         deadline = time.monotonic() + self.settings.request_timeout_s
         async with self._deadline():
-            images = await self._prepare_all(engine, uploads, view, timings)
+            images = await self._decode(engine, uploads, view, timings)
             good = [image for image in images if isinstance(image, Prepared)]
             done = iter(await self._run(engine, good, want, deadline))
         outcomes = [
@@ -223,7 +174,7 @@ class Service:
         """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
         self._check_tokens(engine, view)
         async with self._deadline():
-            images = await self._prepare_all(engine, uploads, view, timings)
+            images = await self._decode(engine, uploads, view, timings)
         outcomes = [
             image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
         ]
@@ -239,63 +190,14 @@ class Service:
             allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
             raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
 
-    async def _prepare_all(
+    async def _decode(
         self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
     ) -> list[Prepared | ImageProblem]:
-        self._decoding += len(uploads)
         started = time.perf_counter()
-        try:
-            # Of a group that fails as a whole nobody wants the rest.
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._prepare(engine, upload, view)) for upload in uploads]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            self._decoding -= len(uploads)
+        recipe = Recipe(engine.checkpoint.content.preprocess, engine.config.patch_size, view)
+        images = await self.decoder.prepare(uploads, recipe)
         timings.add("decode", time.perf_counter() - started)
-        return [task.result() for task in tasks]
-
-    async def _prepare(self, engine: Engine, upload: Upload | Prepared, view: View) -> Prepared | ImageProblem:
-        """Wait for the memory that decoding takes, then for a thread."""
-        if not isinstance(upload, bytes):
-            return upload
-        try:
-            if len(upload) <= READ_ON_THE_LOOP_BYTES:
-                header = read_header(upload, self.limits)
-            else:
-                loop = asyncio.get_running_loop()
-                header = await loop.run_in_executor(self._decoders, read_header, upload, self.limits)
-        except ImageProblem as problem:
-            return problem
-        taken = await self._memory.take(header.decode_bytes)
-        job = self._decoders.submit(self._decode, engine, upload, view)
-        try:
-            return await asyncio.wrap_future(job)
-        finally:
-            # A thread cannot be stopped: a decode that nobody waits for any more still takes its memory.
-            if job.done():
-                self._memory.give_back(taken)
-            else:
-                loop = asyncio.get_running_loop()
-                job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._memory.give_back, taken))
-
-    def _decode(self, engine: Engine, upload: bytes, view: View) -> Prepared | ImageProblem:
-        """On a decoding thread: all that can be wrong with one image is found here."""
-        started = time.perf_counter()
-        preprocess = engine.checkpoint.content.preprocess
-        try:
-            picture = decode(upload, self.limits)
-            plan = preprocess.plan(picture.size, engine.config.patch_size, view.size, view.resize)
-            self._check_scaled(picture.size, plan)
-            pixels = to_network(picture, plan, preprocess.interpolation)
-        except ImageProblem as problem:
-            return problem
-        finally:
-            took = time.perf_counter() - started
-            self._decode_s += 0.1 * (took - self._decode_s)
-            self.metrics.images.preprocessed(took)
-        height, width = picture.size
-        return Prepared(pixels, plan, width, height, picture.format)
+        return images
 
     async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float) -> list[Done[Answer]]:
         works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
@@ -350,13 +252,6 @@ class Service:
             largest = f"{side * config.patch_size[0]}x{side * config.patch_size[1]}"
             detail = f"size {size[0]}x{size[1]} needs {config.num_tokens(*size)} tokens; {most} are allowed"
             raise Problem("too_many_tokens", f"{detail}, the largest square size is {largest}")
-
-    def _check_scaled(self, picture: Size, plan: Plan) -> None:
-        """A long, thin picture may not grow to any size on its way to covering the input."""
-        height, width = plan.scaled
-        if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
-            detail = f"a picture of {picture[1]} x {picture[0]} pixels would be scaled to {width} x {height}"
-            raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
 
 
 def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:

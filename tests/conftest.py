@@ -19,6 +19,25 @@ SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
 MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 
 
+THOROUGH = (
+    "checkpoints/",
+    "dialects/",
+    "faults/",
+    "test_clients.py",
+    "test_corpus.py",
+    "test_monitoring.py",
+    "test_page.py",
+)
+"""Tests that `make test` leaves to `make check`, so that it ends in minutes on two cores."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is thorough by where it lies."""
+    for item in items:
+        if str(item.path.relative_to(Path(__file__).parent)).startswith(THOROUGH):
+            item.add_marker(pytest.mark.thorough)
+
+
 @pytest.fixture(scope="session")
 def checkpoint() -> Checkpoint:
     return open_checkpoint(str(MODEL))

@@ -18,9 +18,10 @@ from app.api.results import (
     wants_npy,
     with_fingerprint,
 )
+from app.decoding import View
 from app.drawing import attention_png
 from app.schemas import AttentionQuery, AttentionResponse
-from app.service import Answered, Service, View, Want
+from app.service import Answered, Service, Want
 from app.uploads import read_uploads
 
 router = APIRouter(tags=["images"])

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
+from app.decoding import View
 from app.engine import Ranking
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service import Answered, Service, View, Want
+from app.service import Answered, Service, Want
 from app.uploads import read_uploads
 
 router = APIRouter(tags=["images"])

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import float32_base64, json_results, npy_results, wants_npy, with_fingerprint
+from app.decoding import View
 from app.engine import Engine
 from app.errors import Problem
 from app.schemas import EmbedQuery, EmbedResponse
-from app.service import Answered, Service, View, Want
+from app.service import Answered, Service, Want
 from app.uploads import read_uploads
 from models.preprocess import whole_patches
 from models.vit import Readout

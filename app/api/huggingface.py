@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.bodies import is_json, read_json
 from app.api.openapi import FILE, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, with_fingerprint
+from app.decoding import View
 from app.engine import Engine, Ranking
 from app.errors import Problem
 from app.problems import Shape, responses
 from app.schemas import VectorQuery, ViewQuery
-from app.service import Service, View, Want
+from app.service import Service, Want
 from app.uploads import Upload, from_texts, read_body
 
 

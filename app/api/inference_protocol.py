@@ -22,11 +22,12 @@ from app.api.openapi import FILE, OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.pixels import ready_pixels
 from app.api.results import answer_all, with_fingerprint
 from app.api.tensors import BINARY, HEADER_LENGTH, InputTensor, OutputTensor, respond, separate
+from app.decoding import Prepared, View
 from app.engine import Engine, Ranking
 from app.errors import Problem
 from app.problems import Shape, responses
 from app.schemas import VectorQuery
-from app.service import Answered, Prepared, Service, View, Want
+from app.service import Answered, Service, Want
 from app.uploads import Upload, check_count, from_texts, read_body
 from models.vit import Readout
 

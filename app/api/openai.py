@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from app.api.bodies import check_model, read_json
 from app.api.openapi import OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, float32_base64, with_fingerprint
+from app.decoding import View
 from app.errors import Problem
 from app.problems import Shape, responses
 from app.schemas import VectorQuery
-from app.service import Service, View, Want
+from app.service import Service, Want
 from app.uploads import from_texts
 
 

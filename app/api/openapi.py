@@ -26,7 +26,17 @@ BODY = {
 }
 
 PROBLEMS = (
-    *("malformed_body", "no_image", "empty_image", "too_slow", "no_classifier", "no_such_pool", "no_cls_token"),
+    *(
+        "malformed_body",
+        "no_image",
+        "empty_image",
+        "unauthorized",
+        "too_slow",
+        "no_classifier",
+        "no_such_pool",
+        "no_cls_token",
+    ),
+    *("headers_too_large", "malformed_request"),
     *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed"),
     *("undecodable", "too_many_pixels", "too_complex", "bad_base64"),
     *("invalid_parameter", "unknown_parameter", "too_many_tokens", "unequal_grids"),

@@ -6,9 +6,9 @@ the network sees exactly these numbers.
 
 import numpy as np
 
+from app.decoding import Prepared
 from app.engine import Engine, Pixels
 from app.errors import Problem
-from app.service import Prepared
 from models.preprocess import Plan
 
 BEYOND = 10

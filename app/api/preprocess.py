@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import JSON, answered, json_results, png_result, single, wants
+from app.decoding import View
 from app.images import to_png
 from app.schemas import PreprocessQuery, PreprocessResponse
-from app.service import Answered, Service, View
+from app.service import Answered, Service
 from app.uploads import read_uploads
 
 router = APIRouter(tags=["images"])

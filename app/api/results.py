@@ -10,10 +10,11 @@ import numpy as np
 import orjson
 from fastapi import Request, Response
 
+from app.decoding import Prepared, View
 from app.engine import Engine
 from app.errors import ImageProblem, Problem
 from app.problems import PROBLEM_JSON, problem_response
-from app.service import Answered, Prepared, Service, View, Want
+from app.service import Answered, Service, Want
 from app.uploads import Upload, check_count
 from models.preprocess import whole_patches
 
