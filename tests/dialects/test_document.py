@@ -42,5 +42,5 @@ def test_every_route_answers_as_documented(document: Any, mode: GenerationMode) 
 
 def test_these_are_all_routes_but_the_main_ones(document: Any) -> None:
     assert {path for path in document.raw_schema["paths"] if not re.match(DIALECTS, path)} == {
-        *("/classify", "/embed", "/model", "/healthz", "/readyz", "/metrics")
+        *("/classify", "/embed", "/attention", "/preprocess", "/model", "/healthz", "/readyz", "/metrics")
     }

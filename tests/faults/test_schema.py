@@ -29,4 +29,12 @@ def test_every_answer_is_a_documented_one(server: Server) -> None:
             case.call_and_validate(base_url=server.url, checks=CHECKS, timeout=30)
 
         call()
-    assert {"POST /classify", "POST /embed", "GET /model", "GET /healthz", "GET /readyz"} <= seen
+    assert {
+        "POST /classify",
+        "POST /embed",
+        "POST /attention",
+        "POST /preprocess",
+        "GET /model",
+        "GET /healthz",
+        "GET /readyz",
+    } <= seen

@@ -26,14 +26,27 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz", "/readyz", "/", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"]
+    "path",
+    ["/healthz", "/readyz", "/", "/static/main.js", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"],
 )
 def test_open_paths_want_no_key(locked: Server, path: str) -> None:
     assert httpx.get(locked.url + path).status_code in (200, 307)
 
 
 @pytest.mark.parametrize(
-    "path", ["/model", "/metrics", "/classify", "/embed", "/nothing", "/healthz/", "//healthz", "/docs/../model"]
+    "path",
+    [
+        "/model",
+        "/metrics",
+        "/classify",
+        "/embed",
+        "/attention",
+        "/preprocess",
+        "/nothing",
+        "/healthz/",
+        "//healthz",
+        "/docs/../model",
+    ],
 )
 def test_everything_else_wants_one(locked: Server, path: str) -> None:
     answer = ask(locked, post(path, b"x"))
