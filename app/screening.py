@@ -73,6 +73,13 @@ class Header:
 def read_header(data: bytes, limits: Limits) -> Header:
     """Recognise a file by its bytes alone and hold its size against the limits. Raises ImageProblem."""
     image_format = _recognise(data, limits)
+    try:
+        return _declared(data, image_format, limits)
+    except (IndexError, ValueError, struct.error) as error:  # a field that should be there and is not
+        raise damaged(image_format) from error
+
+
+def _declared(data: bytes, image_format: ImageFormat, limits: Limits) -> Header:
     bytes_per_pixel = BYTES_PER_PIXEL[image_format]
     if image_format == "TIFF":  # its directory may lie anywhere, and Pillow reads no pixels to find it
         return Header(image_format, 0, 0, limits.pixels(image_format) * bytes_per_pixel)
@@ -286,7 +293,7 @@ class Frame:
     @classmethod
     def read(cls, marker: int, payload: bytes) -> "Frame":
         """Raises ImageProblem for a kind that is not read."""
-        if marker in OTHER_FRAMES or len(payload) < 6 + 3 * payload[5] or payload[0] != 8:
+        if marker in OTHER_FRAMES or len(payload) < 6 or len(payload) < 6 + 3 * payload[5] or payload[0] != 8:
             raise damaged("JPEG")
         height, width = struct.unpack_from(">HH", payload, 1)
         components = payload[6 : 6 + 3 * payload[5] : 3]

@@ -166,6 +166,30 @@ def test_what_cannot_be_used_is_refused_by_name(data: bytes, code: str) -> None:
     assert "0x" not in refused.value.detail
 
 
+PREFIXED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+
+
+def status(data: bytes) -> int:
+    try:
+        decode(data, LIMITS)
+    except ImageProblem as problem:
+        return problem.status
+    return 200
+
+
+@pytest.mark.parametrize("image_format", PREFIXED)
+def test_a_file_may_end_or_be_wrong_anywhere_in_its_head(photo: Image.Image, image_format: str) -> None:
+    whole = encoded(photo, image_format)
+    for at in range(400):
+        for data in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :], whole[:at] + whole[at + 1 :]):
+            assert status(data) in (200, 400, 415, 422)
+
+
+def test_a_jpeg_whose_frame_says_too_little_is_undecodable() -> None:
+    with pytest.raises(ImageProblem, match="damaged"):
+        decode(b"\xff\xd8\xff\xc0\x00\x07\x08\x00\x10\x00\x10\xff\xd9", LIMITS)
+
+
 def test_a_jpeg_may_have_twice_the_pixels_of_the_rest() -> None:
     limits = Limits(FORMATS, 10_000)
     image = Image.new("L", (90, 90))
