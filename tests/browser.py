@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -39,6 +40,11 @@ input.type = "file"; input.multiple = true; input.id = "held";
 document.getElementById("held")?.remove();
 document.body.append(input);
 """
+# In one piece: the page may be about to write the next answer.
+BARS = """
+const bars = document.querySelectorAll("figure.exhibit")[arguments[0]].querySelectorAll(".bars li");
+return [...bars].map((bar) => [".name", ".score"].map((part) => bar.querySelector(part).textContent));
+"""
 
 
 class Page:
@@ -57,7 +63,7 @@ class Page:
 
     def wait(self, until: Callable[[], Any], deadline_s: float = 30) -> None:
         end = time.monotonic() + deadline_s
-        while not until():
+        while not _holds(until):
             assert time.monotonic() < end, self.driver.find_element(By.TAG_NAME, "main").text
             time.sleep(0.05)
 
@@ -87,10 +93,8 @@ class Page:
         self.settled()
 
     def bars(self, exhibit: int = 0) -> list[tuple[str, float]]:
-        figure = self.all("figure.exhibit")[exhibit]
-        names = [name.text for name in figure.find_elements(By.CSS_SELECTOR, ".bars .name")]
-        scores = [score.text for score in figure.find_elements(By.CSS_SELECTOR, ".bars .score")]
-        return [(name, float(score.rstrip("%")) / 100) for name, score in zip(names, scores, strict=True)]
+        bars = self.driver.execute_script(BARS, exhibit)
+        return [(name, float(score.rstrip("%")) / 100) for name, score in bars]
 
     def drawn(self) -> str:
         """The first canvas, as a data: URI."""
@@ -100,6 +104,14 @@ class Page:
     def errors(self) -> list[str]:
         """What the console has said since it was last asked."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+
+
+def _holds(until: Callable[[], Any]) -> bool:
+    """Whether it is so; what the page has just replaced is not there yet."""
+    try:
+        return bool(until())
+    except (NoSuchElementException, StaleElementReferenceException):
+        return False
 
 
 @contextmanager
