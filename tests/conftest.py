@@ -20,13 +20,9 @@ MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 
 
 THOROUGH = (
-    "checkpoints/",
-    "dialects/",
-    "faults/",
-    "test_clients.py",
-    "test_corpus.py",
-    "test_monitoring.py",
-    "test_page.py",
+    *("checkpoints/", "dialects/", "faults/"),
+    *("test_attention.py", "test_clients.py", "test_corpus.py", "test_metrics.py", "test_monitoring.py"),
+    *("test_page.py", "test_pictures.py", "test_tracing.py"),
 )
 """Tests that `make test` leaves to `make check`, so that it ends in minutes on two cores."""
 
