@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from fastapi import Request
@@ -114,13 +115,19 @@ async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]
         raise Problem("malformed_body", "the client left before the body was complete") from error
 
 
-def _json(body: bytes, settings: Settings) -> list[Upload]:
+def json_object(body: bytes, instead: str = "") -> dict[str, Any]:
+    """The object that a JSON body holds; `instead` goes on to say what to send. Raises Problem."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Problem("malformed_body", "the body is not valid JSON") from error
     if not isinstance(content, dict):
-        raise Problem("malformed_body", 'the body is JSON but no object; send {"images": ["<base64>", ...]}')
+        raise Problem("malformed_body", f"the body is JSON but no object{instead}")
+    return content
+
+
+def _json(body: bytes, settings: Settings) -> list[Upload]:
+    content = json_object(body, '; send {"images": ["<base64>", ...]}')
     unknown = sorted(set(content) - {"images"})
     if unknown:
         raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {WHERE_PARAMETERS_GO}")

@@ -3,7 +3,6 @@
 import asyncio
 from typing import TypeVar
 
-import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
@@ -11,7 +10,7 @@ from app.engine import Engine
 from app.errors import Problem
 from app.problems import invalid
 from app.settings import Settings
-from app.uploads import read_body
+from app.uploads import json_object, read_body
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -30,12 +29,7 @@ async def read_json(request: Request, settings: Settings, model: type[Content]) 
 
 def parse_json(body: bytes, model: type[Content]) -> Content:
     """JSON, held against a model by JSON's own types: "1" is no number. Raises Problem."""
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem("malformed_body", "the body is not valid JSON") from error
-    if not isinstance(content, dict):
-        raise Problem("malformed_body", "the body is JSON but no object")
+    content = json_object(body)
     try:
         return model.model_validate(content, strict=True)
     except ValidationError as error:
