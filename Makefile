@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test check docker-test parity lint types format bench pins hashes docs clean
+.PHONY: all serve test check docker-test parity lint types format bench figures pins hashes docs clean
 all: lint types check ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -41,6 +41,9 @@ format: $(VENV)/dev ## mend what can be mended
 
 bench: $(VENV)/dev ## speed, as ratios within one run
 	$(BIN)/python -m benchmarks.bench
+
+figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
+	$(BIN)/python -m tests.faults.figures
 
 pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins

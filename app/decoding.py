@@ -18,6 +18,7 @@ from app.budget import Budget
 from app.engine import Pixels
 from app.errors import ImageProblem
 from app.images import decode, limit_pillow, to_network
+from app.priority import step_back
 from app.screening import Limits, read_header
 from app.settings import Settings
 from app.uploads import Upload
@@ -79,7 +80,7 @@ class Decoder:
         limit_pillow(self._limits)
         self._decoded = decoded
         self._threads = settings.decode_threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, "decode")
+        self._pool = ThreadPoolExecutor(self._threads, "decode", initializer=step_back)
         self._memory = Budget(DECODE_MEMORY_BYTES)
         self._in_hand = 0
         self._decode_s = 0.0

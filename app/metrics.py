@@ -122,7 +122,9 @@ class _Batches:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge("vitrine_queue_size", "Images that wait for a batch.", registry=registry)
         self.waiting_tokens = Gauge(
-            "vitrine_queue_tokens", "What they cost, in tokens; those of large images count more.", registry=registry
+            "vitrine_queue_tokens",
+            "What they and images in decoding cost, in tokens; large images count more.",
+            registry=registry,
         )
         self.limit_tokens = Gauge(
             "vitrine_queue_limit_tokens", "From how many on requests are refused.", registry=registry

@@ -11,9 +11,11 @@ from typing import Literal
 
 import torch
 
-from app.batcher import Batcher, Done, Expired, QueueFull, Ran, Work
+from app.batcher import Batcher, Expired, Ran
 from app.engine import Answer, Engine, Job
 from app.errors import Fatal, Problem
+from app.priority import step_back
+from app.queue import Done, QueueFull, Room, Work
 from app.settings import Settings
 from models.checkpoint import open_checkpoint
 
@@ -131,10 +133,19 @@ class Runtime:
         waits = self.finished_loading.is_set() and self.failure is None
         await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
-    async def run(self, works: Sequence[Work[Job]], deadline: float = math.inf) -> list[Done[Answer]]:
+    def reserve(self, cost: int) -> Room:
+        """Keep room in the queue for images that are still to be decoded. Raises Problem."""
+        try:
+            return self.batcher.queue.reserve(cost)
+        except QueueFull as full:
+            raise overloaded(full.retry_after_s) from full
+
+    async def run(
+        self, works: Sequence[Work[Job]], deadline: float = math.inf, room: Room | None = None
+    ) -> list[Done[Answer]]:
         """The answer to each piece of work, or its own error. Raises Problem where it concerns all of them."""
         try:
-            dones = await self.batcher.submit(works, deadline)
+            dones = await self.batcher.submit(works, deadline, room)
         except QueueFull as full:
             raise overloaded(full.retry_after_s) from full
         except Expired as expired:
@@ -147,6 +158,7 @@ class Runtime:
         return dones
 
     def _prepare(self) -> Engine:
+        step_back()
         self._engine = self._load(self.settings)
         return self._engine
 

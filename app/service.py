@@ -1,6 +1,7 @@
 """The straight line that every way of asking shares: bytes -> decode -> queue -> one forward -> answers.
 
-What could not be decoded or run within the time that a request may wait is refused before its body is read.
+What could not be run within the time that a request may wait is refused before its body is read, and what comes
+to find the queue full before it is decoded.
 """
 
 import asyncio
@@ -11,16 +12,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from app.batcher import Done, Ran, Work
+from app.batcher import Ran
 from app.decoding import Decoder, Prepared, Recipe, View
 from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.metrics import Metrics
+from app.queue import Done, Room, Work
 from app.runtime import Load, Runtime, load_engine, overloaded
 from app.settings import Settings
 from app.uploads import Upload
 from models.attention import Look
-from models.preprocess import whole_patches
+from models.preprocess import Size, whole_patches
 from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
@@ -139,9 +141,9 @@ class Service:
 
     def admit(self) -> Engine:
         """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
-        engine = self.engine
-        if self.runtime.batcher.full:
-            raise overloaded(self.runtime.batcher.retry_after_s)
+        engine, queue = self.engine, self.runtime.batcher.queue
+        if not queue.has_room(engine.cost(*self._network_size(engine, View()))):
+            raise overloaded(queue.retry_after_s)
         if self.decoder.wait_s > self.settings.request_timeout_s / 2:
             raise overloaded(math.ceil(self.decoder.wait_s))
         return engine
@@ -157,10 +159,13 @@ class Service:
         """
         self._check_tokens(engine, view)
         deadline = time.monotonic() + self.settings.request_timeout_s
-        async with self._deadline():
-            images = await self._decode(engine, uploads, view, timings)
-            good = [image for image in images if isinstance(image, Prepared)]
-            done = iter(await self._run(engine, good, want, deadline))
+        # Before anything is decoded: under overload that work would be thrown away.
+        expected = len(uploads) * engine.cost(*self._network_size(engine, view), want.look)
+        with self.runtime.reserve(expected) as room:
+            async with self._deadline():
+                images = await self._decode(engine, uploads, view, timings)
+                good = [image for image in images if isinstance(image, Prepared)]
+                done = iter(await self._run(engine, good, want, deadline, room))
         outcomes = [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
@@ -188,7 +193,7 @@ class Service:
                 yield
         except TimeoutError as error:
             allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
-            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.retry_after_s)}) from error
+            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.queue.retry_after_s)}) from error
 
     async def _decode(
         self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
@@ -199,9 +204,11 @@ class Service:
         timings.add("decode", time.perf_counter() - started)
         return images
 
-    async def _run(self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float) -> list[Done[Answer]]:
+    async def _run(
+        self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float, room: Room
+    ) -> list[Done[Answer]]:
         works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
-        dones = await self.runtime.run(works, deadline)
+        dones = await self.runtime.run(works, deadline, room)
         if any(isinstance(done.answer, OutOfMemory) for done in dones):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
         return dones
@@ -236,16 +243,18 @@ class Service:
         return self.runtime.loaded.config.num_tokens(height, width)
 
     def _watch_gauges(self) -> None:
-        batcher = self.runtime.batcher
-        self.metrics.batches.watch(
-            lambda: batcher.waiting, lambda: batcher.waiting_cost, lambda: batcher.max_waiting_cost
-        )
+        queue = self.runtime.batcher.queue
+        self.metrics.batches.watch(lambda: len(queue), lambda: queue.cost, lambda: queue.max_cost or 0)
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
+
+    @staticmethod
+    def _network_size(engine: Engine, view: View) -> Size:
+        """What the network will see of a picture; of `fit` the most."""
+        return whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
 
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
-        preprocess, config = engine.checkpoint.content.preprocess, engine.config
-        size = whole_patches(view.size or preprocess.input_size, config.patch_size)
+        config, size = engine.config, self._network_size(engine, view)
         most = self.settings.max_tokens_per_image
         if config.num_tokens(*size) > most:
             side = int((most - config.num_prefix_tokens) ** 0.5)

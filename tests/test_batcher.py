@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batcher import Batcher, Done, QueueFull, Work
+from app.batcher import Batcher
+from app.queue import Done, QueueFull, Work
 
 
 class Doubler:
@@ -136,11 +137,11 @@ def test_a_full_queue_refuses_exactly_what_does_not_fit() -> None:
                 clients = [await submitted(batcher, Work(1, n)) for n in range(8)]
                 done, _ = await asyncio.wait(clients, timeout=0.1)
                 assert len(done) == 3
-                assert batcher.full
+                assert not batcher.queue.has_room(1)
             outcomes = await asyncio.gather(*clients, return_exceptions=True)
             assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 5 + [True] * 3
             assert all(outcome.retry_after_s >= 1 for outcome in outcomes if isinstance(outcome, QueueFull))
-            assert not batcher.full
+            assert batcher.queue.has_room(1)
             assert len(await batcher.submit([Work(1, 9)])) == 1
 
     asyncio.run(scenario())
@@ -157,6 +158,26 @@ def test_admission_is_all_or_nothing_and_an_empty_queue_takes_anything() -> None
             await first
             assert [done.answer for done in await batcher.submit([Work(99, 5)])] == [10]
         assert [2, 3] not in backend.batches
+
+    asyncio.run(scenario())
+
+
+def test_room_that_is_kept_counts_as_taken_until_it_is_used_or_given_back() -> None:
+    async def scenario() -> None:
+        async with batching(Doubler(), max_queue_cost=5) as batcher:
+            with batcher.queue.reserve(4) as room:
+                with pytest.raises(QueueFull):
+                    await batcher.submit([Work(2, 1)])
+                with pytest.raises(QueueFull):
+                    batcher.queue.reserve(2)
+                assert [done.answer for done in await batcher.submit([Work(3, 2)], room=room)] == [4]
+                assert batcher.queue.has_room(5)
+            assert batcher.queue.cost == 0
+            with batcher.queue.reserve(4) as room:
+                assert len(await batcher.submit([Work(9, 3)], room=room)) == 1  # nobody else is there
+            with pytest.raises(ZeroDivisionError), batcher.queue.reserve(5):
+                1 / 0  # noqa: B018
+            assert batcher.queue.cost == 0
 
     asyncio.run(scenario())
 
