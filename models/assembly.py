@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.classes import name_classes
+from models.config import ViTConfig
 from models.defaults import default_preprocess
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.geometry import count_heads, split_positions
@@ -22,7 +23,6 @@ from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import Tensors
 from models.pooling import Pool
 from models.profiles import PROFILES, profile_named
-from models.vit import ViTConfig
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 PARTS = ("weight", "bias")

@@ -95,6 +95,7 @@ def build(checkpoint: Checkpoint) -> VisionTransformer:
     with torch.device("meta"):
         network = VisionTransformer(checkpoint.content.config)
     network.load_state_dict(dict(checkpoint.content.weights), strict=True, assign=True)
+    network.fold()
     return network.requires_grad_(False).eval()
 
 

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoint import Checkpoint
+from models.config import ViTConfig
 from models.errors import CheckpointUnsupported
 from models.layouts.source import Converted
 from models.layouts.timm_config import POOLS, SECTION
 from models.preprocess import Preprocess
 from models.profiles import PROFILES
-from models.vit import ViTConfig
 
 CROP_MODES = {"crop": "center", "squash": "squash", "border": "border"}
 GLOBAL_POOLS = {pool: name for name, pool in POOLS.items()} | {"avg_all": "avg", "cls_dist": "token"}

@@ -8,9 +8,9 @@ Sources: facebookresearch/dino `eval_linear.py`, dinov2 `dinov2/data/transforms.
 from dataclasses import replace
 from fractions import Fraction
 
+from models.config import ViTConfig
 from models.layouts.source import Reading
 from models.preprocess import CLIP_MEAN, CLIP_STD, INCEPTION_MEAN, INCEPTION_STD, Preprocess
-from models.vit import ViTConfig
 
 SEVEN_EIGHTHS = Fraction(7, 8)  # shortest side 256, of which 224 are cut
 USUAL_SIDE = 224

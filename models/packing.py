@@ -5,6 +5,7 @@ Shapes: B images, N tokens of one image, T tokens of all images together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -45,6 +46,18 @@ class Packing:
                 runs.append(Run(start, 1, length))
             start += length
         return cls(order, runs)
+
+    def firsts(self, count: int) -> "Packing":
+        """Where the tokens lie when each image keeps its first `count` alone."""
+        ends = accumulate(run.images for run in self.runs)
+        return Packing(
+            self.order,
+            [Run((end - run.images) * count, run.images, count) for end, run in zip(ends, self.runs, strict=True)],
+        )
+
+    def first(self, x: Tensor, count: int) -> Tensor:
+        """The first `count` tokens of each image: (T, D) -> (B * count, D), in packed order."""
+        return torch.cat([run.of(x)[:, :count].flatten(0, 1) for run in self.runs])
 
     def places(self) -> dict[int, slice]:
         """Where each image's tokens lie in the packed sequence."""

@@ -23,6 +23,9 @@ cls_avg_interleaved: the same two vectors channel by channel, cls 0, mean 0, cls
 WIDTHS: dict[Pool, int] = {"cls": 0, "cls_avg": 1, "cls_avg_interleaved": 1}
 """Vectors of D besides the [CLS] tokens, for those rules that read [CLS] tokens; all others give one vector of D."""
 
+READ_OFF_THE_FIRST: dict[Pool, int] = {"cls": 1, "cls_dist": 2}
+"""How many tokens of an image a rule reads that needs nothing of its patches."""
+
 
 def pooled_width(pool: Pool, layers: int) -> int:
     """How many times D the pooled vector is wide."""

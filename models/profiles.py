@@ -6,9 +6,9 @@ positions. A profile is one of them. It follows the container that the checkpoin
 
 from dataclasses import dataclass
 
+from models.config import Activation
 from models.errors import CheckpointUnsupported
 from models.position import Resampling
-from models.vit import Activation
 
 
 @dataclass(frozen=True)

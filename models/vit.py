@@ -4,89 +4,24 @@ Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929); module names follow timm's 
 different sizes into one sequence: Dehghani et al. 2023 (arXiv 2307.06304), who trained that way; here it only serves.
 
 Shapes: B images, N tokens of one image, T tokens of all images together, P prefix tokens ([CLS], distillation,
-registers), D embedding dimension, H heads, d = D / H, K classes, F features that the head reads.
+registers), D embedding dimension, K classes, F features that the head reads.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Look, Watch
-from models.packing import Packing, Run
-from models.pooling import Pool, first_tokens, patch_mean, pool, pooled_width
-from models.position import Grid, PositionEmbedding, Resampling
-
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
-
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI CLIP
-    "silu": F.silu,
-}
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """All that makes one Vision Transformer another.
-
-    Biases that a family does not have are zeros in the weights, and position rows of prefix tokens are added to the
-    tokens when a checkpoint is read, so neither needs an option here.
-    """
-
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_hidden_dim: int
-    patch_size: tuple[int, int]  # height, width in pixels
-    grid_size: Grid  # of the position table
-    position: Resampling
-    class_token: bool = True
-    num_extra_tokens: int = 0  # after [CLS]: distillation token, registers
-    act: Activation = "gelu"
-    swiglu: bool = False  # fc1 holds [gate; value] and its activation is silu(gate) * value
-    norm_eps: float = 1e-6
-    norm_pre: bool = False  # LayerNorm before the blocks (CLIP)
-    qk_norm: bool = False
-    layer_scale: bool = False
-    norm: bool = True  # LayerNorm over all tokens after the blocks
-    pool: Pool = "cls"  # what the head reads
-    pool_layers: int = 1  # of how many last blocks it reads [CLS]
-    pool_norm: bool = True  # whether it reads tokens after the final norm
-    fc_norm: bool = False  # LayerNorm over the pooled vector
-    projection_dim: int = 0  # a linear layer after that: CLIP's projection, a representation layer; 0: none
-    projection_tanh: bool = False
-    num_classes: int = 0  # 0: no head
-    head_dist: bool = False  # a second head on the distillation token; the answer is the mean of both (DeiT)
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """P: tokens that stand before the patch tokens."""
-        return int(self.class_token) + self.num_extra_tokens
-
-    @property
-    def pooled_dim(self) -> int:
-        """The width of the pooled vector."""
-        return self.embed_dim * pooled_width(self.pool, self.pool_layers)
-
-    @property
-    def native_dim(self) -> int:
-        """F: the width of what the head reads."""
-        return self.projection_dim or self.pooled_dim
-
-    def grid(self, height: int, width: int) -> Grid:
-        """The grid of patches of an image; pixels beyond the last whole patch are not seen."""
-        return height // self.patch_size[0], width // self.patch_size[1]
-
-    def num_tokens(self, height: int, width: int) -> int:
-        """N: the tokens of an image, prefix tokens included."""
-        h, w = self.grid(height, width)
-        return self.num_prefix_tokens + h * w
+from models.block import Block
+from models.config import ViTConfig
+from models.packing import Packing
+from models.pooling import READ_OFF_THE_FIRST, first_tokens, patch_mean, pool
+from models.position import Grid, PositionEmbedding
 
 
 class Readout(Flag):
@@ -130,93 +65,6 @@ class PatchEmbed(nn.Module):
         h, w = image.shape[1] // ph, image.shape[2] // pw
         whole = image[:, : h * ph, : w * pw].unflatten(2, (w, pw)).unflatten(1, (h, ph))  # (C, h, ph, w, pw)
         return whole.permute(1, 3, 0, 2, 4).reshape(h * w, -1)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention inside each image of the pack: (T, D) -> (T, D)."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        dim = config.embed_dim
-        self.num_heads = config.num_heads
-        head_dim = dim // config.num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """Attend; images of equal length go through one batched call."""
-        q, k, v = self.project(x)
-        attended = [self._attend(run.of(q), run.of(k), run.of(v)) for run in runs]
-        return self.proj(attended[0] if len(attended) == 1 else torch.cat(attended))
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values: (T, D) -> (T, H, d) each."""
-        q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        return self.q_norm(q), self.k_norm(k), v
-
-    @staticmethod
-    def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(images, N, H, d) each -> (images * N, D)."""
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (images, H, N, d)
-        out = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(d)
-        return out.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-class Mlp(nn.Module):
-    """The feed-forward half of a block, plain or gated (SwiGLU, Shazeer 2020, arXiv 2002.05202): (T, D) -> (T, D)."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        self.swiglu = config.swiglu
-        self.act = ACTIVATIONS[config.act]
-        self.fc1 = nn.Linear(config.embed_dim, config.mlp_hidden_dim * (2 if config.swiglu else 1))
-        self.fc2 = nn.Linear(config.mlp_hidden_dim, config.embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """fc2(act(fc1(x))), the activation gated where the config says so."""
-        hidden = self.fc1(x)
-        if self.swiglu:
-            gate, value = hidden.chunk(2, dim=-1)
-            return self.fc2(F.silu(gate) * value)
-        return self.fc2(self.act(hidden))
-
-
-class LayerScale(nn.Module):
-    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.empty(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, D) -> (T, D)."""
-        return x * self.gamma
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block: (T, D) -> (T, D)."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        dim = config.embed_dim
-        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
-        self.attn = Attention(config)
-        self.ls1 = LayerScale(dim) if config.layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
-        self.mlp = Mlp(config)
-        self.ls2 = LayerScale(dim) if config.layer_scale else nn.Identity()
-
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """Two residual steps."""
-        x = x + self.ls1(self.attn(self.norm1(x), runs))
-        return x + self.ls2(self.mlp(self.norm2(x)))
-
-    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What its attention compares, of tokens that enter the block: (T, D) -> (T, H, d) each."""
-        q, k, _ = self.attn.project(self.norm1(x))
-        return q, k
 
 
 class VisionTransformer(nn.Module):
@@ -276,13 +124,32 @@ class VisionTransformer(nn.Module):
         x = self._tokens([images[i] for i in packing.order], [grids[i] for i in packing.order])
         earlier: list[Tensor] = []  # [CLS] tokens of the blocks before the last that the head reads
         watch = Watch(looks, packing)
-        for i, block in enumerate(self.blocks):
+        blocks = [cast(Block, block) for block in self.blocks]
+        for i, block in enumerate(blocks[:-1]):
             watch.see(i, x)
             x = block(x, packing.runs)
             if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
                 earlier.append(first_tokens(x, packing))
+        watch.see(self.config.depth - 1, x)
+        if (count := self._first_tokens_read(wanted)) is None:
+            x = blocks[-1](x, packing.runs)
+        else:
+            x, packing = blocks[-1].first(x, packing, count), packing.firsts(count)
         features = self._read(x, earlier, packing, grids, wanted)
         return replace(features, attention=self._attention(watch, looks, grids)) if looks else features
+
+    def fold(self) -> None:
+        """Fold constants into the weights for inference; the answers stay the same."""
+        for block in self.blocks:
+            cast(Block, block).fold()
+
+    def _first_tokens_read(self, wanted: Readout) -> int | None:
+        """How many tokens of each image are all that is read of the last block; None if patches are."""
+        if wanted & (Readout.MEAN | Readout.PATCHES):
+            return None
+        if wanted & (Readout.NATIVE | Readout.LOGITS):
+            return READ_OFF_THE_FIRST.get(self.config.pool)
+        return 1
 
     def _tokens(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
         """Images in packed order -> the sequence that enters the first block (T, D)."""

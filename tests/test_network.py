@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.checkpoint import Checkpoint
+from models.config import ViTConfig
 from models.packing import Packing
 from models.position import Resampling
-from models.vit import Readout, VisionTransformer, ViTConfig
+from models.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32, differ
 
 SIZES = {
@@ -103,6 +104,37 @@ def test_an_image_is_answered_alike_alone_and_in_any_company(changes: dict[str, 
         assert together.patches is not None
         assert alone.patches is not None
         assert_equal_in_float32(together.patches[place], alone.patches[0])
+
+
+FIRST_TOKENS = {
+    "cls": {},
+    "cls of two blocks": {"pool_layers": 2},
+    "qk norm": {"qk_norm": True},
+    "two heads": {"pool": "cls_dist", "head_dist": True},
+    "one block": {"depth": 1},
+}
+
+
+@pytest.mark.parametrize("changes", FIRST_TOKENS.values(), ids=FIRST_TOKENS.keys())
+def test_a_last_block_for_the_first_tokens_alone_changes_nothing(changes: dict[str, Any]) -> None:
+    network, batch = tiny(**changes), images(*MIX)
+    everything = network(batch)
+    for wanted in (Readout.CLS, Readout.NATIVE, Readout.LOGITS, Readout.CLS | Readout.LOGITS):
+        features = network(batch, wanted)
+        for readout, name in ((Readout.CLS, "cls"), (Readout.NATIVE, "native"), (Readout.LOGITS, "logits")):
+            if wanted & readout:
+                assert_equal_in_float32(getattr(features, name), getattr(everything, name))
+
+
+def test_folding_constants_changes_nothing() -> None:
+    network, batch = tiny(), images(*MIX)
+    before = network(batch)
+    network.fold()
+    after = network(batch)
+    assert before.logits is not None
+    assert after.logits is not None
+    assert_equal_in_float32(after.logits, before.logits)
+    assert not any("gamma" in name for name in network.state_dict())
 
 
 def test_only_what_is_wanted_is_read() -> None:

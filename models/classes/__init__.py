@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from models.config import ViTConfig
 from models.errors import CheckpointBroken, CheckpointNotFound
 from models.layouts.source import Reading
 from models.preprocess import Labels, unnamed
 from models.profiles import PUBLIC_HEADS
-from models.vit import ViTConfig
 
 IMAGENET_1K = Path(__file__).parent / "imagenet-1k.txt"
 """The names in the order of their WordNet ids, which is that of every published head of 1000 classes."""

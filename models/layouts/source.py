@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from models.config import Activation, ViTConfig
 from models.pooling import Pool
 from models.preprocess import Labels, Preprocess
-from models.vit import Activation, ViTConfig
 
 
 @dataclass(frozen=True)

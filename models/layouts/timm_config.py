@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+from models.config import Activation
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.pooling import Pool
 from models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Steps
-from models.vit import Activation
 
 Config = Mapping[str, Any]
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, cast
 
+from models.config import Activation
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.timm_config import channel_values
 from models.preprocess import CLIP_MEAN, CLIP_STD, INCEPTION_MEAN, INCEPTION_STD, Interpolation, Preprocess, Steps
-from models.vit import Activation
 
 Config = Mapping[str, Any]
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.config import ViTConfig
 from models.position import Resampling
-from models.vit import VisionTransformer, ViTConfig
+from models.vit import VisionTransformer
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
 from tests.checkpoints.original import SIZES, Original, randomise

@@ -1,0 +1,135 @@
+"""A transformer block over the packed tokens of images of any mix of sizes.
+
+Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module names follow timm's `vision_transformer`.
+Shapes: N tokens of one image, T tokens of all images together, B images, D embedding dimension, H heads, d = D / H.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import Activation, ViTConfig
+from models.packing import Packing, Run
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI CLIP
+    "silu": F.silu,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention inside each image of the pack: (T, D) -> (T, D)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.num_heads = config.num_heads
+        head_dim = dim // config.num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.q_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        """Attend; images of equal length go through one batched call."""
+        q, k, v = self.project(x)
+        attended = [self._attend(run.of(q), run.of(k), run.of(v)) for run in runs]
+        return self.proj(attended[0] if len(attended) == 1 else torch.cat(attended))
+
+    def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+        """The same for the first tokens of each image alone, which attend to all: (T, D) -> (B * count, D)."""
+        dim = x.shape[1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        queries = F.linear(packing.first(x, count), weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))
+        k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)
+        q, k = self.q_norm(queries), self.k_norm(k)
+        pairs = zip(packing.runs, packing.firsts(count).runs, strict=True)
+        return self.proj(torch.cat([self._attend(few.of(q), run.of(k), run.of(v)) for run, few in pairs]))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (T, D) -> (T, H, d) each."""
+        q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        return self.q_norm(q), self.k_norm(k), v
+
+    @staticmethod
+    def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(images, n, H, d), and (images, N, H, d) each -> (images * n, D)."""
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (images, H, n or N, d)
+        out = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(d)
+        return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+class Mlp(nn.Module):
+    """The feed-forward half of a block, plain or gated (SwiGLU, Shazeer 2020, arXiv 2002.05202): (T, D) -> (T, D)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.swiglu = config.swiglu
+        self.act = ACTIVATIONS[config.act]
+        self.fc1 = nn.Linear(config.embed_dim, config.mlp_hidden_dim * (2 if config.swiglu else 1))
+        self.fc2 = nn.Linear(config.mlp_hidden_dim, config.embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """fc2(act(fc1(x))), the activation gated where the config says so."""
+        hidden = self.fc1(x)
+        if self.swiglu:
+            gate, value = hidden.chunk(2, dim=-1)
+            return self.fc2(F.silu(gate) * value)
+        return self.fc2(self.act(hidden))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, D) -> (T, D)."""
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: (T, D) -> (T, D)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
+        self.attn = Attention(config)
+        self.ls1: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
+        self.mlp = Mlp(config)
+        self.ls2: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+        """Two residual steps."""
+        x = x + self.ls1(self.attn(self.norm1(x), runs))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+    def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+        """The same for the first tokens of each image alone: (T, D) -> (B * count, D), in packed order.
+
+        For the last block where nothing else is read of it; the others have to answer the patches to the next one.
+        """
+        rows = packing.first(x, count)
+        rows = rows + self.ls1(self.attn.first(self.norm1(x), packing, count))
+        return rows + self.ls2(self.mlp(self.norm2(rows)))
+
+    def fold(self) -> None:
+        """Multiply the layer scales into the layers before them: the same answers without a pass over the tokens."""
+        for scale, layer in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.fc2)):
+            if isinstance(scale, LayerScale):
+                layer.weight = nn.Parameter(scale.gamma[:, None] * layer.weight, requires_grad=False)
+                layer.bias = nn.Parameter(scale.gamma * layer.bias, requires_grad=False)
+        self.ls1, self.ls2 = nn.Identity(), nn.Identity()
+
+    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What its attention compares, of tokens that enter the block: (T, D) -> (T, H, d) each."""
+        q, k, _ = self.attn.project(self.norm1(x))
+        return q, k
