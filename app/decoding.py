@@ -34,6 +34,10 @@ READ_ON_THE_LOOP_BYTES = 2**14
 """Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
 
 
+SPARE = 2
+"""How many times the scaled size a picture has to be decoded at: its filter then sees more than it keeps."""
+
+
 @dataclass(frozen=True)
 class View:
     """The resolution that a request asks for; None is the checkpoint's own."""
@@ -66,6 +70,15 @@ class Recipe:
     patch: Size
     view: View
 
+    def plan(self, size: Size) -> Plan:
+        """For a picture of this upright size."""
+        return self.preprocess.plan(size, self.patch, self.view.size, self.view.resize)
+
+    def enough(self, size: Size) -> Size:
+        """At which size a picture is decoded without a difference that the network would notice."""
+        height, width = self.plan(size).scaled
+        return SPARE * height, SPARE * width
+
 
 class Decoder:
     """The threads that decode, and the memory that they may take.
@@ -78,6 +91,7 @@ class Decoder:
     def __init__(self, settings: Settings, decoded: Callable[[float], None]) -> None:
         self._limits = Limits(settings.image_formats, settings.max_pixels)
         limit_pillow(self._limits)
+        self._fast = settings.decode == "fast"
         self._decoded = decoded
         self._threads = settings.decode_threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._threads, "decode", initializer=step_back)
@@ -134,12 +148,11 @@ class Decoder:
     def _decode(self, upload: bytes, recipe: Recipe) -> Prepared | ImageProblem:
         """On a thread of the pool."""
         started = time.perf_counter()
-        preprocess, view = recipe.preprocess, recipe.view
         try:
-            picture = decode(upload, self._limits)
-            plan = preprocess.plan(picture.size, recipe.patch, view.size, view.resize)
+            picture = decode(upload, self._limits, recipe.enough if self._fast else None)
+            plan = recipe.plan(picture.size)
             _check_scaled(picture.size, plan)
-            pixels = to_network(picture, plan, preprocess.interpolation)
+            pixels = to_network(picture, plan, recipe.preprocess.interpolation)
         except ImageProblem as problem:
             return problem
         finally:

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         None, gt=0, description="Threads of the forward pass on the CPU [default: all cores]."
     )
     decode_threads: int | None = Field(None, gt=0, description="Images decoded at the same time [default: all cores].")
+    decode: Literal["fast", "exact"] = Field(
+        "fast",
+        description="fast: a large JPEG is decoded at a reduced scale, never below twice the size that is needed; "
+        "exact: every pixel, as the originals do.",
+    )
 
     # limits
     max_upload_bytes: int = Field(64 * 2**20, gt=0, description="The whole body of a request.")

@@ -58,7 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     if port := os.environ.get("VITRINE_TEST_PORT"):  # of a service that runs already, as in tests/docker
         yield Address(int(port))
         return
-    with serving(tmp_path_factory.mktemp("server") / "log") as running:
+    # Exact, because the answers are compared with those of the originals.
+    with serving(tmp_path_factory.mktemp("server") / "log", decode="exact") as running:
         yield running
 
 

@@ -137,6 +137,30 @@ def test_a_phone_picture_comes_out_upright(phone_picture: bytes) -> None:
     assert picture.size == (4032, 3024)
 
 
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(phone_picture: bytes) -> None:
+    for enough, decoded in {
+        (256, 200): (504, 378),
+        (504, 378): (504, 378),
+        (505, 1): (1008, 756),
+        (9999, 9): None,
+    }.items():
+        picture = decode(phone_picture, LIMITS, lambda _, enough=enough: enough)  # type: ignore[misc]
+        assert picture.size == (4032, 3024)  # upright, as the camera saw it
+        assert (picture.image.height, picture.image.width) == (decoded or picture.size)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_the_same_picture(photo: Image.Image, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(photo.resize((901, 603), Image.Resampling.BICUBIC), "JPEG", exif=exif, quality=90)
+    whole, reduced = decode(data, LIMITS), decode(data, LIMITS, lambda size: (size[0] // 4, size[1] // 4))
+    assert reduced.size == whole.size
+    assert reduced.image.width == -(-whole.image.width // 4)
+    small = np.asarray(whole.image.resize(reduced.image.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(reduced.image) - small).mean() < 2
+
+
 def scans(count: int) -> bytes:
     data = encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=True)
     start = data.index(b"\xff\xda")

@@ -51,7 +51,7 @@ def timm_pixels(image: Image.Image, config: dict[str, Any]) -> Any:
 def test_pixels_are_timms(config: dict[str, Any], ours: Preprocess, size: tuple[int, int]) -> None:
     image = noise(size)
     plan = ours.plan(size, PATCH)
-    pixels = to_network(Picture(image, "PNG"), plan, ours.interpolation)
+    pixels = to_network(Picture(image, "PNG", (image.height, image.width)), plan, ours.interpolation)
     assert np.array_equal(pixels, timm_pixels(image, config))
 
 
@@ -114,7 +114,7 @@ def test_crop_is_the_centre_of_the_covered_size() -> None:
 def test_a_border_has_the_mean_colour() -> None:
     preprocess = Preprocess((112, 112), "border", crop_pct=1.0, mean=(0.1, 0.5, 0.9))
     plan = preprocess.plan((50, 100), PATCH)
-    pixels = to_network(Picture(noise((50, 100)), "PNG"), plan, "bicubic")
+    pixels = to_network(Picture(noise((50, 100)), "PNG", (50, 100)), plan, "bicubic")
     assert pixels[:, 0, 0].tolist() == [26, 128, 230]
     assert pixels[:, 111, 111].tolist() == [26, 128, 230]
 

@@ -68,7 +68,9 @@ class Compose:
         if network := os.environ.get("BUILD_NETWORK"):  # `host` where containers reach no network while building
             (self.tree / "build.yml").write_text(f"services: {{vitrine: {{build: {{network: {network}}}}}}}\n")
             files += ["-f", "build.yml"]
-        environment = os.environ | {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE}
+        # Exact, because the tests compare the answers with those of the originals.
+        service = {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE, "VITRINE_DECODE": "exact"}
+        environment = os.environ | service
         ended = subprocess.run(
             [*compose_command(), "-p", PROJECT, *files, *arguments],
             cwd=self.tree,

@@ -1,0 +1,48 @@
+"""From bytes to the network's pixels: what a reduced scale does to the answers."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.decoding import Decoder, Prepared, Recipe, View
+from app.settings import Settings
+from models.checkpoint import Checkpoint
+from models.vit import Readout, VisionTransformer
+from tests.server import ROOT
+
+PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
+
+
+def prepared(checkpoint: Checkpoint, data: bytes, decode: str, view: View) -> Prepared:
+    decoder = Decoder(Settings.model_validate({"decode": decode}), lambda _: None)
+    recipe = Recipe(checkpoint.content.preprocess, checkpoint.content.config.patch_size, view)
+    try:
+        (image,) = asyncio.run(decoder.prepare([data], recipe))
+    finally:
+        decoder.stop()
+    assert isinstance(image, Prepared)
+    return image
+
+
+@pytest.mark.parametrize(
+    "view",
+    [View(), View((70, 70)), View((98, 140), "squash"), View((112, 112), "fit")],
+    ids=["own", "70", "squash", "fit"],
+)
+def test_fast_decoding_leaves_the_vectors_as_they_are(
+    checkpoint: Checkpoint, network: VisionTransformer, phone_picture: bytes, view: View
+) -> None:
+    mean, std = (torch.tensor(getattr(checkpoint.content.preprocess, name))[:, None, None] for name in ("mean", "std"))
+    changed = 0
+    for data in [phone_picture, *(Path(photo).read_bytes() for photo in PHOTOS)]:
+        fast, exact = (prepared(checkpoint, data, decode, view) for decode in ("fast", "exact"))
+        assert (fast.plan, fast.width, fast.height) == (exact.plan, exact.width, exact.height)
+        changed += not (fast.pixels == exact.pixels).all()
+        pixels = [(torch.from_numpy(image.pixels) / 255 - mean) / std for image in (fast, exact)]
+        with torch.inference_mode():
+            cls = network(pixels, Readout.CLS).cls
+        assert cls is not None
+        assert torch.nn.functional.cosine_similarity(cls[0], cls[1], dim=0) >= 0.999
+    assert changed  # else nothing was compared
