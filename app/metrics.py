@@ -39,6 +39,7 @@ class Metrics:
         self.http = _Http(self.registry)
         self.images = _Images(self.registry)
         self.batches = _Batches(self.registry)
+        self.cache = _Cache(self.registry)
         self.model = _Model(self.registry)
 
     def text(self) -> bytes:
@@ -154,6 +155,29 @@ class _Batches:
         self._forward.observe(run_s)
         for seconds in queue_s:
             self._queue.observe(seconds)
+
+
+class _Cache:
+    """Answers that are kept, where `cache_mb` has any kept."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "vitrine_cache_requests",
+            "Images looked up: hit (kept), shared (under way for another request) or miss.",
+            ["result"],
+            registry=registry,
+        )
+        self._bytes = Gauge("vitrine_cache_bytes", "What the answers that are kept take.", registry=registry)
+        for result in ("hit", "shared", "miss"):
+            self._requests.labels(result)
+
+    def asked(self, result: str) -> None:
+        """An image was looked up."""
+        self._requests.labels(result).inc()
+
+    def watch(self, held: Callable[[], float]) -> None:
+        """Where to read the size, each time that somebody asks."""
+        self._bytes.set_function(held)
 
 
 class _Model:

@@ -5,16 +5,18 @@ to find the queue full before it is decoded.
 """
 
 import asyncio
+import hashlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.batcher import Ran
+from app.cache import Cache
 from app.decoding import Decoder, Prepared, Recipe, View
-from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels, Ranking
 from app.errors import ImageProblem, Problem, internal
 from app.metrics import Metrics
 from app.queue import Done, Room, Work
@@ -31,6 +33,12 @@ TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
 """What reading these off is called; all the rest is `embed`."""
 
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
+
+HASHED_ON_THE_LOOP_BYTES = 2**18
+"""A quarter of a millisecond; what takes longer goes to a thread."""
+
+OVERHEAD_BYTES = 2**11
+"""What an answer takes in the cache beside its numbers."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,9 @@ class Service:
         self.metrics = Metrics()
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
         self.runtime = Runtime(settings, load, self._count_batch)
+        self._cache: Cache[Answered | ImageProblem] | None = (
+            Cache(settings.cache_mb * 2**20, _kept_bytes, self.metrics.cache.asked) if settings.cache_mb else None
+        )
         self._watch_gauges()
 
     @property
@@ -158,6 +169,21 @@ class Service:
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
         self._check_tokens(engine, view)
+
+        async def compute(places: Sequence[int]) -> list[Answered | ImageProblem]:
+            return await self._compute(engine, [uploads[place] for place in places], view, want, timings)
+
+        if self._cache is None:
+            outcomes = await compute(range(len(uploads)))
+        else:
+            keys = await _keys(uploads, (engine.fingerprint, self.settings.decode, view, want))
+            outcomes = await self._cache.values(keys, compute)
+        self._count(outcomes, TASKS.get(want.readout, "embed"), timings)
+        return outcomes
+
+    async def _compute(
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
+    ) -> list[Answered | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be thrown away.
         expected = len(uploads) * engine.cost(*self._network_size(engine, view), want.look)
@@ -166,12 +192,10 @@ class Service:
                 images = await self._decode(engine, uploads, view, timings)
                 good = [image for image in images if isinstance(image, Prepared)]
                 done = iter(await self._run(engine, good, want, deadline, room))
-        outcomes = [
+        return [
             image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
             for image in images
         ]
-        self._count(outcomes, TASKS.get(want.readout, "embed"), timings)
-        return outcomes
 
     async def prepare(
         self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
@@ -245,6 +269,7 @@ class Service:
     def _watch_gauges(self) -> None:
         queue = self.runtime.batcher.queue
         self.metrics.batches.watch(lambda: len(queue), lambda: queue.cost, lambda: queue.max_cost or 0)
+        self.metrics.cache.watch(lambda: self._cache.held_bytes if self._cache else 0)
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     @staticmethod
@@ -266,6 +291,36 @@ class Service:
 def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
     config, size = engine.config, image.plan.size
     return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
+
+
+async def _keys(uploads: Sequence[Upload | Prepared], decisive: tuple[object, ...]) -> list[Hashable]:
+    """What decides each image's answer; what cannot come again is equal to nothing else."""
+    length = sum(
+        len(upload) if isinstance(upload, bytes) else upload.pixels.nbytes
+        for upload in uploads
+        if not isinstance(upload, ImageProblem)
+    )
+
+    def keys() -> list[Hashable]:
+        return [object() if isinstance(upload, ImageProblem) else (_digest(upload), decisive) for upload in uploads]
+
+    return keys() if length <= HASHED_ON_THE_LOOP_BYTES else await asyncio.to_thread(keys)
+
+
+def _digest(upload: bytes | Prepared) -> bytes:
+    if isinstance(upload, bytes):
+        return hashlib.blake2b(upload, digest_size=16).digest()
+    facts = (upload.pixels.shape, upload.pixels.dtype.str, upload.plan, upload.width, upload.height, upload.format)
+    return hashlib.blake2b(repr(facts).encode() + upload.pixels.tobytes(), digest_size=16).digest()
+
+
+def _kept_bytes(outcome: Answered | ImageProblem) -> int | None:
+    """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
+    if isinstance(outcome, ImageProblem):
+        return None
+    answer = outcome.answer
+    numbers = answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
+    return numbers + outcome.image.pixels.nbytes + OVERHEAD_BYTES
 
 
 def _failed(error: Exception) -> ImageProblem:

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     max_tokens_per_image: int = Field(4096, gt=0, description="Patches and prefix tokens of one image.")
     max_batch_tokens: int | None = Field(None, gt=0, description="Tokens in one forward pass [default: by device].")
     max_queue_tokens: int | None = Field(None, gt=0, description="Tokens that may wait [default: 16 batches].")
+    cache_mb: int = Field(0, ge=0, description="MiB of answers kept for images that come again; 0 keeps none.")
     request_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Seconds that a request may wait.")
     receive_timeout_s: float = Field(
         30.0, gt=0, allow_inf_nan=False, description="Seconds in which a request's body must arrive whole."
