@@ -7,7 +7,7 @@ used by one thread only.
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +98,7 @@ class Engine:
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
         max_batch_tokens: the budget of one batch; None takes the device's default.
+        compiled: whether `warm_up` compiles the network, for which it needs a C++ compiler and up to a minute.
 
     Raises DeviceUnavailable.
     """
@@ -106,7 +107,12 @@ class Engine:
     """A batch that runs for longer than this is not going to end."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str = "auto", dtype: str = "auto", max_batch_tokens: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_batch_tokens: int | None = None,
+        compiled: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.device = choose_device(device)
@@ -115,6 +121,7 @@ class Engine:
         self.max_batch_cost = max_batch_tokens or MAX_BATCH_TOKENS[self.device.type]
         self.network = build(checkpoint).to(self.device, DTYPES[self.dtype])
         self.readouts = self.network.readouts
+        self._compiled = compiled
         preprocess = checkpoint.content.preprocess
         self._mean = torch.tensor(preprocess.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=self.device)[:, None, None]
@@ -146,13 +153,30 @@ class Engine:
     def warm_up(self) -> None:
         """Run one image of the checkpoint's own size.
 
-        Raises OutputInvalid if the weights give no finite answer, or not the one that the checkpoint promises.
+        Raises OutputInvalid if the weights give no finite answer, or not the one that the checkpoint promises, and
+        DeviceUnavailable where the network cannot be compiled.
         """
+        if self._compiled:
+            self._compile()
         answer = self.run([self.probe()])[0]
         if isinstance(answer, Exception):
             raise answer
         if self.checkpoint.golden is not None:
             self._compare(self.checkpoint.golden)
+
+    def _compile(self) -> None:
+        """Compile, and run what requests will: one image and several, the whole of the last block and [CLS] alone."""
+        from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second that others need not wait for
+
+        self.network.compile_blocks()
+        probe = self.probe()
+        try:
+            for jobs in ([probe], [probe] * 2, [probe] * 3):
+                self.forward(jobs)
+                self.forward([replace(job, readout=Readout.MEAN) for job in jobs])
+        except TorchDynamoException as error:
+            detail = "compile: the network cannot be compiled here; it needs a C++ compiler"
+            raise DeviceUnavailable(f"{detail} (torch: {type(error).__name__})") from error
 
     def _compare(self, golden: Golden) -> None:
         pixels = picture(*self.checkpoint.content.preprocess.input_size)

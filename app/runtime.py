@@ -43,7 +43,7 @@ def load_engine(settings: Settings) -> Engine:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
-    engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens)
+    engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
     engine.warm_up()
     return engine
 

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="What it computes in; auto is bfloat16 where the hardware has it natively."
     )
+    compile: bool = Field(
+        False, description="Compile the network at start-up; needs a C++ compiler, and a minute or two."
+    )
     torch_threads: int | None = Field(
         None, gt=0, description="Threads of the forward pass on the CPU [default: all cores]."
     )

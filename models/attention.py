@@ -16,8 +16,8 @@ from torch import Tensor
 
 from models.packing import Packing
 
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""What enters a block (N, D) -> its queries and keys (N, H, d)."""
+Project = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""What enters a block (N, D) -> its queries, keys and values (N, H, d)."""
 
 MATRIX = 2**22
 """Numbers of a layer's attention (H, N, N) that are held at a time: 16 MiB, whatever the image's size."""
@@ -59,7 +59,7 @@ class Watch:
     def read(self, project: Sequence[Project]) -> Iterator[Tensor]:
         """The attention of [CLS] in each image that is looked at: float32 (N,), in the order of the looks."""
         for (look, _), entered in zip(self._looks, self._entered, strict=True):
-            layers = [project[layer](x) for layer, x in zip(look.layers, entered, strict=True)]
+            layers = [project[layer](x)[:2] for layer, x in zip(look.layers, entered, strict=True)]
             yield rollout(layers) if look.rollout else one_layer(*layers[0], look.head)
 
 

@@ -4,7 +4,8 @@ Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module names follow timm's `
 Shapes: N tokens of one image, T tokens of all images together, B images, D embedding dimension, H heads, d = D / H.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention inside each image of the pack: (T, D) -> (T, D)."""
+    """Multi-head self-attention inside each image of the pack."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -34,21 +35,14 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """Attend; images of equal length go through one batched call."""
-        q, k, v = self.project(x)
-        attended = [self._attend(run.of(q), run.of(k), run.of(v)) for run in runs]
-        return self.proj(attended[0] if len(attended) == 1 else torch.cat(attended))
-
     def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
-        """The same for the first tokens of each image alone, which attend to all: (T, D) -> (B * count, D)."""
+        """What the first tokens of each image alone gather, which attend to all: (T, D) -> (B * count, D)."""
         dim = x.shape[1]
         weight, bias = self.qkv.weight, self.qkv.bias
         queries = F.linear(packing.first(x, count), weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))
         k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)
         q, k = self.q_norm(queries), self.k_norm(k)
-        pairs = zip(packing.runs, packing.firsts(count).runs, strict=True)
-        return self.proj(torch.cat([self._attend(few.of(q), run.of(k), run.of(v)) for run, few in pairs]))
+        return self.attend(q, k, v, packing.runs, packing.firsts(count).runs)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (T, D) -> (T, H, d) each."""
@@ -56,11 +50,24 @@ class Attention(nn.Module):
         return self.q_norm(q), self.k_norm(k), v
 
     @staticmethod
-    def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(images, n, H, d), and (images, N, H, d) each -> (images * n, D)."""
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (images, H, n or N, d)
-        out = F.scaled_dot_product_attention(q, k, v)  # scale 1 / sqrt(d)
-        return out.transpose(1, 2).flatten(2).flatten(0, 1)
+    def attend(q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run], asking: Sequence[Run]) -> Tensor:
+        """What each query gathers inside its image; images of equal length go through one batched call.
+
+        Args:
+            q: queries (t, H, d), of the tokens in the runs `asking`.
+            k: keys (T, H, d) of all tokens.
+            v: values (T, H, d) of all tokens.
+            runs: the images.
+            asking: the same images in the same order, with the tokens that ask.
+
+        Returns (t, D).
+        """
+        gathered = []
+        for run, few in zip(runs, asking, strict=True):
+            of_run = few.of(q).transpose(1, 2), run.of(k).transpose(1, 2), run.of(v).transpose(1, 2)
+            out = F.scaled_dot_product_attention(*of_run)  # (images, H, n, d), scale 1 / sqrt(d)
+            gathered.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
+        return gathered[0] if len(gathered) == 1 else torch.cat(gathered)
 
 
 class Mlp(nn.Module):
@@ -108,18 +115,25 @@ class Block(nn.Module):
         self.ls2: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
-        """Two residual steps."""
-        x = x + self.ls1(self.attn(self.norm1(x), runs))
+        """Attention between two dense halves, which see all tokens alike and may be compiled."""
+        q, k, v = self.before(x)
+        return self.after(x, self.attn.attend(q, k, v, runs, runs))
+
+    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What its attention compares and gathers: (T, D) -> queries, keys, values (T, H, d) each."""
+        return self.attn.project(self.norm1(x))
+
+    def after(self, x: Tensor, gathered: Tensor) -> Tensor:
+        """Two residual steps: (T, D), and what attention gathered (T, D) -> (T, D)."""
+        x = x + self.ls1(self.attn.proj(gathered))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
     def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
-        """The same for the first tokens of each image alone: (T, D) -> (B * count, D), in packed order.
+        """The same as `forward`, for the first tokens of each image alone: (T, D) -> (B * count, D), in packed order.
 
         For the last block where nothing else is read of it; the others have to answer the patches to the next one.
         """
-        rows = packing.first(x, count)
-        rows = rows + self.ls1(self.attn.first(self.norm1(x), packing, count))
-        return rows + self.ls2(self.mlp(self.norm2(rows)))
+        return self.after(packing.first(x, count), self.attn.first(self.norm1(x), packing, count))
 
     def fold(self) -> None:
         """Multiply the layer scales into the layers before them: the same answers without a pass over the tokens."""
@@ -129,7 +143,12 @@ class Block(nn.Module):
                 layer.bias = nn.Parameter(scale.gamma * layer.bias, requires_grad=False)
         self.ls1, self.ls2 = nn.Identity(), nn.Identity()
 
-    def queries_and_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What its attention compares, of tokens that enter the block: (T, D) -> (T, H, d) each."""
-        q, k, _ = self.attn.project(self.norm1(x))
-        return q, k
+
+def compile_dense(blocks: Iterable[Block]) -> None:
+    """Compile the dense halves of these blocks, once for all of them and for any number of tokens.
+
+    Attention stays as it is: its runs differ from batch to batch, and its kernel is one already.
+    """
+    before, after = torch.compile(Block.before, dynamic=True), torch.compile(Block.after, dynamic=True)
+    for block in blocks:
+        block.before, block.after = partial(before, block), partial(after, block)  # type: ignore[method-assign]

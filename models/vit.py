@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Look, Watch
-from models.block import Block
+from models.block import Block, compile_dense
 from models.config import ViTConfig
 from models.packing import Packing
 from models.pooling import READ_OFF_THE_FIRST, first_tokens, patch_mean, pool
@@ -143,6 +143,10 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             cast(Block, block).fold()
 
+    def compile_blocks(self) -> None:
+        """Compile what of the blocks can be; the first passes after this take seconds to minutes."""
+        compile_dense(cast(Block, block) for block in self.blocks)
+
     def _first_tokens_read(self, wanted: Readout) -> int | None:
         """How many tokens of each image are all that is read of the last block; None if patches are."""
         if wanted & (Readout.MEAN | Readout.PATCHES):
@@ -212,6 +216,6 @@ class VisionTransformer(nn.Module):
 
     def _attention(self, watch: Watch, looks: Mapping[int, Look], grids: Sequence[Grid]) -> dict[int, Tensor]:
         """The weights of the patch tokens, on each looked-at image's own grid; prefix tokens keep theirs."""
-        rows = watch.read([cast(Block, block).queries_and_keys for block in self.blocks])
+        rows = watch.read([cast(Block, block).before for block in self.blocks])
         prefix = self.config.num_prefix_tokens
         return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(looks, rows, strict=True)}

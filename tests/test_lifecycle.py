@@ -93,6 +93,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path, fault: s
     assert "Traceback" not in output
 
 
+def test_compiling_without_a_compiler_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    code, output = end(tmp_path, compile=True, port=0)
+    assert code == 1
+    assert "needs a C++ compiler" in output
+    assert "Traceback" not in output
+
+
 def test_a_device_that_is_not_there_ends_the_process(tmp_path: Path) -> None:
     code, output = end(tmp_path, device="cuda:99", port=0)
     assert code != 0

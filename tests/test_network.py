@@ -1,6 +1,7 @@
 """The network against its original and against itself."""
 
 import dataclasses
+import shutil
 from typing import Any
 
 import pytest
@@ -135,6 +136,18 @@ def test_folding_constants_changes_nothing() -> None:
     assert after.logits is not None
     assert_equal_in_float32(after.logits, before.logits)
     assert not any("gamma" in name for name in network.state_dict())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler on this machine")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_network_answers_the_same() -> None:
+    network, batch = tiny(), images(*MIX)
+    before = network(batch)
+    network.compile_blocks()
+    for together in (batch, batch[:1]):
+        after = network(together)
+        for name in ("cls", "mean", "logits"):
+            assert_equal_in_float32(getattr(after, name), getattr(before, name)[: len(together)])
 
 
 def test_only_what_is_wanted_is_read() -> None:
