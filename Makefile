@@ -39,8 +39,8 @@ format: $(VENV)/dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev ## speed, as ratios within one run
-	$(BIN)/python -m benchmarks.bench
+bench: $(VENV)/bench ## speed, as ratios within one run; ARGS='--quick', or the names of tables, or --help
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
 	$(BIN)/python -m tests.faults.figures
@@ -53,6 +53,10 @@ pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	$(VENV)-pins/bin/pip install --quiet "pip>=25.1" && $(VENV)-pins/bin/pip install --quiet --group dev
 	( echo '# What the project is developed with, beside serve.txt. Made by `make pins`.'; echo '-r serve.txt'; \
 	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf requirements/serve.txt ) > requirements/dev.txt
+	$(VENV)-pins/bin/pip install --quiet --group bench
+	( echo '# What `make bench` compares with, beside dev.txt. Made by `make pins`.'; echo '-r dev.txt'; \
+	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | \
+	  grep -vxF -f requirements/serve.txt -f requirements/dev.txt ) > requirements/bench.txt
 	$(MAKE) hashes
 
 hashes: ## what the image installs: serve.txt without torch, with the hash of every file that the index has
@@ -78,4 +82,8 @@ $(VENV)/serve: pyproject.toml requirements/serve.txt
 $(VENV)/dev: $(VENV)/serve requirements/dev.txt requirements/originals.txt
 	$(BIN)/pip install --quiet -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps -r requirements/originals.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev requirements/bench.txt
+	$(BIN)/pip install --quiet -r requirements/bench.txt
 	@touch $@

@@ -38,6 +38,9 @@ def configure(level: str, form: Format = "text", output: int = 2) -> None:
             former.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
+    # What no line tells need not be found out for each (docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # What uvicorn says of its own start and stop is said by the service.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 

@@ -1,5 +1,6 @@
 """`create_app`: the whole service as one ASGI application, complete under any server."""
 
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -107,6 +108,9 @@ def _report(service: Service) -> None:
     """Say what is served; a model that could not be loaded, or was lost, ends the process."""
     runtime = service.runtime
     if runtime.failure is None:
+        # What is there now stays to the end: looking through it for garbage, every thousand requests or so, would hold
+        # up everybody for some tenths of a second.
+        gc.freeze()
         engine = runtime.engine
         service.metrics.model.loaded(
             model=engine.checkpoint.name,

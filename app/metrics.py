@@ -6,6 +6,7 @@ nothing that a client writes can make a new series.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -54,19 +55,21 @@ class _Http:
         self.in_progress = Gauge(
             "http_requests_inprogress", "Requests that are being received or answered.", registry=registry
         )
-        self._requests = Counter(
+        requests = Counter(
             "http_requests",
             "Requests, by route, method and status.",
             ["handler", "method", "status"],
             registry=registry,
         )
-        self._seconds = Histogram(
+        seconds = Histogram(
             "http_request_duration_seconds",
             "From a request's headers to the end of its answer.",
             ["handler", "method"],
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
+        # Each series is looked up once: labels have few values, and finding one costs more than counting.
+        self._requests, self._seconds = cache(requests.labels), cache(seconds.labels)
         self._refusals = Counter(
             "vitrine_request_failures", "Requests answered with a problem, by its code.", ["reason"], registry=registry
         )
@@ -75,8 +78,8 @@ class _Http:
     def answered(self, route: str | None, method: str, status: int, seconds: float, problem: str | None) -> None:
         """A request is over; 0 for a status says that its client left."""
         labels = (route or "none", method if method in METHODS else "other")
-        self._requests.labels(*labels, str(status or CLIENT_LEFT)).inc()
-        self._seconds.labels(*labels).observe(seconds)
+        self._requests(*labels, status or CLIENT_LEFT).inc()
+        self._seconds(*labels).observe(seconds)
         if problem is not None:
             self._refusals.labels(problem).inc()
 
@@ -85,12 +88,13 @@ class _Images:
     """Images, from their bytes to their answers."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._answered = Counter(
+        answered = Counter(
             "vitrine_images",
             "Images answered, by task: classify, embed, attention or preprocess.",
             ["task"],
             registry=registry,
         )
+        self._answered = cache(answered.labels)
         self._refused = Counter(
             "vitrine_image_failures", "Images refused or failed, by a problem's code.", ["reason"], registry=registry
         )
@@ -105,7 +109,7 @@ class _Images:
 
     def answered(self, task: str, tokens: int) -> None:
         """An image has its answer."""
-        self._answered.labels(task).inc()
+        self._answered(task).inc()
         self._tokens.inc(tokens)
 
     def refused(self, reason: str) -> None:

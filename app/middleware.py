@@ -7,13 +7,13 @@ Not a `BaseHTTPMiddleware`: that one hides a client's disconnect from everything
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import tracing
@@ -78,15 +78,15 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
-        headers = Headers(scope=scope)
-        offered = headers.get("x-request-id", "")
-        self.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        offered = headers.get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = offered if REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
         self.timings = Timings()
         self.status = 0
         self.started = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
         self._bodies, self._held = bodies, 0
-        self._body_ahead = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._body_ahead = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
         scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
@@ -137,14 +137,12 @@ class _Exchange:
             self.timings.add("total", time.perf_counter() - self.started)
             # Here and not at the end: the request's span is closed with the last byte of its answer.
             tracing.record_steps(self.timings.ended_at, self.timings.spans, self._facts())
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
-            headers["Server-Timing"] = ", ".join(
-                f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.timings.spans.items()
-            )
+            spans = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.timings.spans.items())
+            own = [(b"x-request-id", self.request_id.encode()), (b"server-timing", spans.encode())]
+            message["headers"] = [*message.get("headers", ()), *own]
             if self._body_ahead:
                 # The rest of a refused body is not worth reading.
-                headers["Connection"] = "close"
+                MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
     @property

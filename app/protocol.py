@@ -11,7 +11,7 @@ import socket
 import uuid
 from collections.abc import Sized
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -194,8 +194,10 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, unless this one's body is still to come and nobody wants it."""
-        if self._running is not None and self._running.more_body:
-            self.linger()
+        if self._running is not None:
+            cast(_LastWord, self._running.transport).flush()
+            if self._running.more_body:
+                self.linger()
         if self._lingering:
             self.server_state.total_requests += 1
             return
@@ -286,21 +288,35 @@ class _Flow(FlowControl):
 
 
 class _LastWord:
-    """What an answer writes to; its end is the connection's affair."""
+    """What an answer writes to; its end is the connection's affair.
+
+    The head waits for what follows it: a small answer is one packet and one call of the system, not two of each.
+    """
 
     def __init__(self, transport: asyncio.Transport, connection: Connection, cycle: RequestResponseCycle) -> None:
         self.is_closing = transport.is_closing
         self._transport = transport
         self._connection = connection
         self._cycle = cycle
+        self._head: bytes | None = None
 
     def write(self, data: bytes) -> None:
         """Write, as long as there is somebody to read it."""
-        if not self.is_closing():
-            self._transport.write(data)
+        if self._head is None and self._cycle.response_started:  # before that it may be a 100 Continue
+            self._head = data
+        elif not self.is_closing():
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
+
+    def flush(self) -> None:
+        """Write a head that nothing has followed."""
+        if self._head and not self.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
 
     def close(self) -> None:
         """The last answer has been written."""
+        self.flush()
         if self._cycle.more_body:
             self._connection.linger()
         else:

@@ -7,8 +7,7 @@ takes its place in the list as the problem that it is; whatever else is wrong co
 import asyncio
 import binascii
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ import orjson
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
 
 from app.errors import ImageProblem, Problem
 from app.settings import Settings
@@ -33,9 +31,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """The images of a request. Raises Problem."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind.startswith(b"multipart/"):
-        async with _in_time(request, settings):
-            chunks = _limited(request, settings)
-            uploads = await _multipart(chunks, kind, options.get(b"boundary", b""), settings)
+        uploads = await _multipart(request, kind, options.get(b"boundary", b""), settings)
     else:
         body = await read_body(request, settings)
         # Decoding many megabytes of base64 would hold up the loop.
@@ -50,10 +46,8 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 
 async def read_body(request: Request, settings: Settings) -> bytes:
     """The body as it is, within the limits. Raises Problem."""
-    body = bytearray()
-    async with _in_time(request, settings):
-        async for chunk in _limited(request, settings):
-            body += chunk
+    body = bytearray()  # not a list of chunks: who sends many small ones must not take more memory
+    await _receive(request, settings, body.extend)
     return bytes(body)
 
 
@@ -79,40 +73,36 @@ async def from_texts(texts: Sequence[str], settings: Settings) -> list[Upload]:
     return await asyncio.to_thread(lambda: [from_base64(text) for text in texts])
 
 
-@asynccontextmanager
-async def _in_time(request: Request, settings: Settings) -> AsyncIterator[None]:
-    """Raises Problem for a body that does not arrive by the deadline."""
-    # The server knows when the first byte came; under another one the body alone has so long.
-    deadline = request.scope["state"].get("receive_deadline")
-    try:
-        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
-            yield
-    except TimeoutError as error:
-        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", allowed) from error
+async def _receive(request: Request, settings: Settings, take: Callable[[bytes], object]) -> None:
+    """Hand the body on in the chunks that it arrives in.
 
-
-async def _limited(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body's chunks, as long as they stay within the limit, which a declared length is held to at once."""
+    Raises Problem for one that is too large, which a declared length tells at once, or does not arrive by the deadline.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
         raise Problem("format_not_allowed", detail)
-    most = settings.max_upload_bytes
-    problem = Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most:
-        raise problem
-    received = 0
+    if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
+        raise _too_large(settings)
+    # The server knows when the first byte came; under another one the body alone has so long.
+    deadline = request.scope["state"].get("receive_deadline")
+    received, more = 0, True
     try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > most:
-                raise problem
-            yield chunk
-    except ClientDisconnect as error:
-        # Nobody will read this; it ends the handler.
-        raise Problem("malformed_body", "the client left before the body was complete") from error
+        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    # Nobody will read this; it ends the handler.
+                    raise Problem("malformed_body", "the client left before the body was complete")
+                chunk, more = message.get("body", b""), message.get("more_body", False)
+                received += len(chunk)
+                if received > settings.max_upload_bytes:
+                    raise _too_large(settings)
+                take(chunk)
+    except TimeoutError as error:
+        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
+        raise Problem("too_slow", allowed) from error
 
 
 def json_object(body: bytes, instead: str = "") -> dict[str, Any]:
@@ -186,21 +176,28 @@ class _Form:
         self.ended = True
 
 
-async def _multipart(chunks: AsyncIterator[bytes], kind: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
+CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
+
+
+async def _multipart(request: Request, kind: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
     if kind != b"multipart/form-data":
         raise Problem("malformed_body", "of the multipart types only multipart/form-data is understood")
     form = _Form(settings)
-    callbacks = {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}
+    callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict of these names
-        async for chunk in chunks:
-            parser.write(chunk)
+        await _receive(request, settings, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise Problem("malformed_body", "the body is not valid multipart/form-data") from error
     if not form.ended:
         raise Problem("malformed_body", "the multipart body ended before its closing boundary")
     return form.uploads
+
+
+def _too_large(settings: Settings) -> Problem:
+    most = settings.max_upload_bytes
+    return Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
 
 
 def _too_many(settings: Settings) -> Problem:

@@ -1,30 +1,22 @@
-"""What one would write first: FastAPI, timm and Pillow, one image at a time. The other side of `make bench`."""
+"""What one would write first: FastAPI and transformers, one picture at a time. `uvicorn benchmarks.plain:app`."""
 
-import io
+from typing import Any
 
-import torch
 from fastapi import FastAPI, UploadFile
-from PIL import Image
 
-from app.settings import SHIPPED_MODEL
-from tests.originals import timm
+from benchmarks.original import Original
 
 app = FastAPI()
-model = timm.create_model(f"local-dir:{SHIPPED_MODEL}", pretrained=True, dynamic_img_size=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+original = Original()
 
 
-@app.get("/readyz")
-def ready() -> dict[str, str]:
+@app.get("/health")
+def health() -> dict[str, str]:
     """Answer as soon as the model is there."""
     return {"status": "ok"}
 
 
 @app.post("/classify")
-def classify(image: UploadFile) -> dict[str, list[float]]:
-    """The five best classes of one image."""
-    picture = Image.open(io.BytesIO(image.file.read())).convert("RGB")
-    with torch.inference_mode():
-        probabilities = model(transform(picture)[None])[0].softmax(0)
-    top = probabilities.topk(5)
-    return {"scores": top.values.tolist(), "indices": top.indices.tolist()}
+def classify(image: UploadFile) -> dict[str, Any]:
+    """The five best classes of one picture."""
+    return {"predictions": original.classify([original.decode(image.file.read())])[0]}

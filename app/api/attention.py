@@ -18,13 +18,14 @@ from app.api.results import (
     wants_npy,
     with_fingerprint,
 )
+from app.api.route import QueryRoute
 from app.decoding import View
 from app.drawing import attention_png
 from app.schemas import AttentionQuery, AttentionResponse
 from app.service import Answered, Service, Want
 from app.uploads import read_uploads
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=QueryRoute)
 
 PICTURE = "the attention over the picture, or alone; its range and the picture's numbers are in headers"
 

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
+from app.api.route import QueryRoute
 from app.decoding import View
 from app.engine import Ranking
 from app.schemas import ClassifyQuery, ClassifyResponse
 from app.service import Answered, Service, Want
 from app.uploads import read_uploads
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=QueryRoute)
 
 
 @router.post("/classify", **image_endpoint(ClassifyResponse, "float32 probabilities (n, classes), in class order"))

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import float32_base64, json_results, npy_results, wants_npy, with_fingerprint
+from app.api.route import QueryRoute
 from app.decoding import View
 from app.engine import Engine
 from app.errors import Problem
@@ -16,7 +17,7 @@ from app.uploads import read_uploads
 from models.preprocess import whole_patches
 from models.vit import Readout
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=QueryRoute)
 
 
 ARRAY = "float32 vectors (n, dim), or patch tokens (n, h, w, dim)"

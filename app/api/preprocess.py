@@ -8,13 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
 from app.api.results import JSON, answered, json_results, png_result, single, wants
+from app.api.route import QueryRoute
 from app.decoding import View
 from app.images import to_png
 from app.schemas import PreprocessQuery, PreprocessResponse
 from app.service import Answered, Service
 from app.uploads import read_uploads
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], route_class=QueryRoute)
 
 PICTURE = "the pixels that the network is given, before mean and standard deviation; the numbers are in headers"
 

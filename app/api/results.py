@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -101,8 +102,13 @@ def with_fingerprint(response: Response, engine: Engine, view: View, want: Want)
     size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
     parts: tuple[object, ...] = (engine.fingerprint, size, view.resize or "own", want.readout.name, want.normalize)
     parts += (want.look,) if want.look else ()
-    response.headers["Vitrine-Fingerprint"] = hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+    response.headers["Vitrine-Fingerprint"] = _digest(parts)
     return response
+
+
+@lru_cache(256)
+def _digest(parts: tuple[object, ...]) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
 def png_result(png: bytes, outcome: Answered, **numbers: dict[str, Any]) -> Response:
