@@ -14,9 +14,11 @@ from app.decoding import View
 from app.drawing import attention_png
 from app.engine import Ranking
 from app.errors import ImageProblem
+from app.outcome import Answered, Timings
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service import Answered, Service, Timings, Want
+from app.service import Service
 from app.settings import Settings
+from app.want import Want
 
 IN_FLIGHT = 32
 """Files that are read, decoded or queued at the same time: enough that the engine never waits for one."""

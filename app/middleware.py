@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import tracing
 from app.errors import Problem, internal
 from app.metrics import CLIENT_LEFT, Metrics
+from app.outcome import Timings
 from app.problems import problem_response, shape_of
-from app.service import Timings
 
 logger = logging.getLogger("vitrine")
 access = logging.getLogger("vitrine.access")

@@ -5,117 +5,28 @@ to find the queue full before it is decoded.
 """
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from app.batcher import Ran
 from app.cache import Cache
 from app.decoding import Decoder, Prepared, Recipe, View
-from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels, Ranking
+from app.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
 from app.errors import ImageProblem, Problem, internal
 from app.metrics import Metrics
+from app.outcome import Answered, Timings
 from app.queue import Done, Room, Work
+from app.repeats import kept_bytes, keys_of
 from app.runtime import Load, Runtime, load_engine, overloaded
 from app.settings import Settings
 from app.uploads import Upload
-from models.attention import Look
+from app.want import Want
 from models.preprocess import Size, whole_patches
-from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
-
-TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
-"""What reading these off is called; all the rest is `embed`."""
-
-POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
-
-HASHED_ON_THE_LOOP_BYTES = 2**18
-"""A quarter of a millisecond; what takes longer goes to a thread."""
-
-OVERHEAD_BYTES = 2**11
-"""What an answer takes in the cache beside its numbers."""
-
-
-@dataclass(frozen=True)
-class Want:
-    """What a request asks of each image; see `engine.Job`."""
-
-    readout: Readout
-    normalize: bool = False
-    top_k: int | None = None
-    look: Look | None = None
-
-    def of(self, pixels: Pixels) -> Job:
-        """The same, of one image."""
-        return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
-
-    @classmethod
-    def classes(cls, engine: Engine, top_k: int | None) -> "Want":
-        """The best `top_k` classes (0: all), or the probabilities of all in their order (None).
-
-        Raises Problem for a model without a classifier.
-        """
-        if Readout.LOGITS not in engine.readouts:
-            raise Problem("no_classifier", f"{engine.checkpoint.name} has no classifier; /embed answers its vectors")
-        return cls(Readout.LOGITS, top_k=engine.config.num_classes if top_k == 0 else top_k)
-
-    @classmethod
-    def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Want":
-        """The vector of this pool. Raises Problem for one that the model does not have."""
-        readout = POOLS[pool] if pool else engine.native_readout
-        if readout not in engine.readouts:
-            has = ", ".join(name for name, readout in POOLS.items() if readout in engine.readouts)
-            raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {has}")
-        return cls(readout, normalize)
-
-    @classmethod
-    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Want":
-        """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
-
-        Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
-        """
-        config = engine.config
-        if Readout.ATTENTION not in engine.readouts:
-            raise Problem("no_cls_token", f"{engine.checkpoint.name} has no [CLS] token whose attention could be shown")
-        for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
-            if value is not None and value >= count:
-                raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
-        if rollout and head is not None:
-            raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
-        return cls(Readout.ATTENTION, look=Look(config.depth - 1 if layer is None else layer, head, rollout))
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
-
-    answer: Answer | Pixels
-    image: Prepared
-    tokens: int
-    interpolated: bool
-
-
-@dataclass
-class Timings:
-    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
-
-    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
-    """
-
-    spans: dict[str, float] = field(default_factory=dict)
-    ended_at: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
-        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
-        if seconds >= self.spans.get(name, 0.0):
-            self.spans[name] = seconds
-            self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at
 
 
 class Service:
@@ -132,7 +43,7 @@ class Service:
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
         self.runtime = Runtime(settings, load, self._count_batch)
         self._cache: Cache[Answered | ImageProblem] | None = (
-            Cache(settings.cache_mb * 2**20, _kept_bytes, self.metrics.cache.asked) if settings.cache_mb else None
+            Cache(settings.cache_mb * 2**20, kept_bytes, self.metrics.cache.asked) if settings.cache_mb else None
         )
         self._watch_gauges()
 
@@ -176,9 +87,9 @@ class Service:
         if self._cache is None:
             outcomes = await compute(range(len(uploads)))
         else:
-            keys = await _keys(uploads, (engine.fingerprint, self.settings.decode, view, want))
+            keys = await keys_of(uploads, (engine.fingerprint, self.settings.decode, view, want))
             outcomes = await self._cache.values(keys, compute)
-        self._count(outcomes, TASKS.get(want.readout, "embed"), timings)
+        self._count(outcomes, want.task, timings)
         return outcomes
 
     async def _compute(
@@ -291,36 +202,6 @@ class Service:
 def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
     config, size = engine.config, image.plan.size
     return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
-
-
-async def _keys(uploads: Sequence[Upload | Prepared], decisive: tuple[object, ...]) -> list[Hashable]:
-    """What decides each image's answer; what cannot come again is equal to nothing else."""
-    length = sum(
-        len(upload) if isinstance(upload, bytes) else upload.pixels.nbytes
-        for upload in uploads
-        if not isinstance(upload, ImageProblem)
-    )
-
-    def keys() -> list[Hashable]:
-        return [object() if isinstance(upload, ImageProblem) else (_digest(upload), decisive) for upload in uploads]
-
-    return keys() if length <= HASHED_ON_THE_LOOP_BYTES else await asyncio.to_thread(keys)
-
-
-def _digest(upload: bytes | Prepared) -> bytes:
-    if isinstance(upload, bytes):
-        return hashlib.blake2b(upload, digest_size=16).digest()
-    facts = (upload.pixels.shape, upload.pixels.dtype.str, upload.plan, upload.width, upload.height, upload.format)
-    return hashlib.blake2b(repr(facts).encode() + upload.pixels.tobytes(), digest_size=16).digest()
-
-
-def _kept_bytes(outcome: Answered | ImageProblem) -> int | None:
-    """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
-    if isinstance(outcome, ImageProblem):
-        return None
-    answer = outcome.answer
-    numbers = answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
-    return numbers + outcome.image.pixels.nbytes + OVERHEAD_BYTES
 
 
 def _failed(error: Exception) -> ImageProblem:

@@ -21,9 +21,11 @@ from app.api.results import (
 from app.api.route import QueryRoute
 from app.decoding import View
 from app.drawing import attention_png
+from app.outcome import Answered
 from app.schemas import AttentionQuery, AttentionResponse
-from app.service import Answered, Service, Want
+from app.service import Service
 from app.uploads import read_uploads
+from app.want import Want
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

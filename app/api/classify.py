@@ -9,9 +9,11 @@ from app.api.results import json_results, npy_results, wants_npy, with_fingerpri
 from app.api.route import QueryRoute
 from app.decoding import View
 from app.engine import Ranking
+from app.outcome import Answered
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service import Answered, Service, Want
+from app.service import Service
 from app.uploads import read_uploads
+from app.want import Want
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

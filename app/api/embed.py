@@ -11,9 +11,11 @@ from app.api.route import QueryRoute
 from app.decoding import View
 from app.engine import Engine
 from app.errors import Problem
+from app.outcome import Answered
 from app.schemas import EmbedQuery, EmbedResponse
-from app.service import Answered, Service, Want
+from app.service import Service
 from app.uploads import read_uploads
+from app.want import Want
 from models.preprocess import whole_patches
 from models.vit import Readout
 

@@ -20,8 +20,9 @@ from app.engine import Engine, Ranking
 from app.errors import Problem
 from app.problems import Shape, responses
 from app.schemas import VectorQuery, ViewQuery
-from app.service import Service, Want
+from app.service import Service
 from app.uploads import Upload, from_texts, read_body
+from app.want import Want
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:

@@ -25,10 +25,12 @@ from app.api.tensors import BINARY, HEADER_LENGTH, InputTensor, OutputTensor, re
 from app.decoding import Prepared, View
 from app.engine import Engine, Ranking
 from app.errors import Problem
+from app.outcome import Answered
 from app.problems import Shape, responses
 from app.schemas import VectorQuery
-from app.service import Answered, Service, Want
+from app.service import Service
 from app.uploads import Upload, check_count, from_texts, read_body
+from app.want import Want
 from models.vit import Readout
 
 OutputName = Literal["embedding", "scores", "labels"]

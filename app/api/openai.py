@@ -20,8 +20,9 @@ from app.decoding import View
 from app.errors import Problem
 from app.problems import Shape, responses
 from app.schemas import VectorQuery
-from app.service import Service, Want
+from app.service import Service
 from app.uploads import from_texts
+from app.want import Want
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001 - the clients read the id in its header

@@ -11,8 +11,9 @@ from app.api.results import JSON, answered, json_results, png_result, single, wa
 from app.api.route import QueryRoute
 from app.decoding import View
 from app.images import to_png
+from app.outcome import Answered
 from app.schemas import PreprocessQuery, PreprocessResponse
-from app.service import Answered, Service
+from app.service import Service
 from app.uploads import read_uploads
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)

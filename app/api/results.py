@@ -14,9 +14,11 @@ from fastapi import Request, Response
 from app.decoding import Prepared, View
 from app.engine import Engine
 from app.errors import ImageProblem, Problem
+from app.outcome import Answered
 from app.problems import PROBLEM_JSON, problem_response
-from app.service import Answered, Service, Want
+from app.service import Service
 from app.uploads import Upload, check_count
+from app.want import Want
 from models.preprocess import whole_patches
 
 NPY = "application/x-npy"
