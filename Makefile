@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test check docker-test parity lint types format bench figures pins hashes docs clean
+.PHONY: all serve test check docker-test parity lint types format bench agreement figures pins hashes docs clean
 all: lint types check ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -41,6 +41,9 @@ format: $(VENV)/dev ## mend what can be mended
 
 bench: $(VENV)/bench ## speed, as ratios within one run; ARGS='--quick', or the names of tables, or --help
 	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+agreement: $(VENV)/dev ## how far half precision leaves the answers of float32, on PICTURES (a folder or a zip file)
+	$(BIN)/python -m benchmarks.agreement $(PICTURES)
 
 figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
 	$(BIN)/python -m tests.faults.figures

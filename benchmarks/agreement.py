@@ -1,0 +1,69 @@
+"""How far half precision leaves the answers of float32: `make agreement PICTURES=folder-or-zip`.
+
+The default model on real pictures; the vectors are those of [CLS]. A processor without the type computes it slowly and
+with the same rounding, so that the numbers hold for one that has it.
+"""
+
+import argparse
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from app.decoding import Recipe, View
+from app.engine import DTYPES, Engine, Job, Ranking
+from app.images import Limits, decode, to_network
+from app.settings import FORMATS, SHIPPED_MODEL
+from models.checkpoint import open_checkpoint
+from models.vit import Readout
+
+BATCH = 32
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def pictures(source: Path, count: int) -> Iterator[bytes]:
+    """So many of the pictures in a folder or a zip file, from all over it."""
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        yield from (path.read_bytes() for path in files[:: max(1, len(files) // count)])
+        return
+    with zipfile.ZipFile(source) as archive:
+        names = sorted(name for name in archive.namelist() if name.lower().endswith(SUFFIXES))
+        yield from (archive.read(name) for name in names[:: max(1, len(names) // count)])
+
+
+def answers(engine: Engine, pixels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """[CLS] of each (n, D), of length 1, and its best class (n)."""
+    vectors, best = [], []
+    for start in range(0, len(pixels), BATCH):
+        batch = pixels[start : start + BATCH]
+        vectors += engine.run([Job(one, Readout.CLS, normalize=True) for one in batch])
+        ranked = engine.run([Job(one, Readout.LOGITS, top_k=1) for one in batch])
+        best += [one.indices[0] for one in ranked if isinstance(one, Ranking)]
+    return np.stack([vector for vector in vectors if isinstance(vector, np.ndarray)]), np.array(best)
+
+
+def main() -> None:
+    """Print a row for each type."""
+    parser = argparse.ArgumentParser(prog="benchmarks.agreement", description=main.__doc__)
+    parser.add_argument("pictures", type=Path, help="a folder or a zip file of pictures")
+    parser.add_argument("--count", type=int, default=400, help="how many of them [default: %(default)s]")
+    asked = parser.parse_args()
+    checkpoint = open_checkpoint(SHIPPED_MODEL)
+    content = checkpoint.content
+    recipe = Recipe(content.preprocess, content.config.patch_size, View())
+    opened = [decode(file, Limits(FORMATS, 50_000_000)) for file in pictures(asked.pictures, asked.count)]
+    pixels = [to_network(one, recipe.plan(one.size), content.preprocess.interpolation) for one in opened]
+    reference, best = answers(Engine(checkpoint, "cpu", "float32"), pixels)
+    print(f"{checkpoint.name}, {len(pixels)} pictures, against float32:\n")
+    print("| dtype | cosine, least | median | same best class |\n|---|---|---|---|")
+    for dtype in DTYPES:
+        vectors, classes = answers(Engine(checkpoint, "cpu", dtype), pixels)
+        cosines = (vectors * reference).sum(1)
+        same = (classes == best).mean()
+        print(f"| {dtype} | {cosines.min():.5f} | {np.median(cosines):.5f} | {same:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
