@@ -11,7 +11,9 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -19,6 +21,9 @@ import orjson
 
 QUEUED_LINES = 8192
 """Lines that may wait for the output, some seconds of full load."""
+
+GATHERED_LINES, GATHER_S = 256, 0.01
+"""Lines that are written in one go, and how long the writer lets them gather."""
 
 TRACE_CHARACTERS = 8000
 """Of an error's trace the end is kept, which names the error."""
@@ -74,9 +79,9 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; an error's trace follows on lines of its own."""
-        time = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
+        when = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
-        line = f"{time[:23]} {record.levelname} {record.getMessage()}{fields}"
+        line = f"{when[:23]} {record.levelname} {record.getMessage()}{fields}"
         return f"{line}\n{_trace(record)}" if record.exc_info else line
 
 
@@ -114,23 +119,38 @@ class QueuedHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        told = 0
-        while (line := self._lines.get()) is not None:
-            self._put(line)
+        told, last = 0, False
+        while not last:
+            lines, last = self._gathered()
+            self._put(lines)
             if self.dropped > told:
                 lost, told = self.dropped - told, self.dropped
                 gap = logging.LogRecord("vitrine", logging.WARNING, "", 0, "%d log lines were dropped", (lost,), None)
-                self._put(self.format(gap))
-            self._lines.task_done()
+                self._put([self.format(gap)])
+            for _ in lines:
+                self._lines.task_done()
+            # Under load the next lines come at once. Waking up for each would take the processor from whoever logs it.
+            time.sleep(GATHER_S)
 
-    def _put(self, line: str) -> None:
+    def _gathered(self) -> tuple[list[str], bool]:
+        """Wait for a line, and take what others there are; whether they are the last."""
+        lines: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            while len(lines) < GATHERED_LINES:
+                line = self._lines.get(block=not lines)
+                if line is None:
+                    return lines, True
+                lines.append(line)
+        return lines, False
+
+    def _put(self, lines: Sequence[str]) -> None:
         # Straight to the descriptor: a thread that hangs in a buffered stream would keep the process from ending.
-        data = memoryview(f"{line}\n".encode(errors="backslashreplace"))
+        data = memoryview("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
         try:
             while data:
                 data = data[os.write(self._output, data) :]
         except OSError:
-            self.dropped += 1
+            self.dropped += len(lines)
 
 
 def _trace(record: logging.LogRecord) -> str:
