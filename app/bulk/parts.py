@@ -15,11 +15,12 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
+from app.bulk.answers import Fault
 from app.bulk.listing import Found, Search
 from app.bulk.tables import Facts, Row, Table
 from app.bulk.whole import whole
@@ -37,17 +38,6 @@ class Busy(Exception):
 
 class OtherRun(Exception):
     """What lies there is of another run."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A file that could not be used, and why."""
-
-    path: str
-    size: int | None
-    code: str
-    detail: str
-    named: bool
 
 
 class Parts:

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from app.bulk.answers import Fault
 from app.bulk.run import Watcher
-from app.errors import ImageProblem
 
 logger = logging.getLogger("vitrine")
 
@@ -31,10 +31,10 @@ class Bar(Watcher):
             logger.info("going on after %d of %d files", done, total)
         self._bar = tqdm(initial=done, total=total, unit=" files", smoothing=0.05, delay=1, disable=None)
 
-    def ended(self, path: str, problem: ImageProblem | None, named: bool) -> None:
+    def ended(self, path: str, fault: Fault | None) -> None:
         """Move on."""
-        if problem is not None and named:
-            tqdm.write(f"{path}: {problem}", sys.stderr)
+        if fault is not None and fault.named:
+            tqdm.write(f"{path}: {fault.detail}", sys.stderr)
         self._bar.update()
         if self._bar.disable and time.monotonic() - self._told_at > LINE_EVERY_S:
             self._told_at = time.monotonic()

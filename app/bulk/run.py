@@ -6,29 +6,19 @@ row is written twice or lost. A run with other weights, other parameters or othe
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import tee
 from pathlib import Path
-from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from app.bulk.answers import Ask, Fault, answered, facts
 from app.bulk.listing import Search
-from app.bulk.parts import PART, Fault, Parts, compare
-from app.bulk.tables import TABLES, Facts, Named, Row
-from app.collection import answers, loaded
-from app.engine import Engine, Ranking
-from app.errors import ImageProblem
-from app.schemas import ClassifyQuery, EmbedQuery
-from app.service import Answered, Service
+from app.bulk.parts import PART, Parts, compare
+from app.bulk.tables import TABLES, Row
+from app.collection import loaded
+from app.service import Service
 from app.settings import Settings
-
-Ask = ClassifyQuery | EmbedQuery
 
 
 @dataclass(frozen=True)
@@ -66,8 +56,8 @@ class Watcher:
     def begins(self, done: int, total: int) -> None:
         """The files are known; so many of them are done."""
 
-    def ended(self, path: str, problem: ImageProblem | None, named: bool) -> None:
-        """One file is through, or has a problem."""
+    def ended(self, path: str, fault: Fault | None) -> None:
+        """One file is through, or cannot be used."""
 
 
 async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
@@ -79,12 +69,12 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
     search = Search(order.named, settings.image_formats)
     with closing(Parts(order.output, table)) as parts:
         async with loaded(settings) as service:
-            facts = _facts(service.engine, order)
-            parts.claim(facts, order.overwrite)
-            facts |= parts.list_files(search)
+            told = facts(service.engine, order.ask) | {"paths": _places(order.named)}
+            parts.claim(told, order.overwrite)
+            told |= parts.list_files(search)
             if not parts.done and order.output.exists() and not order.overwrite:
                 parts.remove()  # nothing has been done in it
-                compare(table.facts(order.output) or {}, facts, order.output)
+                compare(table.facts(order.output) or {}, told, order.output)
                 return Told(parts.total, parts.total, 0, 0, search.passed_over)
             before = parts.done
             watcher.begins(before, parts.total)
@@ -92,25 +82,20 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
         faulty = named = 0
         for fault in parts.faults():
             faulty, named = faulty + 1, named + fault.named
-        parts.join(facts)
+        parts.join(told)
         parts.remove()
     return Told(parts.total, before, faulty, named, None if before else search.passed_over)
 
 
 async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) -> None:
     """All that is still to be done, a part at a time."""
-    names = service.engine.labels.names
-    to_ask, to_note = tee(parts.files())
     rows: list[Row] = []
     faults: list[Fault] = []
-    async for path, outcome in answers(service, (found.path for found in to_ask), ask):
-        found = next(to_note)
-        if isinstance(outcome, ImageProblem):
-            faults.append(Fault(path, found.size, outcome.code, outcome.detail, found.named))
-            rows.append(Row(path, found.size, None))
-        else:
-            rows.append(Row(path, found.size, _named(outcome, names)))
-        watcher.ended(path, outcome if isinstance(outcome, ImageProblem) else None, found.named)
+    async for row, fault in answered(service, parts.files(), ask):
+        rows.append(row)
+        if fault is not None:
+            faults.append(fault)
+        watcher.ended(row.path, fault)
         if len(rows) == PART:
             await asyncio.to_thread(parts.write, rows, faults)
             rows, faults = [], []
@@ -118,21 +103,8 @@ async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) ->
         parts.write(rows, faults)
 
 
-def _named(outcome: Answered, names: Sequence[str]) -> Named:
-    if isinstance(outcome.answer, Ranking):
-        return outcome.answer.named(names)
-    return cast(NDArray[np.float32], outcome.answer)
-
-
-def _facts(engine: Engine, order: Order) -> Facts:
-    """What decides the answers, and of what they are."""
-    task = "classify" if isinstance(order.ask, ClassifyQuery) else "embed"
-    places = "\0".join(str(Path.cwd() / name) for name in order.named)
-    first = order.named[0] if len(order.named) == 1 else f"{order.named[0]} and {len(order.named) - 1} more"
-    return {
-        "task": task,
-        "query": json.dumps(order.ask.model_dump(exclude={"encoding"}, exclude_none=True), sort_keys=True),
-        "model": engine.checkpoint.name,
-        "fingerprint": engine.fingerprint,
-        "paths": f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(places), digest_size=6).hexdigest()})",
-    }
+def _places(named: Sequence[str]) -> str:
+    """What was named, as far as a line has room, and what tells it from all else."""
+    first = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
+    places = "\0".join(str(Path.cwd() / name) for name in named)
+    return f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(places), digest_size=6).hexdigest()})"
