@@ -4,17 +4,28 @@
 """
 
 import json
+import subprocess
 import sys
 
-import ray
-from ray import serve
 
-from app.settings import load_settings
-from deploy.ray.serve import deployment
+def request(process: subprocess.Popen[str], replicas: int, **settings: object) -> None:
+    """Have such a process deploy this; returns when it is running."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({"replicas": replicas, "settings": settings}) + "\n")
+    process.stdin.flush()
+    while (line := process.stdout.readline()) != "ready\n":
+        assert line, "the process has ended; its log says why"
 
 
 def main(port: int) -> None:
     """Serve on this port of the loopback until the input ends."""
+    import ray
+    from ray import serve
+
+    from app.settings import load_settings
+    from deploy.ray.serve import deployment
+
     ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, configure_logging=False, log_to_driver=True)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     for line in sys.stdin:

@@ -1,7 +1,6 @@
 """Ray, where it is installed: requirements/ray.txt."""
 
 import importlib.util
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ray.cluster import request
 from tests.server import ROOT, environment
 
 REPLICA = b"ray::ServeReplica:vitrine:vitrine"
@@ -66,12 +66,7 @@ class Cluster:
 
     def deploy(self, replicas: int, **settings: object) -> None:
         """Returns when it is running."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"replicas": replicas, "settings": settings}) + "\n")
-        self.process.stdin.flush()
-        while (line := self.process.stdout.readline()) != "ready\n":
-            assert line, self.log.read_text()[-4000:]
+        request(self.process, replicas, **settings)
 
     def replicas(self) -> list[int]:
         """The processes of its replicas."""

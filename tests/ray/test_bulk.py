@@ -63,7 +63,11 @@ def test_rows_are_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, 
 
     table = ds.dataset(rows, partitioning="hive").to_table(columns=["path", "size", "vector"]).sort_by("path")
     assert Counter(table["path"].to_pylist()).most_common(1)[0][1] == 1
-    faults = [json.loads(line) for path in sorted((tmp_path / "out" / "failures").iterdir()) for line in path.open()]
+    faults = [
+        json.loads(line)
+        for path in sorted((tmp_path / "out" / "failures").iterdir())
+        for line in path.read_text().splitlines()
+    ]
     assert [Path(fault["path"]).stem for fault in faults] == [f"{place:06d}" for place in BAD]
 
     assert vitrine("embed", pictures, "-o", tmp_path / "one.parquet", *FAST, "--dtype", "float32")[0] == 0
