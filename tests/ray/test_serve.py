@@ -143,8 +143,8 @@ def test_who_leaves_is_withdrawn_from_the_batcher(cluster: Cluster, ray_client: 
         for _ in range(CLIENTS):
             connections.enter_context(_asked(cluster.port, "/classify?size=560", PICTURES[0].read_bytes()))
         _wait(lambda: _metric(ray_client, "vitrine_queue_size") >= WAITING)  # each alone is more than a batch
-    _wait(lambda: _metric(ray_client, LEFT) >= WAITING)
-    assert _metric(ray_client, "vitrine_queue_size") == 0
+    _wait(lambda: _metric(ray_client, "vitrine_queue_size") == 0)
+    assert _metric(ray_client, LEFT) >= WAITING
     assert ray_client.post("/classify", content=PICTURES[0].read_bytes()).status_code == 200
     # Those before them and the last one ran; those that waited never did.
     assert _metric(ray_client, "vitrine_forward_duration_seconds_count") - batches <= CLIENTS - WAITING + 1
