@@ -22,6 +22,9 @@ from models.preprocess import whole_patches
 READING = 32
 """Files that are being read or decoded at the same time: what they take together is bounded, whatever their number."""
 
+MOST_UNDER_WAY = 1024
+"""Files that are decoded and wait for their batch, or are in one."""
+
 # Nobody else shares this process: its own files may wait for as long as they need.
 PATIENT = {"request_timeout_s": 86_400.0, "max_queue_tokens": 2**62}
 
@@ -129,6 +132,9 @@ def _want(engine: Engine, query: Query) -> Want:
 
 
 def _window(engine: Engine, view: View) -> int:
-    """Files under way: two batches, so that the next one is there when the engine is done with the last."""
+    """Files under way: two batches, so that the next one is there when the engine is done with the last.
+
+    As many as MOST_UNDER_WAY of however small ones: each costs a task, and the loop its time.
+    """
     size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
-    return READING + 2 * engine.max_batch_cost // engine.cost(*size)
+    return READING + min(MOST_UNDER_WAY, 2 * engine.max_batch_cost // engine.cost(*size))

@@ -22,6 +22,7 @@ from statistics import median, quantiles
 import httpx
 
 from tests.ray.cluster import request
+from tests.ray.conftest import ray_environment
 from tests.server import ROOT, serving
 
 PHOTO = (ROOT / "examples" / "espresso.jpg").read_bytes()
@@ -37,9 +38,11 @@ def on_ray(log: Path, threads: int) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.ray.cluster", str(port)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # Each writes its lines into a file; Ray's driver does not gather them.
+    settings = ray_environment() | {"RAY_LOG_TO_DRIVER": "0"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": settings}
     with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stderr=file, text=True, **pipes) as process:
-        request(process, replicas=1, torch_threads=threads, log_level="warning")
+        request(process, replicas=1, torch_threads=threads)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -84,7 +87,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "plain", torch_threads=threads, log_level="warning") as server,
+        serving(Path(folder) / "plain", torch_threads=threads) as server,
         on_ray(Path(folder) / "ray", threads) as ray,
     ):
         for asked in ASKED:

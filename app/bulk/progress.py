@@ -22,23 +22,34 @@ class Bar(Watcher):
     """Files done of how many, how many a second, and the time left; and what is wrong with files that were named."""
 
     def __init__(self) -> None:
-        self._bar = tqdm(unit=" files", disable=True)
-        self._told_at = time.monotonic()
+        self._bar = tqdm(disable=True)
+        self._done = self._before = self._total = 0
+        self._began = self._told = time.monotonic()
 
     def begins(self, done: int, total: int) -> None:
         """Show the bar, at what earlier runs have done."""
         if done:
             logger.info("going on after %d of %d files", done, total)
+        self._done, self._before, self._total = done, done, total
+        self._began = self._told = time.monotonic()
         self._bar = tqdm(initial=done, total=total, unit=" files", smoothing=0.05, delay=1, disable=None)
 
     def ended(self, path: str, fault: Fault | None) -> None:
         """Move on."""
         if fault is not None and fault.named:
             tqdm.write(f"{path}: {fault.detail}", sys.stderr)
+        self._done += 1
         self._bar.update()
-        if self._bar.disable and time.monotonic() - self._told_at > LINE_EVERY_S:
-            self._told_at = time.monotonic()
-            logger.info("%s", self._bar)
+        if self._bar.disable and time.monotonic() - self._told > LINE_EVERY_S:
+            self._told = time.monotonic()
+            logger.info("%s", self._line(self._told - self._began))
+
+    def _line(self, elapsed_s: float) -> str:
+        text = "{n_fmt} of {total_fmt} files, {rate_fmt}, {remaining} left"
+        line: str = tqdm.format_meter(
+            self._done, self._total, elapsed_s, initial=self._before, unit=" files", bar_format=text
+        )
+        return line
 
     def close(self) -> None:
         """Leave the terminal in order."""

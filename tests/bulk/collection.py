@@ -30,9 +30,9 @@ def generate(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
     return folder
 
 
-def start(command: str, *arguments: object, **settings: object) -> subprocess.Popen[str]:
+def start(command: str, *arguments: object, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "app.cli", command, *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment(**settings), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(line, cwd=ROOT, env=environment(**settings), stderr=stderr, text=True)
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 600) -> tuple[int, str]:
@@ -42,7 +42,7 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 600) -> tuple[int,
 
 
 def vitrine(command: str, *arguments: object, **settings: object) -> tuple[int, str]:
-    return finish(start(command, *arguments, **settings))
+    return finish(start(command, *arguments, stderr=subprocess.PIPE, **settings))
 
 
 def kill_after(process: subprocess.Popen[str], part: Path, deadline_s: float = 120) -> None:

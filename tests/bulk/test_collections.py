@@ -1,15 +1,22 @@
 """Collections from the command line: complete, in agreement with the server, resumed, never mixed."""
 
 import json
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from io import RawIOBase
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from app.bulk.progress import Bar
 from tests.bounds import assert_equal_in_float32
 from tests.bulk.collection import FAST, finish, generate, kill_after, read, start, vitrine
 from tests.server import ROOT, environment
@@ -25,10 +32,36 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its standard error is a terminal, and lies in `terminal` beside it."""
     output = tmp_path_factory.mktemp("uninterrupted") / "vectors.parquet"
-    code, said = vitrine("embed", pictures, "-o", output, *FAST)
-    assert code == 0, said
+    ours, theirs = pty.openpty()
+    process = start("embed", pictures, "-o", output, *FAST, stderr=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        output.with_name("terminal").write_bytes(b"".join(_chunks(terminal)))
+    assert process.wait(60) == 0
     return output
+
+
+def _chunks(terminal: RawIOBase) -> Iterator[bytes]:
+    with suppress(OSError):  # as Linux tells the end of a terminal
+        while told := terminal.read(4096):
+            yield told
+
+
+def test_a_bar_shows_how_far_it_is_the_rate_and_the_time_left(uninterrupted: Path) -> None:
+    told = uninterrupted.with_name("terminal").read_text()
+    assert re.search(r"\d+%.*\b\d+/2600 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ files/s\]", told), told
+    assert "3 files could not be used" in told
+
+
+def test_a_line_for_a_log_has_the_same() -> None:
+    bar = Bar()
+    bar.begins(100, 300)
+    for _ in range(100):
+        bar.ended("picture.png", None)
+    assert bar._line(50.0) == "200 of 300 files,  2.00 files/s, 00:50 left"
+    bar.close()
 
 
 def test_a_table_has_every_file_that_could_be_used(pictures: Path, uninterrupted: Path) -> None:

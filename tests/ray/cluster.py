@@ -26,7 +26,7 @@ def main(port: int) -> None:
     from app.settings import load_settings
     from deploy.ray.serve import deployment
 
-    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, configure_logging=False, log_to_driver=True)
+    ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, configure_logging=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     for line in sys.stdin:
         order = json.loads(line)
