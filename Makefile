@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve test check docker-test parity lint types format bench agreement figures pins hashes docs clean
+.PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray agreement figures \
+  pins hashes docs clean
 all: lint types check ## what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -12,7 +13,7 @@ serve: $(VENV)/serve ## serve the default model on port 8000
 test: $(VENV)/dev ## the tests of the foundation, in minutes, against the real model and real server processes
 	$(BIN)/python -m pytest -q -m 'not soak and not thorough'
 
-check: $(VENV)/dev ## all tests but the soak: every family of checkpoints, every fault, every dialect, the page in a browser
+check: $(VENV)/dev ray ## all tests but the soak: every family of checkpoints, every fault, every dialect, the page in a browser
 	$(BIN)/python -m pytest -q
 
 docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load
@@ -21,7 +22,7 @@ docker-test: $(VENV)/dev ## the image and the compose file on this machine's Doc
 parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
 
-soak: $(VENV)/dev ## the tests that take minutes to hours; SOAK_S seconds of mixed load
+soak: $(VENV)/dev ray ## the tests that take minutes to hours; SOAK_S seconds of mixed load
 	$(BIN)/python -m pytest -q -m soak
 
 audit: $(VENV)/dev ## known holes in what is installed; asks the network
@@ -48,6 +49,12 @@ agreement: $(VENV)/dev ## how far half precision leaves the answers of float32, 
 figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
 	$(BIN)/python -m tests.faults.figures
 
+bench-ray: $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
+	$(BIN)/python -m benchmarks.ray_overhead
+
+serve-ray: $(VENV)/ray ## the default model as a deployment of a local Ray, on port 8000
+	$(BIN)/serve run deploy.ray.serve:app
+
 pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet torch==$(shell sed -n 's/^torch==//p' requirements/serve.txt) -e .
@@ -60,6 +67,11 @@ pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	( echo '# What `make bench` compares with, beside dev.txt. Made by `make pins`.'; echo '-r dev.txt'; \
 	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | \
 	  grep -vxF -f requirements/serve.txt -f requirements/dev.txt ) > requirements/bench.txt
+	$(VENV)-pins/bin/pip install --quiet uv
+	( echo '# What deploy/ray runs on, beside serve.txt, exactly as tested. Made by `make pins`.'; echo '-r serve.txt'; \
+	  $(VENV)-pins/bin/uv pip compile --quiet --group ray --no-annotate --no-header \
+	    --constraints requirements/serve.txt --constraints requirements/dev.txt | grep -ivxFf requirements/serve.txt \
+	) > requirements/ray.txt
 	$(MAKE) hashes
 
 hashes: ## what the image installs: serve.txt without torch, with the hash of every file that the index has
@@ -80,6 +92,14 @@ $(VENV)/serve: pyproject.toml requirements/serve.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements/serve.txt
 	$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
+
+# Where Ray cannot be had, its tests are skipped and say so.
+ray: $(VENV)/dev
+	@$(MAKE) --no-print-directory $(VENV)/ray || echo "Ray could not be installed; its tests will be skipped"
+
+$(VENV)/ray: $(VENV)/serve requirements/ray.txt
+	$(BIN)/pip install --quiet -r requirements/ray.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/serve requirements/dev.txt requirements/originals.txt

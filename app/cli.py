@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,6 @@ logger = logging.getLogger("vitrine")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Query = TypeVar("Query", bound=ViewQuery)
-Outcome = TypeVar("Outcome")
 
 # Settings of `serve` alone; the others matter to every command that runs the model.
 OF_THE_SERVER = {
@@ -38,8 +38,6 @@ OF_THE_SERVER = {
     *("max_images_per_request", "max_queue_tokens", "request_timeout_s", "receive_timeout_s"),
     *("api_keys_file", "cors_origins", "trusted_proxies", "log_format"),
 }
-PROGRESS_FROM = 20
-"""Files from which on a progress bar is worth its line."""
 
 
 def settings_options(names: Sequence[str]) -> Callable[[Command], Command]:
@@ -63,9 +61,8 @@ def settings_options(names: Sequence[str]) -> Callable[[Command], Command]:
 ALL = tuple(name for name in Settings.model_fields if name not in SECRET)
 OF_THE_MODEL = tuple(name for name in ALL if name not in OF_THE_SERVER)
 
-files_argument = click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace another run's output, or what it has left.")
 size_option = click.option("--size", metavar="N|HxW", help="The network's resolution.  [default: the checkpoint's]")
 resize_option = click.option("--resize", type=click.Choice(["crop", "squash", "fit"]), help="How it is come to.")
 
@@ -98,70 +95,75 @@ def serve(**flags: Any) -> None:
         sys.exit(1)
 
 
+def output_option(required: bool, *suffixes: str) -> Callable[[Command], Command]:
+    """Where a table goes; its suffix says what kind."""
+
+    def check(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None and value.suffix not in suffixes:
+            raise click.BadParameter(f"{value}: its suffix says what is written: {' or '.join(suffixes)}")
+        return value
+
+    text = f"A table to write: {' or '.join(suffixes)}."
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option("-o", "--output", required=required, type=kind, callback=check, help=text)
+
+
 @main.command()
-@files_argument
+@paths_argument
+@output_option(False, ".parquet")
+@overwrite_option
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(0), help="How many classes; 0 gives all.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each file.")
 @size_option
 @resize_option
 @settings_options(OF_THE_MODEL)
-def classify(files: tuple[Path, ...], top_k: int, as_json: bool, **options: Any) -> None:
-    """Name what is in image files."""
-    view = {"size": options.pop("size"), "resize": options.pop("resize")}
-    query = _query(ClassifyQuery, top_k=top_k, **view)
+def classify(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrite: bool, **options: Any) -> None:
+    """Name what is in files, in the images of folders, and in what globs match.
+
+    With -o they go into a table; what is interrupted goes on when the same command is given again.
+    """
+    query = _query(ClassifyQuery, **{name: options.pop(name) for name in ("top_k", "size", "resize")})
     settings = _settings(options)
+    if output is not None:
+        _export(settings, paths, output, query, overwrite)
+        return
+    from app.bulk.listing import Search
+    from app.bulk.progress import counted
     from app.collection import classified
 
     async def run() -> int:
         failed = 0
-        async for path, outcome in _progress(classified(settings, files, query), files):
+        found = (one.path for one in Search(paths, settings.image_formats))
+        async for path, outcome in counted(classified(settings, found, query)):
             if isinstance(outcome, Exception):
                 failed += _complain(path, outcome)
             elif as_json:
-                click.echo(orjson.dumps({"file": str(path), "predictions": outcome}, option=orjson.OPT_SERIALIZE_NUMPY))
+                click.echo(orjson.dumps({"file": path, "predictions": outcome}, option=orjson.OPT_SERIALIZE_NUMPY))
             else:
-                click.echo("\n".join([str(path), *(f"  {one['score']:6.1%}  {one['label']}" for one in outcome)]))
+                click.echo("\n".join([path, *(f"  {one['score']:6.1%}  {one['label']}" for one in outcome)]))
         return failed
 
     _end(run)
 
 
 @main.command()
-@files_argument
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A .npy to write.")
+@paths_argument
+@output_option(True, ".parquet", ".npy")
+@overwrite_option
 @click.option("--pool", type=click.Choice(["cls", "mean", "native"]), help="What stands for an image.  [default: cls]")
 @click.option("--normalize", is_flag=True, help="Scale each vector to length 1.")
 @size_option
 @resize_option
 @settings_options(OF_THE_MODEL)
-def embed(files: tuple[Path, ...], output: Path, pool: str | None, normalize: bool, **options: Any) -> None:
-    """Write the vectors of image files as one float32 array (files, dim), in their order.
+def embed(paths: tuple[str, ...], output: Path, overwrite: bool, **options: Any) -> None:
+    """Write the vectors of files, of the images of folders, and of what globs match.
 
-    A file that cannot be read is reported and its row is NaN: no other row moves or is lost.
+    .parquet has the columns path, size and vector. .npy is one float32 array (files, dim) in the order of the
+    .files.jsonl beside it; a file that cannot be used is a row of NaN. What is interrupted goes on when the same
+    command is given again.
     """
-    view = {"size": options.pop("size"), "resize": options.pop("resize")}
-    query = _query(EmbedQuery, pool=pool, normalize=normalize, **view)
-    settings = _settings(options)
-    import numpy as np
-
-    from app.collection import embedded
-
-    async def run() -> int:
-        rows: list[Any] = []
-        failed = 0
-        async for path, outcome in _progress(embedded(settings, files, query), files):
-            if isinstance(outcome, Exception):
-                failed += _complain(path, outcome)
-            rows.append(None if isinstance(outcome, Exception) else outcome)
-        if failed == len(rows):
-            return failed
-        dim = next(len(row) for row in rows if row is not None)
-        missing = np.full(dim, np.nan, np.float32)
-        with output.open("wb") as file:
-            np.save(file, np.stack([missing if row is None else row for row in rows]), allow_pickle=False)
-        return failed
-
-    _end(run)
+    query = _query(EmbedQuery, **{name: options.pop(name) for name in ("pool", "normalize", "size", "resize")})
+    _export(_settings(options), paths, output, query, overwrite)
 
 
 @main.command()
@@ -188,7 +190,7 @@ def attend(file: Path, output: Path, bare: bool, **options: Any) -> None:
     from app.collection import attended
 
     async def run() -> int:
-        async for path, outcome in attended(settings, [file], query):
+        async for path, outcome in attended(settings, [str(file)], query):
             if isinstance(outcome, Exception):
                 return _complain(path, outcome)
             with output.open("wb") as png:
@@ -272,25 +274,44 @@ def _query(kind: type[Query], **values: Any) -> Query:
         raise click.BadParameter(f"{fault['input']!r}: {fault['msg']}", param_hint=f"--{fault['loc'][0]}") from error
 
 
-async def _progress(outcomes: AsyncIterator[Outcome], files: Sequence[Path]) -> AsyncIterator[Outcome]:
-    """Hand the outcomes on, with a progress bar on the terminal where there are many."""
-    hidden = len(files) < PROGRESS_FROM or not sys.stderr.isatty()
-    with click.progressbar(length=len(files), file=sys.stderr, hidden=hidden, show_pos=True) as bar:
-        async for outcome in outcomes:
-            bar.update(1)
-            yield outcome
+def _export(
+    settings: Settings, paths: Sequence[str], output: Path, query: ClassifyQuery | EmbedQuery, overwrite: bool
+) -> None:
+    """Fill a table. The exit code tells of faulty files that were named, and of no usable file at all."""
+    from app.bulk.parts import Busy, OtherRun
+    from app.bulk.progress import Bar
+    from app.bulk.run import Order, export
+    from app.bulk.tables import NoParquet
+
+    async def run() -> int:
+        with closing(Bar()) as bar:
+            try:
+                told = await export(settings, Order(paths, output, query, overwrite), bar)
+            except (Busy, OtherRun, NoParquet) as error:
+                raise click.ClickException(str(error)) from error
+        if told.passed_over:
+            logger.info("%d files of these folders are no images by their names and were passed over", told.passed_over)
+        if told.before == told.files:
+            click.echo(f"{output} is complete: {told.files} files", err=True)
+        if told.faulty:
+            click.echo(f"{told.faulty} files could not be used: {output.with_suffix('.failures.jsonl')}", err=True)
+        return told.faulty if told.faulty == told.files else told.named_and_faulty
+
+    _end(run)
 
 
-def _complain(path: Path, problem: Exception) -> int:
+def _complain(path: str, problem: Exception) -> int:
     click.echo(f"{path}: {problem}", err=True)
     return 1
 
 
 def _end(run: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run over the files; a non-zero exit code if any of them failed."""
+    """Run over the files; a non-zero exit code if any of them failed that were asked for by their names."""
+    from app.bulk.listing import NotThere
+
     try:
         failed = asyncio.run(run())
-    except (Problem, CheckpointError) as error:
+    except (Problem, CheckpointError, NotThere) as error:
         raise click.ClickException(str(error)) from error
     if failed:
         raise click.ClickException(f"{failed} of the files could not be used")

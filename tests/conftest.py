@@ -20,7 +20,7 @@ MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 
 
 THOROUGH = (
-    *("checkpoints/", "dialects/", "faults/"),
+    *("bulk/", "checkpoints/", "dialects/", "faults/", "ray/"),
     *("test_attention.py", "test_clients.py", "test_corpus.py", "test_metrics.py", "test_monitoring.py"),
     *("test_page.py", "test_pictures.py", "test_tracing.py"),
 )

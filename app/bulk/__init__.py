@@ -1,0 +1,1 @@
+"""Collections on this machine: millions of files to one table, resumed where it was interrupted."""

@@ -1,0 +1,168 @@
+"""What has been done of a run, in a directory beside its output, so that a later run goes on from there.
+
+    vectors.parquet.parts/
+      lock                    held while a run is under way; the system lets go of it when the process ends
+      files.jsonl             every file, listed once: all rows and their order
+      run.json                what decides the answers; another run is not mixed in
+      00000000.parquet        the answers of the first PART files
+      00000000.jsonl          those files with what is wrong with them; when it is there, the part is whole
+
+Everything is written under another name, brought to the disk and renamed: a file is there whole or not at all.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import count, islice, takewhile
+from pathlib import Path
+from typing import Any
+
+from app.bulk.answers import Fault
+from app.bulk.listing import Found, Search
+from app.bulk.tables import Facts, Row, Table
+from app.bulk.whole import whole
+
+if sys.platform != "win32":
+    import fcntl
+
+PART = 1024
+"""Files whose answers are brought to the disk together: the most that an interruption costs."""
+
+
+class Busy(Exception):
+    """Another process is at this very run."""
+
+
+class OtherRun(Exception):
+    """What lies there is of another run."""
+
+
+class Parts:
+    """The directory of one run.
+
+    Args:
+        output: the table that is to be written.
+        table: its kind.
+
+    Raises Busy.
+    """
+
+    def __init__(self, output: Path, table: Table) -> None:
+        self.folder = output.with_name(f"{output.name}.parts")
+        self.folder.mkdir(exist_ok=True)
+        self.output, self._table = output, table
+        self._lock = (self.folder / "lock").open("w")
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._lock.close()
+                raise Busy(f"another process is writing {output}") from error
+        self.total = 0
+        self._written = sum(1 for _ in takewhile(Path.exists, (self._path(index, ".jsonl") for index in count())))
+
+    def claim(self, facts: Facts, overwrite: bool) -> None:
+        """Take the directory for the run of these facts. Raises OtherRun where it is another's, or empties it."""
+        path = self.folder / "run.json"
+        if path.exists():
+            try:
+                compare(json.loads(path.read_text()), facts, self.folder)
+            except OtherRun:
+                if not overwrite:
+                    raise
+                self._empty()
+        _write_json(path, facts)
+
+    def list_files(self, search: Search) -> Facts:
+        """List the files once and for all, unless that was done: later runs take the same. What tells them apart."""
+        path = self.folder / "files.jsonl"
+        if not path.exists():
+            _write_lines(path, search)
+        digest = hashlib.blake2b(digest_size=12)
+        with path.open("rb") as file:
+            for line in file:
+                digest.update(line)
+                self.total += 1
+        return {"files": f"{self.total} ({digest.hexdigest()})"}
+
+    def files(self) -> Iterator[Found]:
+        """The files that are still to be done, in order."""
+        with (self.folder / "files.jsonl").open() as file:
+            for line in islice(file, self.done, None):
+                yield Found(**json.loads(line))
+
+    @property
+    def done(self) -> int:
+        """Files whose answers are on the disk."""
+        return min(self.total, PART * self._written)
+
+    def write(self, rows: Sequence[Row], faults: Sequence[Fault]) -> None:
+        """Add the next part: first its answers, then, by which it is whole, what is wrong with the rest."""
+        if any(row.answer is not None for row in rows):
+            with whole(self._path(self._written, self._table.suffix)) as path:
+                self._table.write_part(path, rows)
+        _write_lines(self._path(self._written, ".jsonl"), faults)
+        self._written += 1
+
+    def faults(self) -> Iterator[Fault]:
+        """What was wrong with files, in their order."""
+        for index in range(self._written):
+            with self._path(index, ".jsonl").open() as file:
+                for line in file:
+                    yield Fault(**json.loads(line))
+
+    def join(self, facts: Facts) -> None:
+        """Write the report and the table of all parts; when the table's name appears, all is there."""
+        report = self.output.with_suffix(".failures.jsonl")
+        _write_lines(report, self.faults())
+        if not report.stat().st_size:
+            report.unlink()
+        lengths = (min(PART, self.total - PART * index) for index in range(self._written))
+        parts = [(self._path(index, self._table.suffix), length) for index, length in enumerate(lengths)]
+        if not any(path.exists() for path, _ in parts):
+            return
+        if self._table.suffix == ".npy":
+            shutil.copyfile(self.folder / "files.jsonl", self.output.with_suffix(".files.jsonl"))
+            _write_json(self.output.with_suffix(".run.json"), facts)
+        with whole(self.output, self.folder) as path:
+            self._table.join(path, parts, facts)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._lock.close()
+
+    def remove(self) -> None:
+        """The run is over, or not wanted."""
+        shutil.rmtree(self.folder)
+        self.close()
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        self._written = 0
+
+    def _path(self, index: int, suffix: str) -> Path:
+        return self.folder / f"{index:08d}{suffix}"
+
+
+def compare(theirs: Facts, ours: Facts, where: Path) -> None:
+    """Raise OtherRun, naming what differs, unless nothing does."""
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            told = f"its {name} is {theirs.get(name)}, and now {ours.get(name)}"
+            raise OtherRun(f"{where} is there already, of another run: {told}. --overwrite does away with it")
+
+
+def _write_lines(path: Path, items: Iterable[Any]) -> None:
+    """A line of JSON for each dataclass; ASCII, because a file's name need not be text."""
+    with whole(path) as unfinished, unfinished.open("w") as file:
+        file.writelines(f"{json.dumps(asdict(item))}\n" for item in items)
+
+
+def _write_json(path: Path, facts: Facts) -> None:
+    with whole(path) as unfinished, unfinished.open("w") as file:
+        json.dump(facts, file, indent=1)

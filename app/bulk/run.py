@@ -1,0 +1,110 @@
+"""A collection as one straight line: list, load, answer, part by part to the disk, join.
+
+What is interrupted, by whatever, goes on when it is started again: at most the part in hand is computed twice, and no
+row is written twice or lost. A run with other weights, other parameters or other files does not mix with it.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.bulk.answers import Ask, Fault, answered, facts
+from app.bulk.listing import Search
+from app.bulk.parts import PART, Parts, compare
+from app.bulk.tables import TABLES, Row
+from app.collection import loaded
+from app.service import Service
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done.
+
+    named: files, folders and globs.
+    output: the table to write, .parquet or .npy.
+    overwrite: do away with another run's output or remains.
+    """
+
+    named: Sequence[str]
+    output: Path
+    ask: Ask
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a run: files in all, of them done by earlier runs, faulty ones, and those that the user had named.
+
+    passed_over: files of folders that are no images by their suffix; None where an earlier run has searched.
+    """
+
+    files: int
+    before: int
+    faulty: int
+    named_and_faulty: int
+    passed_over: int | None
+
+
+class Watcher:
+    """Is told how a run goes, and does nothing."""
+
+    def begins(self, done: int, total: int) -> None:
+        """The files are known; so many of them are done."""
+
+    def ended(self, path: str, fault: Fault | None) -> None:
+        """One file is through, or cannot be used."""
+
+
+async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
+    """Write the table and, where files could not be used, the report beside it.
+
+    Raises NotThere, NoParquet, Busy, OtherRun; and Problem and CheckpointError as the service does.
+    """
+    table = TABLES[order.output.suffix]()
+    search = Search(order.named, settings.image_formats)
+    with closing(Parts(order.output, table)) as parts:
+        async with loaded(settings) as service:
+            told = facts(service.engine, order.ask) | {"paths": _places(order.named)}
+            parts.claim(told, order.overwrite)
+            told |= parts.list_files(search)
+            if not parts.done and order.output.exists() and not order.overwrite:
+                parts.remove()  # nothing has been done in it
+                compare(table.facts(order.output) or {}, told, order.output)
+                return Told(parts.total, parts.total, 0, 0, search.passed_over)
+            before = parts.done
+            watcher.begins(before, parts.total)
+            await _answer(service, order.ask, parts, watcher)
+        faulty = named = 0
+        for fault in parts.faults():
+            faulty, named = faulty + 1, named + fault.named
+        parts.join(told)
+        parts.remove()
+    return Told(parts.total, before, faulty, named, None if before else search.passed_over)
+
+
+async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) -> None:
+    """All that is still to be done, a part at a time."""
+    rows: list[Row] = []
+    faults: list[Fault] = []
+    async for row, fault in answered(service, parts.files(), ask):
+        rows.append(row)
+        if fault is not None:
+            faults.append(fault)
+        watcher.ended(row.path, fault)
+        if len(rows) == PART:
+            await asyncio.to_thread(parts.write, rows, faults)
+            rows, faults = [], []
+    if rows:
+        parts.write(rows, faults)
+
+
+def _places(named: Sequence[str]) -> str:
+    """What was named, as far as a line has room, and what tells it from all else."""
+    first = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
+    places = "\0".join(str(Path.cwd() / name) for name in named)
+    return f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(places), digest_size=6).hexdigest()})"

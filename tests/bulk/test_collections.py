@@ -1,0 +1,214 @@
+"""Collections from the command line: complete, in agreement with the server, resumed, never mixed."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from io import RawIOBase
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from app.bulk.progress import Bar
+from tests.bounds import assert_equal_in_float32
+from tests.bulk.collection import FAST, finish, generate, kill_after, read, start, vitrine
+from tests.server import ROOT, environment
+
+FILES = 2600
+BAD = (5, 1500, 2599)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("pictures"), FILES, BAD)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its standard error is a terminal, and lies in `terminal` beside it."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "vectors.parquet"
+    ours, theirs = pty.openpty()
+    process = start("embed", pictures, "-o", output, *FAST, stderr=theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        output.with_name("terminal").write_bytes(b"".join(_chunks(terminal)))
+    assert process.wait(60) == 0
+    return output
+
+
+def _chunks(terminal: RawIOBase) -> Iterator[bytes]:
+    with suppress(OSError):  # as Linux tells the end of a terminal
+        while told := terminal.read(4096):
+            yield told
+
+
+def test_a_bar_shows_how_far_it_is_the_rate_and_the_time_left(uninterrupted: Path) -> None:
+    told = uninterrupted.with_name("terminal").read_text()
+    assert re.search(r"\d+%.*\b\d+/2600 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ files/s\]", told), told
+    assert "3 files could not be used" in told
+
+
+def test_a_line_for_a_log_has_the_same() -> None:
+    bar = Bar()
+    bar.begins(100, 300)
+    for _ in range(100):
+        bar.ended("picture.png", None)
+    assert bar._line(50.0) == "200 of 300 files,  2.00 files/s, 00:50 left"
+    bar.close()
+
+
+def test_a_table_has_every_file_that_could_be_used(pictures: Path, uninterrupted: Path) -> None:
+    table = read(uninterrupted)
+    names = [str(path) for path in sorted(pictures.rglob("*.png"))]
+    assert table["path"].to_pylist() == [name for place, name in enumerate(names) if place not in BAD]
+    assert table["size"].to_pylist() == [Path(name).stat().st_size for name in table["path"].to_pylist()]
+    assert str(table.schema.field("vector").type) == "fixed_size_list<element: float>[384]"
+
+
+def test_a_report_has_every_file_that_could_not(pictures: Path, uninterrupted: Path) -> None:
+    lines = [json.loads(line) for line in uninterrupted.with_suffix(".failures.jsonl").read_text().splitlines()]
+    assert [Path(line["path"]).stem for line in lines] == [f"{place:06d}" for place in BAD]
+    assert {line["code"] for line in lines} == {"not_an_image"}
+
+
+def test_a_table_says_what_it_is_of(uninterrupted: Path, client: httpx.Client) -> None:
+    facts = read(uninterrupted).schema.metadata
+    assert facts[b"vitrine.fingerprint"].decode() == client.get("/model").json()["fingerprint"]
+    assert json.loads(facts[b"vitrine.query"]) == {"normalize": False, "size": "14"}
+
+
+def test_vectors_are_those_that_the_server_answers(uninterrupted: Path, client: httpx.Client) -> None:
+    table = read(uninterrupted)
+    for place in (0, 1024, len(table) - 1):
+        data = Path(table["path"][place].as_py()).read_bytes()
+        (served,) = client.post("/embed?size=14", content=data).json()["results"]
+        assert_equal_in_float32(np.array(table["vector"][place].as_py(), np.float32), served["embedding"])
+
+
+def test_npy_has_the_same_vectors_and_a_row_for_each_file(pictures: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vectors.npy"
+    assert vitrine("embed", pictures, "-o", output, *FAST)[0] == 0
+    vectors = np.load(output)
+    assert np.flatnonzero(np.isnan(vectors).any(1)).tolist() == list(BAD)
+    listed = [json.loads(line)["path"] for line in output.with_suffix(".files.jsonl").read_text().splitlines()]
+    table = read(uninterrupted)
+    good = [place for place in range(FILES) if place not in BAD]
+    assert [listed[place] for place in good] == table["path"].to_pylist()
+    theirs = np.stack(table["vector"].to_numpy(zero_copy_only=False))
+    assert_equal_in_float32(vectors[good], theirs)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_a_run_that_was_killed_goes_on(pictures: Path, uninterrupted: Path, tmp_path: Path, suffix: str) -> None:
+    output = tmp_path / f"vectors{suffix}"
+    command = ("embed", pictures, "-o", output, *FAST)
+    parts = tmp_path / f"vectors{suffix}.parts"
+    kill_after(start(*command), parts / "00000000.jsonl")
+    assert not output.exists()
+    first = (parts / f"00000000{suffix}").stat()
+    process = start(*command)
+    kill_after(process, parts / "00000001.jsonl")
+    assert (parts / f"00000000{suffix}").stat().st_ino == first.st_ino, "the first part was made twice"
+    code, said = vitrine(*command)
+    assert code == 0, said
+    assert "going on after 2048 of 2600 files" in said
+    assert not parts.exists()
+    if suffix == ".npy":
+        assert np.load(output).shape == (FILES, 384)
+    else:
+        ours, theirs = read(output), read(uninterrupted)
+        assert ours["path"] == theirs["path"]
+        for mine, other in zip(ours["vector"].to_pylist(), theirs["vector"].to_pylist(), strict=True):
+            assert_equal_in_float32(np.array(mine, np.float32), np.array(other, np.float32))
+    assert len(output.with_suffix(".failures.jsonl").read_text().splitlines()) == len(BAD)
+
+
+def test_files_that_come_and_go_in_between_move_no_row(tmp_path: Path) -> None:
+    pictures, output = generate(tmp_path / "pictures", 1500), tmp_path / "vectors.parquet"
+    command = ("embed", pictures, "-o", output, *FAST)
+    kill_after(start(*command), tmp_path / "vectors.parquet.parts" / "00000000.jsonl")
+    shutil.copy(pictures / "000" / "000007.png", pictures / "000" / "000000-new.png")
+    (pictures / "001" / "001200.png").unlink()
+    assert vitrine(*command)[0] == 0
+    stems = [Path(path).stem for path in read(output)["path"].to_pylist()]
+    assert stems == [f"{place:06d}" for place in range(1500) if place != 1200]
+    (line,) = output.with_suffix(".failures.jsonl").read_text().splitlines()
+    assert "No such file" in json.loads(line)["detail"]
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return generate(tmp_path / "few", 3)
+
+
+def test_what_is_complete_is_left_as_it_is(few: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vectors.parquet"
+    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0
+    made = output.stat()
+    code, said = vitrine("embed", few, "-o", output, *FAST)
+    assert (code, "is complete: 3 files" in said) == (0, True)
+    (few / "000" / "new.png").write_bytes((few / "000" / "000000.png").read_bytes())
+    code, said = vitrine("embed", few, "-o", output, *FAST)
+    assert (code, "its files is" in said) == (1, True)
+    assert output.stat().st_mtime_ns == made.st_mtime_ns
+    assert not output.with_name("vectors.parquet.parts").exists()
+
+
+def test_another_run_does_not_replace_it_unasked(few: Path, tmp_path: Path) -> None:
+    output = tmp_path / "vectors.npy"
+    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0
+    made = output.read_bytes()
+    code, said = vitrine("embed", few, "-o", output, *FAST, "--normalize")
+    assert (code, "its query is" in said, "--overwrite" in said) == (1, True, True)
+    assert output.read_bytes() == made
+    assert vitrine("embed", few, "-o", output, *FAST, "--normalize", "--overwrite")[0] == 0
+    np.testing.assert_allclose(np.linalg.norm(np.load(output), axis=1), 1, atol=1e-5)
+
+
+def test_what_another_run_left_is_not_gone_on_with(tmp_path: Path, pictures: Path) -> None:
+    output = tmp_path / "vectors.parquet"
+    command, parts = ("embed", pictures, "-o", output, *FAST), tmp_path / "vectors.parquet.parts"
+    kill_after(start(*command, "--dtype", "float32"), parts / "00000000.jsonl")
+    for other, named in (("--normalize", "query"), ("--dtype=bfloat16", "fingerprint")):
+        code, said = vitrine(*command, *(() if named == "fingerprint" else ("--dtype", "float32")), other)
+        assert (code, f"its {named} is" in said) == (1, True), said
+    assert (parts / "00000000.jsonl").exists()
+
+
+def test_two_processes_are_not_at_the_same_run(tmp_path: Path, pictures: Path) -> None:
+    output = tmp_path / "vectors.parquet"
+    first = start("embed", pictures, "-o", output, *FAST)
+    while not (tmp_path / "vectors.parquet.parts" / "files.jsonl").exists():
+        assert first.poll() is None, first.communicate()[1]
+    code, said = vitrine("embed", pictures, "-o", output, *FAST)
+    assert (code, "another process is writing" in said) == (1, True), said
+    assert finish(first)[0] == 0
+
+
+def test_labels_are_those_that_the_server_answers(tmp_path: Path, client: httpx.Client) -> None:
+    output = tmp_path / "labels.parquet"
+    assert vitrine("classify", ROOT / "examples", "-o", output, "--top-k", 3)[0] == 0
+    for path, predictions in zip(*(read(output)[name].to_pylist() for name in ("path", "predictions")), strict=True):
+        (served,) = client.post("/classify?top_k=3", content=Path(path).read_bytes()).json()["results"]
+        assert [one["label"] for one in predictions] == [one["label"] for one in served["predictions"]]
+        assert_equal_in_float32([one["score"] for one in predictions], [one["score"] for one in served["predictions"]])
+
+
+def test_without_pyarrow_there_is_npy(few: Path, tmp_path: Path) -> None:
+    without = "import sys; sys.modules['pyarrow'] = None; from app.cli import main; main()"
+
+    def run(output: Path) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", without, "embed", str(few), "-o", str(output), *FAST]
+        return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    refused = run(tmp_path / "vectors.parquet")
+    assert (refused.returncode, "vitrine[parquet]" in refused.stderr) == (1, True)
+    assert run(tmp_path / "vectors.npy").returncode == 0
+    assert np.load(tmp_path / "vectors.npy").shape == (3, 384)

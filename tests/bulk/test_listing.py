@@ -1,0 +1,73 @@
+"""Which files are meant, and in which order."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.bulk.listing import SUFFIXES, NotThere, Search
+from app.bulk.tables import Row
+from app.settings import FORMATS, ImageFormat
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in (
+        "b.JPG",
+        "a.png",
+        "c.txt",
+        ".hidden.png",
+        "sub/d.webp",
+        "sub/deeper/e.heic",
+        ".cache/f.png",
+        "[x].png",
+    ):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1234")
+    (tmp_path / "pictures" / "sub" / "loop").symlink_to(tmp_path / "pictures", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "pictures"
+
+
+def found(*named: str, formats: tuple[ImageFormat, ...] = FORMATS) -> list[str]:
+    return [one.path.removeprefix("pictures/") for one in Search(named, formats)]
+
+
+def test_a_folder_is_its_images_in_the_order_of_their_names(folder: Path) -> None:
+    assert found("pictures") == ["[x].png", "a.png", "b.JPG", "sub/d.webp", "sub/deeper/e.heic"]
+    assert found("pictures/") == found("pictures")
+
+
+def test_what_is_passed_over_is_counted(folder: Path) -> None:
+    search = Search(["pictures"], FORMATS)
+    assert all(one.size == 4 and not one.named for one in search)
+    assert search.passed_over == 2
+
+
+def test_only_formats_that_are_opened_are_images(folder: Path) -> None:
+    assert found("pictures", formats=("WEBP",)) == ["sub/d.webp"]
+    assert set(SUFFIXES) == {*FORMATS, "TIFF"}
+
+
+def test_what_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
+    assert found("pictures/c.txt", "pictures/a.png", "pictures/c.txt") == ["c.txt", "a.png", "c.txt"]
+    assert all(one.named for one in Search(["pictures/c.txt"], FORMATS))
+
+
+def test_globs_match_files(folder: Path) -> None:
+    assert found("pictures/*.*") == ["[x].png", "a.png", "b.JPG", "c.txt"]
+    assert found("pictures/sub/d*/**") == ["sub/deeper/e.heic"]
+    assert found("pictures/[x].png") == ["[x].png"]
+
+
+@pytest.mark.parametrize("named", ["nowhere.png", "pictures/*.tiff"])
+def test_what_is_not_there_is_told_at_once(folder: Path, named: str) -> None:
+    with pytest.raises(NotThere, match="nowhere" if "nowhere" in named else "tiff"):
+        Search(["pictures", named], FORMATS)
+
+
+def test_a_name_that_is_no_text_is_listed_and_has_a_place_in_a_table(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"1234")
+    (odd,) = (one for one in Search(["pictures"], FORMATS) if "\udcff" in one.path)
+    assert Row(odd.path, odd.size, None).text == "pictures/\\xff.png"
