@@ -58,9 +58,7 @@ def _describe(settings: dict[str, str]) -> None:
     print(f"- {_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     if torch.cuda.is_available():
         print(f"- {torch.cuda.get_device_name()}")
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "transformers", "fastapi", "litserve", "pillow")
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     print(f"- Python {platform.python_version()}, {packages}; {torch.get_num_threads()} threads of torch")
     print(f"- settings: {', '.join(f'{name}={value}' for name, value in settings.items()) or 'the defaults'}\n")
 

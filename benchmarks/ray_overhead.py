@@ -40,8 +40,11 @@ def on_ray(log: Path, threads: int) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.ray.cluster", str(port)]
     # Each writes its lines into a file; Ray's driver does not gather them.
     settings = ray_environment() | {"RAY_LOG_TO_DRIVER": "0"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": settings}
-    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stderr=file, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, cwd=ROOT, env=settings, stdin=pipe, stdout=pipe, stderr=file, text=True) as process,
+    ):
         request(process, replicas=1, torch_threads=threads)
         try:
             yield f"http://127.0.0.1:{port}"
