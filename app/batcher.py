@@ -121,7 +121,7 @@ class Batcher(Generic[P, A]):
         entries = [Entry(work, self._loop.create_future(), now, deadline) for work in works]
         self.queue.put(entries, room)
         try:
-            return list(await asyncio.gather(*(entry.future for entry in entries)))
+            return [await entry.future for entry in entries]
         finally:
             self.queue.withdraw(entries)
 

@@ -112,6 +112,8 @@ class Decoder:
         """Each image's pixels or its own problem, in order; what comes prepared is taken as it is."""
         self._in_hand += len(uploads)
         try:
+            if len(uploads) == 1:  # as nearly always: no task has to be made for it
+                return [await self._prepare(uploads[0], recipe)]
             # Of a group that fails as a whole nobody wants the rest.
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._prepare(upload, recipe)) for upload in uploads]

@@ -176,3 +176,10 @@ class _Exchange:
         if trace_id := tracing.trace_id():
             fields["trace_id"] = trace_id
         access.info("request", extra={"fields": fields})
+
+
+def record_refusal(metrics: Metrics, problem: Problem, request_id: str) -> None:
+    """One log line and the metrics for what was no request that a handler could see: too slow, too large, no HTTP."""
+    metrics.http.answered(None, "-", problem.status, 0.0, problem.code)
+    fields = {"method": "-", "route": None, "status": problem.status, "problem": problem.code, "request_id": request_id}
+    access.info("request", extra={"fields": fields})

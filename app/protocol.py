@@ -9,7 +9,7 @@ one who left.
 import asyncio
 import socket
 import uuid
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -37,10 +37,12 @@ GRACE_S = 1.0
 class Connections(ServerState):
     """What all connections share."""
 
-    def __init__(self, client_timeout_s: float) -> None:
+    def __init__(self, client_timeout_s: float, refused: Callable[[Problem, str], None]) -> None:
         super().__init__()
         self.client_timeout_s = client_timeout_s
         """How long a request may take to arrive, and an answer to be taken."""
+        self.refused = refused
+        """Told of what was answered before any handler saw it, with the request's id."""
         self.leaving = False
         """Whether every answer is to be the last one of its connection."""
 
@@ -164,6 +166,7 @@ class Connection(HttpToolsProtocol):
         head = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
         fields = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
         self.transport.write(head + fields + b"\r\n" + bytes(response.body))
+        self.server_state.refused(problem, request_id)
         self.linger()
 
     # --- ends ---

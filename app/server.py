@@ -11,11 +11,13 @@ import logging
 import os
 import signal
 import socket
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from app.middleware import record_refusal
 from app.protocol import Connection, Connections
 from app.service import Service
 from app.settings import Settings
@@ -64,7 +66,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.server_state: Connections = Connections(service.settings.receive_timeout_s)
+        self.server_state: Connections = Connections(
+            service.settings.receive_timeout_s, partial(record_refusal, service.metrics)
+        )
         self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

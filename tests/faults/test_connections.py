@@ -49,6 +49,26 @@ def test_headers_that_trickle_are_cut_at_the_deadline(strict: Server) -> None:
     assert DEADLINE_S - 0.5 < answer.seconds < SOON_S
 
 
+def test_what_no_handler_ever_saw_is_counted_and_logged(strict: Server) -> None:
+    def counted(code: str) -> float:
+        lines = httpx.get(f"{strict.url}/metrics").text.splitlines()
+        name = f'vitrine_request_failures_total{{reason="{code}"}} '
+        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    for code, sent in {
+        "malformed_request": b"nonsense\r\n\r\n",
+        "headers_too_large": b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000,
+        "too_slow": b"GET / HTTP/1.1\r\nhost: x",
+    }.items():
+        before = counted(code)
+        answer = ask(strict, sent)
+        assert answer.json["code"] == code
+        assert counted(code) == before + 1
+        time.sleep(1.1)  # lines are written by the second
+        (line,) = [line for line in strict.log.read_text().splitlines() if answer.json["request_id"] in line]
+        assert f'"problem":"{code}"' in line
+
+
 def test_a_body_that_trickles_is_cut_at_the_deadline(strict: Server) -> None:
     with connected(strict) as sock:
         answer = drip(sock, post("/classify", content_length=100_000, connection="keep-alive"), b"a")
