@@ -123,8 +123,10 @@ class Engine:
         self.readouts = self.network.readouts
         self._compiled = compiled
         preprocess = checkpoint.content.preprocess
-        self._mean = torch.tensor(preprocess.mean, device=self.device)[:, None, None]
-        self._std = torch.tensor(preprocess.std, device=self.device)[:, None, None]
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
+        # (x / 255 - mean) / std, as one product and one sum.
+        self._scale = (1 / (255 * std)).float().to(self.device)[:, None, None]
+        self._shift = (-mean / std).float().to(self.device)[:, None, None]
         self.fingerprint = self._fingerprint()
 
     @property
@@ -244,11 +246,11 @@ class Engine:
         return answers
 
     def _normalised(self, pixels: Pixels) -> Tensor:
-        """(3, height, width) uint8 -> the network's input, computed in float32 as torchvision's Normalize does."""
+        """(3, height, width) uint8 -> the network's input, computed in float32 whatever the network's type is."""
         on_device = torch.from_numpy(pixels).to(self.device)
         if on_device.dtype == torch.float32:
             return on_device.to(DTYPES[self.dtype])
-        return on_device.float().div_(255).sub_(self._mean).div_(self._std).to(DTYPES[self.dtype])
+        return torch.addcmul(self._shift, on_device.float(), self._scale).to(DTYPES[self.dtype])
 
     def _vectors(self, rows: Tensor, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """(n, F) -> a vector for each job."""
