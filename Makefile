@@ -39,7 +39,7 @@ format: $(VENV)/dev ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-ray: $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
+bench-ray: $(VENV)/dev $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
 	$(BIN)/python -m benchmarks.ray_overhead
 
 serve-ray: $(VENV)/ray ## the default model as a deployment of a local Ray, on port 8000
