@@ -49,7 +49,7 @@ agreement: $(VENV)/dev ## how far half precision leaves the answers of float32, 
 figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
 	$(BIN)/python -m tests.faults.figures
 
-bench-ray: $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
+bench-ray: $(VENV)/dev $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
 	$(BIN)/python -m benchmarks.ray_overhead
 
 serve-ray: $(VENV)/ray ## the default model as a deployment of a local Ray, on port 8000

@@ -287,7 +287,9 @@ def _export(
         with closing(Bar()) as bar:
             try:
                 told = await export(settings, Order(paths, output, query, overwrite), bar)
-            except (Busy, OtherRun, NoParquet) as error:
+            except OtherRun as error:
+                raise click.ClickException(f"{error}; --overwrite does away with it") from error
+            except (Busy, NoParquet, OSError) as error:
                 raise click.ClickException(str(error)) from error
         if told.passed_over:
             logger.info("%d files of these folders are no images by their names and were passed over", told.passed_over)

@@ -37,6 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.bench", description=main.__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} [default: all]")
     parser.add_argument("--quick", action="store_true", help="a few seconds each, one round: to see that it works")
+    parser.add_argument("--seconds", type=float, default=8, help="of each measurement [default: %(default)s]")
+    parser.add_argument("--rounds", type=int, default=3, help="in turns [default: %(default)s]")
     parser.add_argument("--models", default="S,B", help="of S and B, separated by commas [default: both]")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of Vitrine's")
     asked = parser.parse_args()
@@ -44,9 +46,10 @@ def main() -> None:
         parser.error(f"there is no section {', '.join(unknown)}")
     settings = dict(pair.split("=", 1) for pair in asked.set)
     architectures = [models.ARCHITECTURES[name] for name in asked.models.split(",")]
+    seconds, rounds = (2.0, 1) if asked.quick else (asked.seconds, asked.rounds)
     _describe(settings)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), 2 if asked.quick else 8, 1 if asked.quick else 3, settings, architectures)
+        run = Run(Path(folder), seconds, rounds, settings, architectures)
         for name in asked.sections or SECTIONS:
             title, measure = SECTIONS[name]
             print(f"## {title}\n\n{measure.__doc__}\n")

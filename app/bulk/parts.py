@@ -65,13 +65,13 @@ class Parts:
         self._written = sum(1 for _ in takewhile(Path.exists, (self._path(index, ".jsonl") for index in count())))
 
     def claim(self, facts: Facts, overwrite: bool) -> None:
-        """Take the directory for the run of these facts. Raises OtherRun where it is another's, or empties it."""
+        """Take the directory for the run of these facts. Raises OtherRun for another's parts, or empties it of them."""
         path = self.folder / "run.json"
         if path.exists():
             try:
                 compare(json.loads(path.read_text()), facts, self.folder)
             except OtherRun:
-                if not overwrite:
+                if self._written and not overwrite:
                     raise
                 self._empty()
         _write_json(path, facts)
@@ -136,11 +136,15 @@ class Parts:
 
     def remove(self) -> None:
         """The run is over, or not wanted."""
-        shutil.rmtree(self.folder)
+        # Renamed before: half a directory would be gone on with.
+        gone = self.folder.with_name(f"{self.folder.name}.over")
+        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(self.folder.rename(gone))
         self.close()
 
     def _empty(self) -> None:
-        for path in self.folder.iterdir():
+        # The facts last: as long as they are there, nobody takes what is left for its own.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "run.json"):
             if path.name != "lock":
                 path.unlink()
         self._written = 0
@@ -154,7 +158,7 @@ def compare(theirs: Facts, ours: Facts, where: Path) -> None:
     for name in sorted({*theirs, *ours}):
         if theirs.get(name) != ours.get(name):
             told = f"its {name} is {theirs.get(name)}, and now {ours.get(name)}"
-            raise OtherRun(f"{where} is there already, of another run: {told}. --overwrite does away with it")
+            raise OtherRun(f"{where} is there already, of another run: {told}")
 
 
 def _write_lines(path: Path, items: Iterable[Any]) -> None:

@@ -119,7 +119,9 @@ def main(task: str, inputs: tuple[str, ...], output: str, actors: int, **options
         settings, _ = load_settings()
         logs.configure(settings.log_level, "text")
         files, faulty = run(settings, ask, Slices(inputs, output), actors, resources)
-    except (BadSettings, CheckpointError, OtherRun, Problem, OSError, ValueError) as error:
+    except OtherRun as error:
+        raise click.ClickException(f"{error}; take another output, or remove that one") from error
+    except (BadSettings, CheckpointError, Problem, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{files} files done, {faulty} of them could not be used: {output}/failures")
 

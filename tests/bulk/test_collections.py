@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from io import RawIOBase
@@ -35,6 +36,7 @@ def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """Its standard error is a terminal, and lies in `terminal` beside it."""
     output = tmp_path_factory.mktemp("uninterrupted") / "vectors.parquet"
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     process = start("embed", pictures, "-o", output, *FAST, stderr=theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb", buffering=0) as terminal:
@@ -163,7 +165,8 @@ def test_what_is_complete_is_left_as_it_is(few: Path, tmp_path: Path) -> None:
 
 def test_another_run_does_not_replace_it_unasked(few: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.npy"
-    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0
+    assert "4096 are allowed" in vitrine("embed", few, "-o", output, "--size", 9999)[1]
+    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0, "a run in which nothing was done is in nobody's way"
     made = output.read_bytes()
     code, said = vitrine("embed", few, "-o", output, *FAST, "--normalize")
     assert (code, "its query is" in said, "--overwrite" in said) == (1, True, True)
