@@ -71,6 +71,11 @@ def small_png() -> bytes:
     return _file(_photo((64, 64)), "PNG")
 
 
+def photo_png() -> bytes:
+    """500 x 375, in a format that is always decoded whole."""
+    return _file(_photo((500, 375)), "PNG")
+
+
 def small_jpeg() -> bytes:
     """64 x 64, some 2 kB."""
     return _file(_photo((64, 64)), "JPEG")
