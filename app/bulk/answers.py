@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.bulk.listing import Found
 from app.bulk.tables import Facts, Named, Row
 from app.collection import Read, answers, read_file
-from app.engine import Engine, Ranking
+from app.engine import Ranking
 from app.errors import ImageProblem
 from app.outcome import Answered
 from app.schemas import ClassifyQuery, EmbedQuery
@@ -52,9 +52,11 @@ def _named(outcome: Answered, names: Sequence[str]) -> Named:
     return cast(NDArray[np.float32], outcome.answer)
 
 
-def facts(engine: Engine, ask: Ask) -> Facts:
+def facts(service: Service, ask: Ask) -> Facts:
     """What decides the answers."""
+    engine = service.engine
     return {
+        "decode": service.settings.decode,
         "task": "classify" if isinstance(ask, ClassifyQuery) else "embed",
         "query": json.dumps(ask.model_dump(exclude={"encoding"}, exclude_none=True), sort_keys=True),
         "model": engine.checkpoint.name,

@@ -69,7 +69,7 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
     search = Search(order.named, settings.image_formats)
     with closing(Parts(order.output, table)) as parts:
         async with loaded(settings) as service:
-            told = facts(service.engine, order.ask) | {"paths": _places(order.named)}
+            told = facts(service, order.ask) | {"paths": _places(order.named)}
             parts.claim(told, order.overwrite)
             told |= parts.list_files(search)
             if not parts.done and order.output.exists() and not order.overwrite:

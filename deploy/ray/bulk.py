@@ -41,7 +41,7 @@ class Worker:
         self._ask, self._slices, self._facts = ask, slices, expected
         self._runner = asyncio.Runner()
         self._service = self._runner.run(started(settings))
-        ours = facts(self._service.engine, ask)
+        ours = facts(self._service, ask)
         if ours["fingerprint"] != expected["fingerprint"]:
             told = f"this machine answers as {ours['fingerprint']}, the run is of {expected['fingerprint']}"
             raise OtherRun(told)
@@ -67,7 +67,7 @@ def _facts_here(settings: Settings, ask: Ask) -> Facts:
 
     async def look() -> Facts:
         async with loaded(settings) as service:
-            return facts(service.engine, ask)
+            return facts(service, ask)
 
     return asyncio.run(look())
 

@@ -197,7 +197,7 @@ def test_two_processes_are_not_at_the_same_run(tmp_path: Path, pictures: Path) -
 
 def test_labels_are_those_that_the_server_answers(tmp_path: Path, client: httpx.Client) -> None:
     output = tmp_path / "labels.parquet"
-    assert vitrine("classify", ROOT / "examples", "-o", output, "--top-k", 3)[0] == 0
+    assert vitrine("classify", ROOT / "examples", "-o", output, "--top-k", 3, "--decode", "exact")[0] == 0
     for path, predictions in zip(*(read(output)[name].to_pylist() for name in ("path", "predictions")), strict=True):
         (served,) = client.post("/classify?top_k=3", content=Path(path).read_bytes()).json()["results"]
         assert [one["label"] for one in predictions] == [one["label"] for one in served["predictions"]]

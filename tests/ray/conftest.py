@@ -80,7 +80,7 @@ class Cluster:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two replicas, each of one thread, as the plain service of these tests."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
