@@ -19,7 +19,6 @@ from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
 from app.service import Service
 from app.settings import Settings
 from app.want import Want
-from models.preprocess import whole_patches
 
 READING = 32
 """Files that are being read or decoded at the same time: what they take together is bounded, whatever their number."""
@@ -138,5 +137,5 @@ def _window(engine: Engine, view: View) -> int:
 
     As many as MOST_UNDER_WAY of however small ones: each costs a task, and the loop its time.
     """
-    size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
+    size = engine.network_size(view.size)
     return READING + min(MOST_UNDER_WAY, 2 * engine.max_batch_cost // engine.cost(*size))

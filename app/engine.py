@@ -20,7 +20,7 @@ from app.errors import Fatal
 from models.attention import Look
 from models.checkpoint import Checkpoint, build
 from models.golden import Golden, picture
-from models.preprocess import Labels
+from models.preprocess import Labels, Size, whole_patches
 from models.vit import Readout
 
 logger = logging.getLogger("vitrine")
@@ -138,6 +138,10 @@ class Engine:
     def native_readout(self) -> Readout:
         """The vector that stands for an image where the request names none: [CLS], or the mean without one."""
         return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
+
+    def network_size(self, asked: Size | None) -> Size:
+        """What the network sees of a picture where this size is asked for; None is the checkpoint's own."""
+        return whole_patches(asked or self.checkpoint.content.preprocess.input_size, self.config.patch_size)
 
     def cost(self, height: int, width: int, look: Look | None = None) -> int:
         """What an image of this size costs: its tokens, and for long sequences attention's share on top.

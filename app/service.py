@@ -24,7 +24,6 @@ from app.runtime import Load, Runtime, load_engine, overloaded
 from app.settings import Settings
 from app.uploads import Upload
 from app.want import Want
-from models.preprocess import Size, whole_patches
 
 logger = logging.getLogger("vitrine")
 
@@ -64,7 +63,7 @@ class Service:
     def admit(self) -> Engine:
         """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
         engine, queue = self.engine, self.runtime.batcher.queue
-        if not queue.has_room(engine.cost(*self._network_size(engine, View()))):
+        if not queue.has_room(engine.cost(*engine.network_size(None))):
             raise overloaded(queue.retry_after_s)
         if self.decoder.wait_s > self.settings.request_timeout_s / 2:
             raise overloaded(math.ceil(self.decoder.wait_s))
@@ -97,7 +96,7 @@ class Service:
     ) -> list[Answered | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be thrown away.
-        expected = len(uploads) * engine.cost(*self._network_size(engine, view), want.look)
+        expected = len(uploads) * engine.cost(*engine.network_size(view.size), want.look)
         with self.runtime.reserve(expected) as room:
             async with self._deadline():
                 images = await self._decode(engine, uploads, view, timings)
@@ -183,14 +182,9 @@ class Service:
         self.metrics.cache.watch(lambda: self._cache.held_bytes if self._cache else 0)
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
-    @staticmethod
-    def _network_size(engine: Engine, view: View) -> Size:
-        """What the network will see of a picture; of `fit` the most."""
-        return whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
-
     def _check_tokens(self, engine: Engine, view: View) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
-        config, size = engine.config, self._network_size(engine, view)
+        config, size = engine.config, engine.network_size(view.size)
         most = self.settings.max_tokens_per_image
         if config.num_tokens(*size) > most:
             side = int((most - config.num_prefix_tokens) ** 0.5)

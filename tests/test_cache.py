@@ -39,6 +39,13 @@ class Squares:
         return await cache.values(asked, compute)
 
 
+async def waiting(squares: Squares, cache: Cache[int], *keys: int) -> asyncio.Task[list[int]]:
+    """Somebody who has asked for these and waits."""
+    task = asyncio.create_task(squares.values(cache, *keys))
+    await asyncio.sleep(0.01)
+    return task
+
+
 def test_what_is_kept_is_not_computed_again() -> None:
     async def scenario() -> None:
         squares = Squares()
@@ -80,10 +87,8 @@ def test_what_is_under_way_is_shared() -> None:
         squares = Squares()
         cache = squares.cache()
         squares.may_end.clear()
-        first = asyncio.create_task(squares.values(cache, 2, 3))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(squares.values(cache, 3, 4))
-        await asyncio.sleep(0.01)
+        first = await waiting(squares, cache, 2, 3)
+        second = await waiting(squares, cache, 3, 4)
         squares.may_end.set()
         assert (await first, await second) == ([4, 9], [9, 16])
         assert squares.computed == [[2, 3], [4]]
@@ -97,14 +102,11 @@ def test_shared_work_ends_when_the_last_one_leaves() -> None:
         squares = Squares()
         cache = squares.cache()
         squares.may_end.clear()
-        first = asyncio.create_task(squares.values(cache, 2))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(squares.values(cache, 2))
-        await asyncio.sleep(0.01)
+        first = await waiting(squares, cache, 2)
+        second = await waiting(squares, cache, 2)
         first.cancel()
         await asyncio.sleep(0.01)
-        third = asyncio.create_task(squares.values(cache, 2))
-        await asyncio.sleep(0.01)
+        third = await waiting(squares, cache, 2)
         assert squares.computed == [[2]]
         second.cancel()
         third.cancel()
@@ -122,11 +124,9 @@ def test_somebody_elses_failure_is_not_ours() -> None:
         squares = Squares()
         cache = squares.cache()
         squares.may_end.clear()
-        first = asyncio.create_task(squares.values(cache, 2))
-        await asyncio.sleep(0)
+        first = await waiting(squares, cache, 2)
         other = Squares()
-        second = asyncio.create_task(other.values(cache, 2, 3))
-        await asyncio.sleep(0.01)
+        second = await waiting(other, cache, 2, 3)
         squares.fail = KeyError("mine")
         squares.may_end.set()
         with pytest.raises(KeyError):

@@ -16,7 +16,6 @@ from app.schemas import EmbedQuery, EmbedResponse
 from app.service import Service
 from app.uploads import read_uploads
 from app.want import Want
-from models.preprocess import whole_patches
 from models.vit import Readout
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
@@ -51,7 +50,7 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
 
 def _check_length(engine: Engine, view: View, images: int) -> None:
     """All patch tokens together may take so much."""
-    size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
+    size = engine.network_size(view.size)
     length = images * engine.config.num_tokens(*size) * engine.config.embed_dim * 4
     if length > MAX_PATCHES_BYTES:
         detail = f"the patch tokens of {images} images of {size[0]}x{size[1]} take {length} bytes"

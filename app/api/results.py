@@ -19,7 +19,6 @@ from app.problems import PROBLEM_JSON, problem_response
 from app.service import Service
 from app.uploads import Upload, check_count
 from app.want import Want
-from models.preprocess import whole_patches
 
 NPY = "application/x-npy"
 PNG = "image/png"
@@ -101,7 +100,7 @@ def float32_base64(vector: Any) -> str:
 
 def with_fingerprint(response: Response, engine: Engine, view: View, want: Want) -> Response:
     """Name what decided the numbers of this answer in one word: equal words mean comparable vectors."""
-    size = whole_patches(view.size or engine.checkpoint.content.preprocess.input_size, engine.config.patch_size)
+    size = engine.network_size(view.size)
     parts: tuple[object, ...] = (engine.fingerprint, size, view.resize or "own", want.readout.name, want.normalize)
     parts += (want.look,) if want.look else ()
     response.headers["Vitrine-Fingerprint"] = _digest(parts)
