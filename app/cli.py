@@ -5,6 +5,7 @@ port is bound.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,9 @@ def main() -> None:
 @settings_options(ALL)
 def serve(**flags: Any) -> None:
     """Answer over HTTP."""
+    # Until the model is there: what is imported stays, and looking through it for garbage again and again takes longer
+    # than some models take to load.
+    gc.disable()
     if os.getpid() == 1:
         # The kernel gives a container's first process no default action for a signal: until the server listens for it,
         # SIGTERM would be lost.

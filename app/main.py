@@ -111,6 +111,7 @@ def _report(service: Service) -> None:
         # What is there now stays to the end: looking through it for garbage, every thousand requests or so, would hold
         # up everybody for some tenths of a second.
         gc.freeze()
+        gc.enable()  # `vitrine serve` starts without it
         engine = runtime.engine
         service.metrics.model.loaded(
             model=engine.checkpoint.name,

@@ -37,7 +37,12 @@ class Naming:
 
     def recognises(self, keys: Iterable[str]) -> bool:
         """Whether the keys hold this layout's signature."""
-        return set(self.signature) <= {self.name(key) for key in keys}
+        missing = set(self.signature)
+        for key in keys:
+            missing.discard(self.name(key) or "")
+            if not missing:
+                return True
+        return False
 
     def name(self, key: str) -> str | None:
         """The network's name for a key; None for one that is not of this layout."""
