@@ -11,7 +11,7 @@ HEAD = r"^(mean|\d{1,3})$"
 class ViewQuery(BaseModel):
     """The resolution that the network is to see."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: str | None = Field(
         None,

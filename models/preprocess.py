@@ -7,6 +7,7 @@ The steps follow the code that each checkpoint was evaluated with: timm's `trans
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 Size = tuple[int, int]
@@ -101,6 +102,7 @@ class Preprocess:
         return round((scaled - target) / 2)
 
 
+@lru_cache(256)
 def whole_patches(size: Size, patch: Size) -> Size:
     """Each side at the nearest multiple of the patch, halves up, and at least one patch."""
     height, width = (max(1, (2 * side + p) // (2 * p)) * p for side, p in zip(size, patch, strict=True))
