@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import Fatal
+from app.memory import fitting
 from models.attention import Look
 from models.checkpoint import Checkpoint, build
 from models.golden import Golden, picture
+from models.kernels import best
 from models.preprocess import Labels, Size, whole_patches
 from models.vit import Readout
 
@@ -34,6 +36,9 @@ NUMERICS = 1
 MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """Tokens of one batch: enough to fill the device's matrix units, little enough that nobody waits long for a batch."""
 
+
+MEASURED = 8
+"""Images of the batch whose memory is measured."""
 
 UNFUSED = 3
 """How many times the fused attention's cost a matrix takes that is written out; measured on CPUs."""
@@ -97,7 +102,7 @@ class Engine:
         checkpoint: the weights and what belongs to them.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
-        max_batch_tokens: the budget of one batch; None takes the device's default.
+        max_batch_tokens: the budget of one batch; None takes the device's default. What does not fit is not taken.
         compiled: whether `warm_up` compiles the network, for which it needs a C++ compiler and up to a minute.
 
     Raises DeviceUnavailable.
@@ -120,6 +125,7 @@ class Engine:
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or MAX_BATCH_TOKENS[self.device.type]
         self.network = build(checkpoint).to(self.device, DTYPES[self.dtype])
+        self.network.attend_by(best(self.device, DTYPES[self.dtype], self.config.num_heads, self.config.head_dim))
         self.readouts = self.network.readouts
         self._compiled = compiled
         preprocess = checkpoint.content.preprocess
@@ -157,16 +163,21 @@ class Engine:
         return tokens + attention + again + (UNFUSED * attention if look.rollout else 0)
 
     def warm_up(self) -> None:
-        """Run one image of the checkpoint's own size.
+        """Run one image of the checkpoint's own size; on CUDA, see how large a batch the memory allows.
 
         Raises OutputInvalid if the weights give no finite answer, or not the one that the checkpoint promises, and
         DeviceUnavailable where the network cannot be compiled.
         """
         if self._compiled:
             self._compile()
-        answer = self.run([self.probe()])[0]
+        probe = self.probe()
+        answer = self.run([probe])[0]
         if isinstance(answer, Exception):
             raise answer
+        if self.device.type == "cuda":
+            cost = MEASURED * self.cost(*probe.pixels.shape[1:])
+            fits = fitting(self.device, lambda: self.forward([probe] * MEASURED), cost)
+            self.max_batch_cost = min(self.max_batch_cost, fits)
         if self.checkpoint.golden is not None:
             self._compare(self.checkpoint.golden)
 
@@ -226,7 +237,7 @@ class Engine:
         for job in jobs:
             wanted |= job.readout
         looks = {place: job.look for place, job in enumerate(jobs) if job.look is not None}
-        features = self.network([self._normalised(job.pixels) for job in jobs], wanted, looks)
+        features = self.network(self._pixels(jobs), wanted, looks)
         answers: list[Answer | Exception] = [OutputInvalid()] * len(jobs)
         for readout, values in (
             (Readout.CLS, features.cls),
@@ -249,12 +260,32 @@ class Engine:
                 answers[place] = _array(F.normalize(tokens, dim=-1) if job.normalize else tokens)
         return answers
 
-    def _normalised(self, pixels: Pixels) -> Tensor:
-        """(3, height, width) uint8 -> the network's input, computed in float32 whatever the network's type is."""
-        on_device = torch.from_numpy(pixels).to(self.device)
-        if on_device.dtype == torch.float32:
-            return on_device.to(DTYPES[self.dtype])
-        return torch.addcmul(self._shift, on_device.float(), self._scale).to(DTYPES[self.dtype])
+    def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:
+        """The network's input for each job, (3, height, width); those of one size and type come and go together."""
+        images: dict[int, Tensor] = {}
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for place, job in enumerate(jobs):
+            alike.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
+        for places in alike.values():
+            batch = self._normalised(self._upload([jobs[place].pixels for place in places]))
+            images.update(zip(places, batch, strict=True))
+        return [images[place] for place in range(len(jobs))]
+
+    def _upload(self, pixels: Sequence[Pixels]) -> Tensor:
+        """(3, height, width) each -> (n, 3, height, width) on the device.
+
+        From pinned memory one copy for all of them that nobody waits for: the forward's first kernels do.
+        """
+        first = torch.from_numpy(pixels[0])
+        batch = torch.empty(len(pixels), *first.shape, dtype=first.dtype, pin_memory=self.device.type == "cuda")
+        np.stack(pixels, out=batch.numpy())
+        return batch.to(self.device, non_blocking=True)
+
+    def _normalised(self, batch: Tensor) -> Tensor:
+        """(n, 3, height, width) uint8 -> the network's input, computed in float32 whatever the network's type is."""
+        if batch.dtype == torch.float32:
+            return batch.to(DTYPES[self.dtype])
+        return torch.addcmul(self._shift, batch.float(), self._scale).to(DTYPES[self.dtype])
 
     def _vectors(self, rows: Tensor, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """(n, F) -> a vector for each job."""

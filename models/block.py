@@ -4,7 +4,7 @@ Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module names follow timm's `
 Shapes: N tokens of one image, T tokens of all images together, B images, D embedding dimension, H heads, d = D / H.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Activation, ViTConfig
-from models.packing import Packing, Run
+from models.kernels import Attend, grouped
+from models.packing import Packing
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -29,10 +30,10 @@ class Attention(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.num_heads = config.num_heads
-        head_dim = dim // config.num_heads
+        self.attend: Attend = grouped
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
     def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
@@ -42,32 +43,12 @@ class Attention(nn.Module):
         queries = F.linear(packing.first(x, count), weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))
         k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)
         q, k = self.q_norm(queries), self.k_norm(k)
-        return self.attend(q, k, v, packing.runs, packing.firsts(count).runs)
+        return self.attend(q, k, v, packing, packing.firsts(count))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (T, D) -> (T, H, d) each."""
         q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
         return self.q_norm(q), self.k_norm(k), v
-
-    @staticmethod
-    def attend(q: Tensor, k: Tensor, v: Tensor, runs: Sequence[Run], asking: Sequence[Run]) -> Tensor:
-        """What each query gathers inside its image; images of equal length go through one batched call.
-
-        Args:
-            q: queries (t, H, d), of the tokens in the runs `asking`.
-            k: keys (T, H, d) of all tokens.
-            v: values (T, H, d) of all tokens.
-            runs: the images.
-            asking: the same images in the same order, with the tokens that ask.
-
-        Returns (t, D).
-        """
-        gathered = []
-        for run, few in zip(runs, asking, strict=True):
-            of_run = few.of(q).transpose(1, 2), run.of(k).transpose(1, 2), run.of(v).transpose(1, 2)
-            out = F.scaled_dot_product_attention(*of_run)  # (images, H, n, d), scale 1 / sqrt(d)
-            gathered.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
-        return gathered[0] if len(gathered) == 1 else torch.cat(gathered)
 
 
 class Mlp(nn.Module):
@@ -114,10 +95,10 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.ls2: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
 
-    def forward(self, x: Tensor, runs: Sequence[Run]) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Attention between two dense halves, which see all tokens alike and may be compiled."""
         q, k, v = self.before(x)
-        return self.after(x, self.attn.attend(q, k, v, runs, runs))
+        return self.after(x, self.attn.attend(q, k, v, packing, packing))
 
     def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What its attention compares and gathers: (T, D) -> queries, keys, values (T, H, d) each."""

@@ -48,6 +48,11 @@ class ViTConfig:
         return int(self.class_token) + self.num_extra_tokens
 
     @property
+    def head_dim(self) -> int:
+        """The width of a head."""
+        return self.embed_dim // self.num_heads
+
+    @property
     def pooled_dim(self) -> int:
         """The width of the pooled vector."""
         return self.embed_dim * pooled_width(self.pool, self.pool_layers)

@@ -4,7 +4,7 @@ Shapes: B images, N tokens of one image, T tokens of all images together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
@@ -31,6 +31,7 @@ class Packing:
 
     order: list[int]  # order[i] is the image that lies in place i
     runs: list[Run]
+    _bounds: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> "Packing":
@@ -64,6 +65,18 @@ class Packing:
         starts = [run.start + i * run.length for run in self.runs for i in range(run.images)]
         ends = [*starts[1:], sum(run.images * run.length for run in self.runs)]
         return {image: slice(*place) for image, *place in zip(self.order, starts, ends, strict=True)}
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest image."""
+        return max(run.length for run in self.runs)
+
+    def bounds(self, device: torch.device) -> Tensor:
+        """Where each image begins and, last, where all end: int32 (B + 1,); brought to a device once for all layers."""
+        if device not in self._bounds:
+            lengths = [run.length for run in self.runs for _ in range(run.images)]
+            self._bounds[device] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
+        return self._bounds[device]
 
     def unpack(self, x: Tensor) -> Tensor:
         """Rows in packed order -> rows in the order of the images: (B, ...) -> (B, ...)."""

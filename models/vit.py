@@ -10,6 +10,7 @@ registers), D embedding dimension, K classes, F features that the head reads.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
+from itertools import groupby
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from models.attention import Look, Watch
 from models.block import Block, compile_dense
 from models.config import ViTConfig
+from models.kernels import Attend
 from models.packing import Packing
 from models.pooling import READ_OFF_THE_FIRST, first_tokens, patch_mean, pool
 from models.position import Grid, PositionEmbedding
@@ -56,15 +58,18 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
         """Cut each (C, height, width) image into patches, row by row, and project all of them at once."""
-        patches = torch.cat([self.cut(image) for image in images])
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        alike = [torch.stack(list(same)) for _, same in groupby(images, key=lambda image: image.shape)]
+        patches = [self.cut(batch) for batch in alike]
+        whole = patches[0] if len(patches) == 1 else torch.cat(patches)
+        return F.linear(whole, self.proj.weight.flatten(1), self.proj.bias)
 
-    def cut(self, image: Tensor) -> Tensor:
-        """(C, height, width) -> (h * w, C * ph * pw), in the order of the kernel's weights."""
+    def cut(self, images: Tensor) -> Tensor:
+        """(n, C, height, width) -> (n * h * w, C * ph * pw), in the order of the kernel's weights."""
+        n, _, height, width = images.shape
         ph, pw = self.proj.weight.shape[2:]
-        h, w = image.shape[1] // ph, image.shape[2] // pw
-        whole = image[:, : h * ph, : w * pw].unflatten(2, (w, pw)).unflatten(1, (h, ph))  # (C, h, ph, w, pw)
-        return whole.permute(1, 3, 0, 2, 4).reshape(h * w, -1)
+        h, w = height // ph, width // pw
+        whole = images[:, :, : h * ph, : w * pw].unflatten(3, (w, pw)).unflatten(2, (h, ph))  # (n, C, h, ph, w, pw)
+        return whole.permute(0, 2, 4, 1, 3, 5).reshape(n * h * w, -1)
 
 
 class VisionTransformer(nn.Module):
@@ -127,12 +132,12 @@ class VisionTransformer(nn.Module):
         blocks = [cast(Block, block) for block in self.blocks]
         for i, block in enumerate(blocks[:-1]):
             watch.see(i, x)
-            x = block(x, packing.runs)
+            x = block(x, packing)
             if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
                 earlier.append(first_tokens(x, packing))
         watch.see(self.config.depth - 1, x)
         if (count := self._first_tokens_read(wanted)) is None:
-            x = blocks[-1](x, packing.runs)
+            x = blocks[-1](x, packing)
         else:
             x, packing = blocks[-1].first(x, packing, count), packing.firsts(count)
         features = self._read(x, earlier, packing, grids, wanted)
@@ -142,6 +147,11 @@ class VisionTransformer(nn.Module):
         """Fold constants into the weights for inference; the answers stay the same."""
         for block in self.blocks:
             cast(Block, block).fold()
+
+    def attend_by(self, attend: Attend) -> None:
+        """Compute attention this way in all blocks."""
+        for block in self.blocks:
+            cast(Block, block).attn.attend = attend
 
     def compile_blocks(self) -> None:
         """Compile what of the blocks can be; the first passes after this take seconds to minutes."""

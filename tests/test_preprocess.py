@@ -12,6 +12,7 @@ from PIL import Image
 from app.images import Limits, Picture, decode, to_network
 from app.settings import FORMATS
 from models.preprocess import Preprocess, Steps
+from models.vit import Readout
 from tests.bounds import assert_equal_in_float32
 
 LIMITS = Limits(FORMATS, 50_000_000)
@@ -65,7 +66,7 @@ def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
 
 
 def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None:
-    from app.engine import Engine
+    from app.engine import Engine, Job
     from tests.originals import timm
 
     with Image.open(io.BytesIO(cat)) as image:
@@ -74,7 +75,7 @@ def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None
     picture = decode(cat, LIMITS)
     preprocess = checkpoint.content.preprocess
     pixels = to_network(picture, preprocess.plan(picture.size, PATCH), preprocess.interpolation)
-    assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._normalised(pixels), expected)
+    assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._pixels([Job(pixels, Readout.CLS)])[0], expected)
 
 
 SIZES = {

@@ -1,0 +1,66 @@
+"""What only a CUDA device can show; skipped where there is none."""
+
+import logging
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+
+from app.engine import Engine, Job, OutOfMemory
+from models.block import Block
+from models.checkpoint import Checkpoint
+from models.kernels import grouped, varlen
+from models.vit import Readout
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+SIZES = ((112, 112), (70, 140), (224, 224), (112, 112), (140, 70), (14, 14))
+
+
+def jobs(readout: Readout = Readout.CLS) -> list[Job]:
+    chance = np.random.default_rng(3)
+    return [Job(chance.integers(0, 256, (3, *size), np.uint8), readout) for size in SIZES]
+
+
+def vectors(engine: Engine, asked: list[Job]) -> np.ndarray:
+    return np.stack([np.asarray(answer) for answer in engine.run(asked)])
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float32", 0.99999), ("bfloat16", 0.995), ("float16", 0.9999)])
+def test_it_answers_as_the_cpu_does(checkpoint: Checkpoint, dtype: str, least: float) -> None:
+    expected = vectors(Engine(checkpoint, "cpu", "float32"), jobs())
+    assert cosines(vectors(Engine(checkpoint, "cuda", dtype), jobs()), expected).min() >= least
+
+
+def test_an_image_is_answered_in_company_as_alone(checkpoint: Checkpoint) -> None:
+    engine = Engine(checkpoint, "cuda", "bfloat16")
+    alone = np.concatenate([vectors(engine, [job]) for job in jobs()])
+    assert cosines(vectors(engine, jobs()), alone).min() >= 0.9999
+
+
+def test_it_attends_to_all_lengths_in_one_call_where_the_card_can(checkpoint: Checkpoint) -> None:
+    can = torch.cuda.get_device_capability() >= (8, 0)
+    engine = Engine(checkpoint, "cuda", "bfloat16" if can else "float16")
+    assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen if can else grouped)
+
+
+def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    # All but a gigabyte is taken: what is left does not hold the batch that a card usually does.
+    taken = torch.empty(max(0, free - 2**30), dtype=torch.uint8, device="cuda")
+    engine = Engine(checkpoint, "cuda", "float32", max_batch_tokens=2**22)
+    engine.warm_up()
+    assert engine.max_batch_cost < 2**22
+    probe = engine.probe()
+    count = engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])
+    with caplog.at_level(logging.WARNING):
+        try:
+            engine.run([probe] * count)
+        except OutOfMemory:
+            pytest.fail(f"{count} images were allowed, and did not fit")
+    del taken
