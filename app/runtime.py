@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from app.allocator import keep_large_blocks
 from app.batcher import Batcher, Expired, Ran
 from app.engine import Answer, Engine, Job
 from app.errors import Fatal, Problem
@@ -40,6 +41,7 @@ class Stuck(Fatal):
 
 def load_engine(settings: Settings) -> Engine:
     """Open the checkpoint, move it to its device, warm it up."""
+    keep_large_blocks()
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
