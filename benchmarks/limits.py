@@ -31,25 +31,35 @@ def rates(model: Path, settings: dict[str, str], seconds: float) -> Iterator[tup
 
 
 def _products(engine: Engine, tokens: int) -> Callable[[], object]:
-    """The linear layers and attention's two products, at their shapes for one batch, with nothing around them."""
+    """What the classes of a batch need, at its shapes, with nothing around it: patches, layers, attention's products.
+
+    The last block answers [CLS] alone, for which all others are keys and values.
+    """
     config = engine.config
     dim, hidden, heads = config.embed_dim, config.mlp_hidden_dim, config.num_heads
-    place, dtype = engine.device, DTYPES[engine.dtype]
+    patch = 3 * config.patch_size[0] * config.patch_size[1]
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, device=place, dtype=dtype)
+        return torch.randn(shape, device=engine.device, dtype=DTYPES[engine.dtype])
 
-    shapes = [(dim, 3 * dim), (dim, dim), (dim, hidden), (hidden, dim)]
-    layers = [(random(BATCH * tokens, inside), random(outside, inside)) for inside, outside in shapes]
-    query, key = random(BATCH * heads, tokens, dim // heads), random(BATCH * heads, dim // heads, tokens)
-    weights, value = random(BATCH * heads, tokens, tokens), random(BATCH * heads, tokens, dim // heads)
+    def layers(rows: int, *shapes: tuple[int, int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(random(rows, inside), random(outside, inside)) for inside, outside in shapes]
+
+    def attention(queries: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        images = BATCH * heads
+        scores = random(images, queries, config.head_dim), random(images, config.head_dim, tokens)
+        return [scores, (random(images, queries, tokens), random(images, tokens, config.head_dim))]
+
+    block = layers(BATCH * tokens, (dim, 3 * dim), (dim, dim), (dim, hidden), (hidden, dim)), attention(tokens)
+    last = layers(BATCH, (dim, dim), (dim, dim), (dim, hidden), (hidden, dim), (dim, config.num_classes)), attention(1)
+    around = layers(BATCH * (tokens - config.num_prefix_tokens), (patch, dim)) + layers(BATCH * tokens, (dim, 2 * dim))
 
     def products() -> None:
-        for _ in range(config.depth):
-            for x, weight in layers:
+        for dense, inside in [(around, []), *[block] * (config.depth - 1), last]:
+            for x, weight in dense:
                 torch.nn.functional.linear(x, weight)
-            torch.bmm(query, key)
-            torch.bmm(weights, value)
+            for a, b in inside:
+                torch.bmm(a, b)
 
     return products
 
