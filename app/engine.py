@@ -21,7 +21,7 @@ from app.memory import fitting
 from models.attention import Look
 from models.checkpoint import Checkpoint, build
 from models.golden import Golden, picture
-from models.kernels import best
+from models.kernels import best, varlen
 from models.preprocess import Labels, Size, whole_patches
 from models.vit import Readout
 
@@ -125,7 +125,10 @@ class Engine:
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or MAX_BATCH_TOKENS[self.device.type]
         self.network = build(checkpoint).to(self.device, DTYPES[self.dtype])
-        self.network.attend_by(best(self.device, DTYPES[self.dtype], self.config.num_heads, self.config.head_dim))
+        attend = best(self.device, DTYPES[self.dtype], self.config.num_heads, self.config.head_dim)
+        self.network.attend_by(attend)
+        if self.device.type == "cuda":
+            logger.info("attention: one call for %s", "all images" if attend is varlen else "the images of each length")
         self.readouts = self.network.readouts
         self._compiled = compiled
         preprocess = checkpoint.content.preprocess
@@ -178,6 +181,7 @@ class Engine:
             cost = MEASURED * self.cost(*probe.pixels.shape[1:])
             fits = fitting(self.device, lambda: self.forward([probe] * MEASURED), cost)
             self.max_batch_cost = min(self.max_batch_cost, fits)
+            logger.info("batches of up to %d tokens", self.max_batch_cost)
         if self.checkpoint.golden is not None:
             self._compare(self.checkpoint.golden)
 

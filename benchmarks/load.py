@@ -1,22 +1,28 @@
 """Clients that cost little: bytes made beforehand over open connections, answers read by their lengths.
 
-An HTTP library takes longer over a request than the service does, and takes it from the same cores.
+An HTTP library takes longer over a request than the service does, and takes it from the same cores. Closed loops ask
+again when they are answered; open loops ask when it is time, answered or not, as strangers do.
 """
 
 import asyncio
 import itertools
 import random
 import re
-import statistics
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvloop
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+LAST = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 TIMING = re.compile(rb"(\w+);dur=([\d.]+)")
 BOUNDARY = "vitrine-benchmark"
+
+LOST = 0
+"""The status of a request whose connection ended before its answer."""
 
 
 def request(path: str, body: bytes, multipart: bool = True, field: str = "image") -> bytes:
@@ -30,52 +36,65 @@ def request(path: str, body: bytes, multipart: bool = True, field: str = "image"
     return head.encode() + body
 
 
+def get(path: str) -> bytes:
+    """GET this."""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
 @dataclass
 class Load:
-    """What a run of load brought: answers, seconds, and what each answer took."""
+    """What a load was answered: the seconds that each answer took, by status, and the service's word of its steps."""
 
-    seconds: float
-    latencies: list[float]
+    seconds: float = 0.0
+    took: dict[int, list[float]] = field(default_factory=dict)
     timings: list[dict[str, float]] = field(default_factory=list)
+    refusal: bytes = b""
+
+    @property
+    def statuses(self) -> Counter[int]:
+        """How often each came."""
+        return Counter({status: len(took) for status, took in self.took.items()})
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
-        return len(self.latencies) / self.seconds
+        """Requests answered a second."""
+        return self.statuses[200] / self.seconds
 
-    def percentile(self, percent: int) -> float:
-        """The latency in milliseconds that so many percent of the requests stayed below."""
-        ordered = sorted(self.latencies)
+    def percentile(self, percent: int, status: int = 200) -> float:
+        """The latency in milliseconds that so many percent of the answers of a status stayed below."""
+        ordered = sorted(self.took[status])
         return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
-    def beyond_ms(self, *steps: str) -> float:
-        """The median of what requests took by the service's own account, without these steps, in milliseconds."""
-        rest = [timing["total"] - sum(timing.get(step, 0.0) for step in steps) for timing in self.timings]
-        return statistics.median(rest)
+    def add(self, answer: bytes, asked: float) -> None:
+        """One more answer, now; an empty one is none."""
+        status = int(answer[9:12]) if answer else LOST
+        self.took.setdefault(status, []).append(time.perf_counter() - asked)
+        if status != 200:
+            self.refusal = answer
+        elif timing := TIMING.findall(answer[: answer.find(b"\r\n\r\n")]):
+            self.timings.append({name.decode(): float(milliseconds) for name, milliseconds in timing})
 
 
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
-        self._answer: asyncio.Future[bytes]
+        self.open = False
+        self._answer: asyncio.Future[bytes] | None = None
         self._transport: asyncio.Transport
         self._received = bytearray()
         self._wanted = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's protocol
         """It is open."""
-        self._transport = transport
+        self._transport, self.open = transport, True
 
     async def ask(self, data: bytes) -> bytes:
-        """The whole answer to a request. Raises RuntimeError for one that is not 200."""
+        """The whole answer to a request. Raises ConnectionError where the server ends the connection instead."""
         self._received, self._wanted = bytearray(), 0
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
-        answer = await self._answer
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(answer.decode("utf-8", "replace")[:1000])
-        return answer
+        return await self._answer
 
     def data_received(self, data: bytes) -> None:
         """More of the answer."""
@@ -83,92 +102,145 @@ class Connection(asyncio.Protocol):
         if not self._wanted and (end := self._received.find(b"\r\n\r\n")) >= 0:
             length = LENGTH.search(self._received, 0, end)
             self._wanted = end + 4 + (int(length[1]) if length else 0)
-        if self._wanted and len(self._received) >= self._wanted:
+        if self._wanted and len(self._received) >= self._wanted and self._answer and not self._answer.done():
             self._answer.set_result(bytes(self._received))
+            if LAST.search(self._received, 0, self._wanted):
+                self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server has ended it."""
-        if not self._answer.done():
+        self.open = False
+        if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def close(self) -> None:
         """End it."""
+        self.open = False
         self._transport.close()
 
 
-def ask(port: int, data: bytes) -> bytes:
-    """The body of the answer to one request."""
+class _Clients:
+    """Connections to a port, each of which is used again when its answer is there."""
 
-    async def once() -> bytes:
-        (connection,) = await _connect(port, 1)
-        answer = await connection.ask(data)
-        connection.close()
-        return answer.partition(b"\r\n\r\n")[2]
+    def __init__(self, port: int) -> None:
+        self.load = Load()
+        self._port = port
+        self._idle: list[Connection] = []
+        self._started = time.perf_counter()
 
-    return uvloop.run(once())
+    async def open(self, count: int) -> None:
+        """Have so many connections ready; time runs from now."""
+        self._idle += [await self._connect() for _ in range(count)]
+        self._started = time.perf_counter()
+
+    async def send(self, data: bytes, due: float) -> None:
+        """One request, whose latency runs from when it was due."""
+        try:
+            connection = await self._free()
+            answer = await connection.ask(data)
+        except OSError:
+            self.load.add(b"", due)
+            return
+        self.load.add(answer, due)
+        if connection.open:
+            self._idle.append(connection)
+
+    def close(self) -> Load:
+        """End all connections; what came of them."""
+        self.load.seconds = time.perf_counter() - self._started
+        for connection in self._idle:
+            connection.close()
+        return self.load
+
+    async def _free(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open:  # servers close what nobody used for some seconds
+                return connection
+        return await self._connect()
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(Connection, "127.0.0.1", self._port))[1]
 
 
-def closed(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
+async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
     """So many clients, each of which asks again as soon as it has its answer; they go through `requests` in turn.
 
     All that is asked is counted, and lasts until the last answer.
     """
+    together, turn = _Clients(port), itertools.cycle(requests)
+    await together.open(clients)
+    started = time.perf_counter()
 
-    async def run() -> Load:
-        connections = await _connect(port, clients)
-        turn, load, started = itertools.cycle(requests), Load(0, []), time.perf_counter()
+    async def client() -> None:
+        asked = started
+        while asked - started < seconds:
+            await together.send(next(turn), asked)
+            asked = time.perf_counter()
 
-        async def client(connection: Connection) -> None:
-            asked = started
-            while asked - started < seconds:
-                _count(load, await connection.ask(next(turn)), asked)
-                asked = time.perf_counter()
-
-        await asyncio.gather(*map(client, connections))
-        load.seconds = time.perf_counter() - started
-        for connection in connections:
-            connection.close()
-        return load
-
-    return uvloop.run(run())
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return together.close()
 
 
-def poisson(port: int, rate: float, requests: Sequence[bytes], seconds: float, seed: int = 1) -> Load:
-    """Requests that come when they come, `rate` a second: a latency runs from then, connections or no connections."""
+async def open_loop(port: int, due: Iterable[float], requests: Sequence[bytes], ready: int = 0) -> Load:
+    """Requests at these times, in seconds from the start: answered or not, and on new connections where all are busy.
 
-    async def run() -> Load:
-        chance, turn, load = random.Random(seed), itertools.cycle(requests), Load(0, [])
-        idle = await _connect(port, 64)
-        opened = list(idle)
-
-        async def client(due: float) -> None:
-            if not idle:
-                idle.extend(more := await _connect(port, 1))
-                opened.extend(more)
-            connection = idle.pop()
-            _count(load, await connection.ask(next(turn)), due)
-            idle.append(connection)
-
-        started = due = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            while (due := due + chance.expovariate(rate)) < started + seconds:
-                await asyncio.sleep(due - time.perf_counter())
-                group.create_task(client(due))
-        load.seconds = time.perf_counter() - started
-        for connection in opened:
-            connection.close()
-        return load
-
-    return uvloop.run(run())
+    `ready` connections are open before the first.
+    """
+    together, turn = _Clients(port), itertools.cycle(requests)
+    await together.open(ready)
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for when in due:
+            await asyncio.sleep(started + when - time.perf_counter())
+            group.create_task(together.send(next(turn), started + when))
+    return together.close()
 
 
-def _count(load: Load, answer: bytes, asked: float) -> None:
-    load.latencies.append(time.perf_counter() - asked)
-    head = answer[: answer.find(b"\r\n\r\n")]
-    if timing := TIMING.findall(head):
-        load.timings.append({name.decode(): float(milliseconds) for name, milliseconds in timing})
+def evenly(rate: float, seconds: float) -> Iterator[float]:
+    """So many times a second, at equal distances."""
+    return (number / rate for number in range(int(rate * seconds)))
 
 
-async def _connect(port: int, count: int) -> list[Connection]:
-    loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(count)]
+def by_chance(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:
+    """So many times a second on average, each independent of the others (a Poisson process)."""
+    chance, when = random.Random(seed), 0.0
+    while (when := when + chance.expovariate(rate)) < seconds:
+        yield when
+
+
+def closed(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
+    """A closed loop of which everything must be answered. Raises RuntimeError."""
+    return _answered(closed_loop(port, clients, requests, seconds))
+
+
+def poisson(port: int, rate: float, requests: Sequence[bytes], seconds: float) -> Load:
+    """An open loop, by chance, of which everything must be answered. Raises RuntimeError."""
+    return _answered(open_loop(port, by_chance(rate, seconds), requests, ready=64))
+
+
+def ask(port: int, data: bytes) -> bytes:
+    """The body of the answer to one request. Raises RuntimeError for a refusal."""
+
+    async def once() -> bytes:
+        connection = (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port))[1]
+        answer = await connection.ask(data)
+        connection.close()
+        return answer
+
+    head, _, body = uvloop.run(once()).partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(_shown(head + b"\r\n\r\n" + body))
+    return body
+
+
+def _answered(loop: Coroutine[Any, Any, Load]) -> Load:
+    load = uvloop.run(loop)
+    if set(load.took) - {200}:
+        raise RuntimeError(f"{dict(load.statuses)}: {_shown(load.refusal)}")
+    return load
+
+
+def _shown(answer: bytes) -> str:
+    return answer.decode("utf-8", "replace")[:1000]

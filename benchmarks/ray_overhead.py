@@ -5,36 +5,33 @@ The same app, the same model and threads, one replica; the two take turns, so th
 """
 
 import argparse
-import asyncio
 import os
 import platform
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median, quantiles
 
-import httpx
-
+from benchmarks import load
+from benchmarks.load import Load
 from tests.ray.cluster import request
 from tests.ray.conftest import ray_environment
 from tests.server import ROOT, serving
 
 PHOTO = (ROOT / "examples" / "espresso.jpg").read_bytes()
 ASKED = {
-    "GET /healthz": ("GET", "/healthz", b""),
-    "POST /classify, 72 kB": ("POST", "/classify", PHOTO),
+    "GET /healthz": load.get("/healthz"),
+    "POST /classify, 72 kB": load.request("/classify", PHOTO, multipart=False),
 }
 
 
 @contextmanager
-def on_ray(log: Path, threads: int) -> Iterator[str]:
-    """One replica on a local Ray."""
+def on_ray(log: Path, threads: int) -> Iterator[int]:
+    """One replica on a local Ray, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.ray.cluster", str(port)]
@@ -47,31 +44,10 @@ def on_ray(log: Path, threads: int) -> Iterator[str]:
     ):
         request(process, replicas=1, torch_threads=threads)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield port
         finally:
             assert process.stdin is not None
             process.stdin.close()
-
-
-async def times(url: str, asked: str, clients: int, seconds: float) -> tuple[list[float], float]:
-    """Milliseconds of each request, and requests a second."""
-    method, path, body = ASKED[asked]
-    took: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def client(session: httpx.AsyncClient) -> None:
-        while time.perf_counter() < end:
-            started = time.perf_counter()
-            response = await session.request(method, path, content=body or None)
-            response.raise_for_status()
-            took.append(1000 * (time.perf_counter() - started))
-
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as session:
-        await session.request(method, path, content=body or None)
-        started = time.perf_counter()
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return took, len(took) / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -93,21 +69,22 @@ def main() -> None:
         serving(Path(folder) / "plain", torch_threads=threads) as server,
         on_ray(Path(folder) / "ray", threads) as ray,
     ):
-        for asked in ASKED:
+        for what, asked in ASKED.items():
             for clients in (1, 8, 32):
                 turns = [
-                    [asyncio.run(times(url, asked, clients, options.seconds)) for url in (server.url, ray)]
+                    [load.closed(port, clients, [asked], options.seconds) for port in (server.port, ray)]
                     for _ in range(options.turns)
                 ]
-                cells, medians, rates = [], [], []
-                for side in (0, 1):
-                    took = [one for turn in turns for one in turn[side][0]]
-                    rate = median(turn[side][1] for turn in turns)
-                    medians.append(median(took))
-                    rates.append(rate)
-                    cells.append(f"{medians[-1]:.1f}, {quantiles(took, n=20)[-1]:.1f}, {rate:.0f}")
-                added, kept = medians[1] - medians[0], rates[1] / rates[0]
-                print(f"| {asked} | {clients} | {cells[0]} | {cells[1]} | {added:.1f} | {kept:.2f} |", flush=True)
+                plain, served = (_together(side) for side in zip(*turns, strict=True))
+                cells = [
+                    f"{one.percentile(50):.1f}, {one.percentile(95):.1f}, {one.rate:.0f}" for one in (plain, served)
+                ]
+                added, kept = served.percentile(50) - plain.percentile(50), served.rate / plain.rate
+                print(f"| {what} | {clients} | {cells[0]} | {cells[1]} | {added:.1f} | {kept:.2f} |", flush=True)
+
+
+def _together(turns: Sequence[Load]) -> Load:
+    return Load(sum(turn.seconds for turn in turns), {200: [took for turn in turns for took in turn.took[200]]})
 
 
 if __name__ == "__main__":

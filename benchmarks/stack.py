@@ -39,7 +39,7 @@ def ceiling(run: Run) -> None:
             lit_rate = next((one.rate for one, who in zip(loads, asked, strict=True) if who.name == LIT), lit_rate)
             for service, one, cpu_s in zip(asked, loads, before, strict=True):
                 # All rounds took processor time; the median round tells how many requests they were.
-                cpu_ms = 1000 * (service.cpu_s() - cpu_s) / (run.rounds * len(one.latencies))
+                cpu_ms = 1000 * (service.cpu_s() - cpu_s) / (run.rounds * one.statuses[200])
                 tail = (one.percentile(50), one.percentile(99))
                 row(what, CEILING_CLIENTS, service.name, one.rate, one.rate / lit_rate, cpu_ms, *tail)
     print()
@@ -55,7 +55,7 @@ def overhead(run: Run) -> None:
             before = _spent(service)
             done = load.closed(service.port, OVERHEAD_CLIENTS, asked, run.rounds * run.seconds)
             spent = [after - earlier for after, earlier in zip(_spent(service), before, strict=True)]
-        images = len(done.latencies)
+        images = done.statuses[200]
         forwards, decodes, loop, *others = (1000 * seconds / images for seconds in spent)
         device, decoder, *few = sorted(others, reverse=True)
         # A forward that waits for a core is longer by the clock than by the account.

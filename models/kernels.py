@@ -7,7 +7,6 @@ in half precision.
 Shapes: t tokens that ask, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """
 
-import logging
 from collections.abc import Callable
 from typing import cast
 
@@ -16,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.packing import Packing
-
-logger = logging.getLogger("vitrine")
 
 Attend = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
 """Queries (t, H, d), keys and values (T, H, d), the images, the same images with the tokens that ask -> (t, D)."""
@@ -53,10 +50,7 @@ def best(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) ->
         return grouped
     if dtype not in (torch.bfloat16, torch.float16):
         return grouped
-    if agrees(varlen, device, dtype, heads, head_dim):
-        return varlen
-    logger.warning("varlen attention does not work on this device; images of each length are computed apart")
-    return grouped
+    return varlen if agrees(varlen, device, dtype, heads, head_dim) else grouped
 
 
 @torch.inference_mode()
@@ -67,8 +61,7 @@ def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, heads: int,
     for asking, queries in ((packing, q), (packing.firsts(1), packing.first(q, 1))):
         try:
             found = attend(queries, k, v, packing, asking)
-        except (ImportError, NotImplementedError, RuntimeError, TypeError) as error:
-            logger.debug("attention cannot be computed that way here", exc_info=error)
+        except (ImportError, RuntimeError, TypeError):  # no such kernel: for this torch, device, type or size
             return False
         if not torch.allclose(found.float(), grouped(queries, k, v, packing, asking).float(), atol=CLOSE):
             return False
