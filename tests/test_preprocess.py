@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -76,6 +77,21 @@ def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None
     preprocess = checkpoint.content.preprocess
     pixels = to_network(picture, preprocess.plan(picture.size, PATCH), preprocess.interpolation)
     assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._pixels([Job(pixels, Readout.CLS)])[0], expected)
+
+
+def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
+    from app.engine import Engine, Job
+
+    # Of two sizes, turned sizes and both types, none beside its like.
+    engine, chance = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)
+    files = [chance.integers(0, 256, (3, *size), np.uint8) for size in ((28, 42), (42, 28), (28, 42), (42, 28))]
+    pixels = [files[0], files[1].astype(np.float32), files[2].astype(np.float32), files[3], files[2], files[1]]
+    found = engine._pixels([Job(one, Readout.CLS) for one in pixels])
+    for one, of_batch in zip(pixels, found, strict=True):
+        (alone,) = engine._pixels([Job(one, Readout.CLS)])
+        assert torch.equal(of_batch, alone)
+        if one.dtype == np.float32:
+            assert np.array_equal(alone.numpy(), one)
 
 
 SIZES = {
