@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +50,11 @@ class FaultyEngine(Engine):
         time.sleep(float(os.environ.get("FORWARD_S", "0")))
         return super().forward(jobs)
 
-    def _normalised(self, pixels: Any) -> Tensor:
-        normalised = super()._normalised(pixels)
-        if tuple(pixels[:, 0, 0].tolist()) == NOT_A_NUMBER:
-            return torch.full_like(normalised, np.nan)
-        return normalised
+    def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:
+        return [
+            torch.full_like(image, np.nan) if tuple(job.pixels[:, 0, 0].tolist()) == NOT_A_NUMBER else image
+            for job, image in zip(jobs, super()._pixels(jobs), strict=True)
+        ]
 
 
 def load(settings: Settings) -> Engine:
