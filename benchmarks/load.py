@@ -126,12 +126,12 @@ class _Clients:
         self.load = Load()
         self._port = port
         self._idle: list[Connection] = []
-        self._started = time.perf_counter()
+        self.started = time.perf_counter()
 
     async def open(self, count: int) -> None:
         """Have so many connections ready; time runs from now."""
-        self._idle += [await self._connect() for _ in range(count)]
-        self._started = time.perf_counter()
+        self._idle += [await _connect(self._port) for _ in range(count)]
+        self.started = time.perf_counter()
 
     async def send(self, data: bytes, due: float) -> None:
         """One request, whose latency runs from when it was due."""
@@ -147,7 +147,7 @@ class _Clients:
 
     def close(self) -> Load:
         """End all connections; what came of them."""
-        self.load.seconds = time.perf_counter() - self._started
+        self.load.seconds = time.perf_counter() - self.started
         for connection in self._idle:
             connection.close()
         return self.load
@@ -157,11 +157,7 @@ class _Clients:
             connection = self._idle.pop()
             if connection.open:  # servers close what nobody used for some seconds
                 return connection
-        return await self._connect()
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(Connection, "127.0.0.1", self._port))[1]
+        return await _connect(self._port)
 
 
 async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
@@ -171,11 +167,10 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes], second
     """
     together, turn = _Clients(port), itertools.cycle(requests)
     await together.open(clients)
-    started = time.perf_counter()
 
     async def client() -> None:
-        asked = started
-        while asked - started < seconds:
+        asked = together.started
+        while asked - together.started < seconds:
             await together.send(next(turn), asked)
             asked = time.perf_counter()
 
@@ -190,7 +185,7 @@ async def open_loop(port: int, due: Iterable[float], requests: Sequence[bytes], 
     """
     together, turn = _Clients(port), itertools.cycle(requests)
     await together.open(ready)
-    started = time.perf_counter()
+    started = together.started
     async with asyncio.TaskGroup() as group:
         for when in due:
             await asyncio.sleep(started + when - time.perf_counter())
@@ -224,7 +219,7 @@ def ask(port: int, data: bytes) -> bytes:
     """The body of the answer to one request. Raises RuntimeError for a refusal."""
 
     async def once() -> bytes:
-        connection = (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port))[1]
+        connection = await _connect(port)
         answer = await connection.ask(data)
         connection.close()
         return answer
@@ -233,6 +228,11 @@ def ask(port: int, data: bytes) -> bytes:
     if not head.startswith(b"HTTP/1.1 200"):
         raise RuntimeError(_shown(head + b"\r\n\r\n" + body))
     return body
+
+
+async def _connect(port: int) -> Connection:
+    loop = asyncio.get_running_loop()
+    return (await loop.create_connection(Connection, "127.0.0.1", port))[1]
 
 
 def _answered(loop: Coroutine[Any, Any, Load]) -> Load:

@@ -46,11 +46,9 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asking: Packing) -
 
 def best(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> Attend:
     """The faster of the two that answers rightly here: which cards, types and sizes varlen has changes with torch."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-        return grouped
-    if dtype not in (torch.bfloat16, torch.float16):
-        return grouped
-    return varlen if agrees(varlen, device, dtype, heads, head_dim) else grouped
+    half = dtype in (torch.bfloat16, torch.float16)
+    may = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return varlen if may and agrees(varlen, device, dtype, heads, head_dim) else grouped
 
 
 @torch.inference_mode()

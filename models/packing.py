@@ -5,7 +5,7 @@ Shapes: B images, N tokens of one image, T tokens of all images together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -60,11 +60,14 @@ class Packing:
         """The first `count` tokens of each image: (T, D) -> (B * count, D), in packed order."""
         return torch.cat([run.of(x)[:, :count].flatten(0, 1) for run in self.runs])
 
+    @property
+    def edges(self) -> list[int]:
+        """Where each image begins and, last, where all end."""
+        return [0, *accumulate(run.length for run in self.runs for _ in range(run.images))]
+
     def places(self) -> dict[int, slice]:
         """Where each image's tokens lie in the packed sequence."""
-        starts = [run.start + i * run.length for run in self.runs for i in range(run.images)]
-        ends = [*starts[1:], sum(run.images * run.length for run in self.runs)]
-        return {image: slice(*place) for image, *place in zip(self.order, starts, ends, strict=True)}
+        return {image: slice(*place) for image, place in zip(self.order, pairwise(self.edges), strict=True)}
 
     @property
     def longest(self) -> int:
@@ -72,10 +75,9 @@ class Packing:
         return max(run.length for run in self.runs)
 
     def bounds(self, device: torch.device) -> Tensor:
-        """Where each image begins and, last, where all end: int32 (B + 1,); brought to a device once for all layers."""
+        """The edges on a device, int32 (B + 1,); brought there once for all layers."""
         if device not in self._bounds:
-            lengths = [run.length for run in self.runs for _ in range(run.images)]
-            self._bounds[device] = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
+            self._bounds[device] = torch.tensor(self.edges, dtype=torch.int32).to(device)
         return self._bounds[device]
 
     def unpack(self, x: Tensor) -> Tensor:

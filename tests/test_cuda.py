@@ -1,13 +1,12 @@
 """What only a CUDA device can show; skipped where there is none."""
 
-import logging
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from app.engine import Engine, Job, OutOfMemory
+from app.engine import Engine, Job
 from models.block import Block
 from models.checkpoint import Checkpoint
 from models.kernels import grouped, varlen
@@ -18,9 +17,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 SIZES = ((112, 112), (70, 140), (224, 224), (112, 112), (140, 70), (14, 14))
 
 
-def jobs(readout: Readout = Readout.CLS) -> list[Job]:
+def jobs() -> list[Job]:
     chance = np.random.default_rng(3)
-    return [Job(chance.integers(0, 256, (3, *size), np.uint8), readout) for size in SIZES]
+    return [Job(chance.integers(0, 256, (3, *size), np.uint8), Readout.CLS) for size in SIZES]
 
 
 def vectors(engine: Engine, asked: list[Job]) -> np.ndarray:
@@ -49,7 +48,7 @@ def test_it_attends_to_all_lengths_in_one_call_where_the_card_can(checkpoint: Ch
     assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen if can else grouped)
 
 
-def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint) -> None:
     free, _ = torch.cuda.mem_get_info()
     # All but a gigabyte is taken: what is left does not hold the batch that a card usually does.
     taken = torch.empty(max(0, free - 2**30), dtype=torch.uint8, device="cuda")
@@ -58,9 +57,5 @@ def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint, caplog
     assert engine.max_batch_cost < 2**22
     probe = engine.probe()
     count = engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])
-    with caplog.at_level(logging.WARNING):
-        try:
-            engine.run([probe] * count)
-        except OutOfMemory:
-            pytest.fail(f"{count} images were allowed, and did not fit")
+    engine.run([probe] * count)  # raises OutOfMemory for a batch that was allowed and does not fit
     del taken
