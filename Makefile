@@ -90,6 +90,7 @@ clean: ## remove what the targets above have made
 
 $(VENV)/serve: pyproject.toml requirements/serve.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch and the other packages into $(VENV). This takes minutes; on Linux torch brings CUDA, some GB."
 	$(BIN)/pip install --quiet -r requirements/serve.txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@

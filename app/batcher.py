@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import Fatal
+from app.event_loop import call_soon
 from app.queue import Done, Entry, Queue, Room, Work
 
 P = TypeVar("P")  # payload
@@ -144,22 +145,22 @@ class Batcher(Generic[P, A]):
         try:
             backend = self._prepare()
         except Exception as error:  # noqa: BLE001 - whatever it is, the loop must hear of it
-            self._loop.call_soon_threadsafe(self._report, error)
+            call_soon(self._loop, self._report, error)
             return
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * backend.max_batch_cost
-        self._loop.call_soon_threadsafe(self._report, None)
+        call_soon(self._loop, self._report, None)
         try:
             self._work(backend)
         except Exception as error:  # noqa: BLE001 - nobody must wait for a thread that has ended
-            self._loop.call_soon_threadsafe(self.abandon, error)
-            self._loop.call_soon_threadsafe(self._report, error)
+            call_soon(self._loop, self.abandon, error)
+            call_soon(self._loop, self._report, error)
 
     def _work(self, backend: Backend[P, A]) -> None:
         while True:
             batch, late = self.queue.take(lambda: backend.max_batch_cost)
             self._in_hand = batch
             if late:
-                self._loop.call_soon_threadsafe(self._fail, late, Expired())
+                call_soon(self._loop, self._fail, late, Expired())
             elif not batch:
                 return
             if batch:
@@ -171,7 +172,7 @@ class Batcher(Generic[P, A]):
         self._busy_since = None
         ended = time.monotonic()
         self._measure(sum(entry.work.cost for entry in batch), ended - started)
-        self._loop.call_soon_threadsafe(self._resolve, batch, answers, started, ended)
+        call_soon(self._loop, self._resolve, batch, answers, started, ended)
 
     def _resolve(self, batch: list[Entry[P, A]], answers: list[A | Exception], started: float, ended: float) -> None:
         """On the event loop: hand the answers out."""

@@ -4,7 +4,6 @@ Decoding has two bounds: threads, and the memory that the pictures in hand take 
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.budget import Budget
+from app.cores import usable_cores
 from app.engine import Pixels
 from app.errors import ImageProblem
+from app.event_loop import call_soon
 from app.images import decode, limit_pillow, to_network
 from app.priority import step_back
 from app.screening import Limits, read_header
@@ -93,8 +94,9 @@ class Decoder:
         limit_pillow(self._limits)
         self._fast = settings.decode == "fast"
         self._decoded = decoded
-        self._threads = settings.decode_threads or os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._threads, "decode", initializer=step_back)
+        self.threads = settings.decode_threads or usable_cores()
+        """How many images are decoded at the same time."""
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=step_back)
         self._memory = Budget(DECODE_MEMORY_BYTES)
         self._in_hand = 0
         self._decode_s = 0.0
@@ -102,7 +104,7 @@ class Decoder:
     @property
     def wait_s(self) -> float:
         """How long what comes now would wait for a thread, at the measured rate."""
-        return self._in_hand * self._decode_s / self._threads
+        return self._in_hand * self._decode_s / self.threads
 
     def stop(self) -> None:
         """Let go of the threads."""
@@ -145,7 +147,7 @@ class Decoder:
                 self._memory.give_back(taken)
             else:
                 loop = asyncio.get_running_loop()
-                job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._memory.give_back, taken))
+                job.add_done_callback(lambda _: call_soon(loop, self._memory.give_back, taken))
 
     def _decode(self, upload: bytes, recipe: Recipe) -> Prepared | ImageProblem:
         """On a thread of the pool."""

@@ -136,6 +136,8 @@ class Engine:
         # (x / 255 - mean) / std, as one product and one sum.
         self._scale = (1 / (255 * std)).float().to(self.device)[:, None, None]
         self._shift = (-mean / std).float().to(self.device)[:, None, None]
+        self.threads = torch.get_num_threads()
+        """Threads of a forward pass on the CPU."""
         self.fingerprint = self._fingerprint()
 
     @property

@@ -30,6 +30,8 @@ TRACE_CHARACTERS = 8000
 
 Format = Literal["auto", "json", "text"]
 
+logger = logging.getLogger("vitrine")
+
 
 def configure(level: str, form: Format = "text", output: int = 2) -> None:
     """Log from here on, to this file descriptor; called again, it replaces what was set up before."""
@@ -93,7 +95,8 @@ class QueuedHandler(logging.Handler):
         self.dropped = 0
         self._output = output
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUED_LINES)
-        threading.Thread(target=self._write, name="log", daemon=True).start()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
         atexit.register(self.close)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -106,9 +109,11 @@ class QueuedHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self, timeout_s: float = 2.0) -> None:
-        """Wait until all is written, but not for an output that takes nothing."""
+        """Wait until all is written, but not for an output that takes nothing, nor for a thread that has ended."""
         with self._lines.all_tasks_done:
-            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, timeout_s)
+            self._lines.all_tasks_done.wait_for(
+                lambda: not self._lines.unfinished_tasks or not self._thread.is_alive(), timeout_s
+            )
 
     def close(self) -> None:
         """Write what waits and end the thread."""
@@ -127,7 +132,7 @@ class QueuedHandler(logging.Handler):
                 lost, told = self.dropped - told, self.dropped
                 gap = logging.LogRecord("vitrine", logging.WARNING, "", 0, "%d log lines were dropped", (lost,), None)
                 self._put([self.format(gap)])
-            for _ in lines:
+            for _ in range(len(lines) + last):  # the None that `close` puts counts as one
                 self._lines.task_done()
             # Under load the next lines come at once. Waking up for each would take the processor from whoever logs it.
             time.sleep(GATHER_S)

@@ -121,7 +121,9 @@ def _report(service: Service) -> None:
             version=__version__,
         )
         logger.info(
-            "serving %s (%s) on %s in %s", engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype
+            "serving %s (%s) on %s in %s; threads: %d for the forward pass, %d for decoding",
+            *(engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype),
+            *(engine.threads, service.decoder.threads),
         )
         return
     if runtime.finished_loading.is_set():

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
-from app.schemas import HEAD, SIZE
+from app.wording import requirement
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,6 @@ class Shape:
     body: Callable[[Problem, str], dict[str, Any]]
     schema: dict[str, Any]
     media_type: str = "application/json"
-
-
-PATTERNS = {
-    SIZE: "it should be N or HxW in pixels, each side from 1 to 99999, as in 224 or 140x98",
-    HEAD: "it should be mean or the number of a head, from 0",
-}
-"""What is allowed where a pattern says it."""
 
 
 PROBLEM_JSON = Shape(Problem.body, {"$ref": "#/components/schemas/Problem"}, "application/problem+json")
@@ -91,18 +84,7 @@ def invalid(fault: Any, what: str) -> Problem:
     if fault["type"] == "missing":
         return Problem("invalid_parameter", f"{what} {name!r} is missing")
     value = str(fault.get("input"))[:100]
-    return Problem("invalid_parameter", f"{name}={value!r}: {_allowed(fault)}")
-
-
-def _allowed(fault: Any) -> str:
-    """Pydantic's sentence about what is allowed."""
-    pattern = fault.get("ctx", {}).get("pattern")
-    if pattern in PATTERNS:
-        return PATTERNS[pattern]
-    message: str = fault["msg"]
-    for beginning in ("Input should", "String should", "List should", "Value error, it should"):
-        message = message.replace(beginning, "it should")
-    return message
+    return Problem("invalid_parameter", f"{name}={value!r}: {requirement(fault)}")
 
 
 def _of_http(request: Request, error: HTTPException) -> Problem:

@@ -13,6 +13,7 @@ import torch
 
 from app.allocator import keep_large_blocks
 from app.batcher import Batcher, Expired, Ran
+from app.cores import usable_cores
 from app.engine import Answer, Engine, Job
 from app.errors import Fatal, Problem
 from app.priority import step_back
@@ -42,8 +43,8 @@ class Stuck(Fatal):
 def load_engine(settings: Settings) -> Engine:
     """Open the checkpoint, move it to its device, warm it up."""
     keep_large_blocks()
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
+    # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
+    torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
     checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
     engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
     engine.warm_up()

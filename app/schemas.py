@@ -4,8 +4,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SIZE = r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$"
-HEAD = r"^(mean|\d{1,3})$"
+from app.wording import allow
+
+SIZE = allow(
+    r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$",
+    "must be N or HxW (height x width) in pixels, each side from 1 to 99999, as in 224 or 140x98",
+)
+HEAD = allow(r"^(mean|\d{1,3})$", "must be mean or the number of a head, counted from 0")
 
 
 class ViewQuery(BaseModel):

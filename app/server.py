@@ -3,7 +3,8 @@
 SIGTERM or SIGINT: `/readyz` says 503 at once and every answer ends its connection. Requests are served for
 `drain_delay_s` more, so that a balancer can look elsewhere; then the port is closed, what the system has accepted by
 then is served too, everything later on open connections is refused, and the process ends when all is answered, or
-after `drain_timeout_s`. A second signal ends it at once.
+after `drain_timeout_s`. A second signal ends it at once, and so does the first one while the model is being loaded:
+no request has been accepted then.
 """
 
 import asyncio
@@ -11,16 +12,23 @@ import logging
 import os
 import signal
 import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
+from app import tracing
 from app.middleware import record_refusal
 from app.protocol import Connection, Connections
-from app.service import Service
 from app.settings import Settings
+
+if TYPE_CHECKING:  # it imports torch, and the port is bound before that
+    from app.service import Service
 
 logger = logging.getLogger("vitrine")
 
@@ -41,8 +49,20 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def run(app: FastAPI, settings: Settings, listener: socket.socket) -> bool:
-    """Serve until told to stop; whether the model was there to the end."""
+def url(listener: socket.socket) -> str:
+    """The address to open in a browser on this machine."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(app: FastAPI, settings: Settings, listener: socket.socket) -> NoReturn:
+    """Serve until told to stop, then end the process.
+
+    The exit status is 1 if the model could not be loaded or was lost; else the process ends by the signal that stopped
+    it, as a shell or a supervisor expects (143 for SIGTERM, 130 for SIGINT).
+    """
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
@@ -57,33 +77,63 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> bool:
     )
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is not the end of a service
-    _Server(config, service).run([listener])
-    return service.runtime.failure is None
+    server = _Server(config, service)
+    server.run([listener])
+    _end(server.stopped_by if service.runtime.failure is None else None)
+
+
+def _end(stopped_by: int | None) -> NoReturn:
+    """End the process without Python's own teardown.
+
+    A thread that computes cannot be interrupted: during the teardown it, or torch's own threads, may print an error of
+    an interpreter that is half gone, and a load that hangs would be waited for.
+    """
+    tracing.flush()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if stopped_by is None:
+        os._exit(1)
+    signal.signal(stopped_by, signal.SIG_DFL)
+    os.kill(os.getpid(), stopped_by)
+    os._exit(128 + stopped_by)  # process 1 of a container is not ended by a signal of its own
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which loses nothing when it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
         self.server_state: Connections = Connections(
             service.settings.receive_timeout_s, partial(record_refusal, service.metrics)
         )
         self._service = service
+        self.stopped_by: int | None = None
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT until the process ends.
+
+        uvicorn hands them back to the former handlers when the loop has ended, and raises the signal again; a second
+        one would then meet a Python that is being torn down, and Ctrl-C would end in a KeyboardInterrupt.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """On SIGTERM or SIGINT: `/readyz` says so before anything else."""
         if self.should_exit:
             os._exit(128 + sig)
         self._service.runtime.leaving = True
         self.server_state.leaving = True
-        if self._service.runtime.failure is None:
-            super().handle_exit(sig, frame)
-        else:  # our own doing: not the signal, but the exit code says what has happened
-            self.should_exit = True
+        self.should_exit, self.stopped_by = True, sig
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain."""
+        if self._service.runtime.state == "loading":
+            _end(self.stopped_by)  # there is nothing to wait for
         if self._service.runtime.state == "ready":
             await asyncio.sleep(self._service.settings.drain_delay_s)
         for listener in sockets or []:

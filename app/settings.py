@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.wording import allow, requirement
+
 PREFIX = "VITRINE_"
 SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-imagenet")
 
@@ -36,14 +38,24 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+DEVICE = allow(r"^(auto|cpu|mps|cuda(:\d+)?)$", "must be auto, cpu, mps, cuda or cuda:N")
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]
+Key = Annotated[str, StringConstraints(pattern=allow(r"^[\x21-\x7e]+$", "must be printable ASCII without spaces"))]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split)]
 SECRET = {"api_keys"}
 """Settings whose values are never shown, and are no flags: other users of a machine see a process's flags."""
 
-OF_THE_CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
+CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
 """Settings that say which checkpoint is meant, and what it does not say itself."""
+
+COMPUTE = ("device", "dtype", "compile", "torch_threads", "decode_threads", "max_batch_tokens", "cache_mb")
+"""Settings of how the model is run."""
+
+IMAGES = ("decode", "max_pixels", "image_formats", "max_tokens_per_image")
+"""Settings of what images are accepted."""
+
+LOGGING = ("log_level", "log_format")
 
 
 class Settings(BaseSettings):
@@ -71,7 +83,7 @@ class Settings(BaseSettings):
     )
 
     # compute
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, Field(pattern=DEVICE)] = Field(
         "auto", description="Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N or mps."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -81,9 +93,11 @@ class Settings(BaseSettings):
         False, description="Compile the network at start-up; needs a C++ compiler, and a minute or two."
     )
     torch_threads: int | None = Field(
-        None, gt=0, description="Threads of the forward pass on the CPU [default: all cores]."
+        None, gt=0, description="Threads of the forward pass on the CPU [default: the cores that the process may use]."
     )
-    decode_threads: int | None = Field(None, gt=0, description="Images decoded at the same time [default: all cores].")
+    decode_threads: int | None = Field(
+        None, gt=0, description="Images decoded at the same time [default: the cores that the process may use]."
+    )
     decode: Literal["fast", "exact"] = Field(
         "fast",
         description="fast: a large JPEG is decoded at a reduced scale, never below twice the size that is needed; "
@@ -110,7 +124,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 for any free one.")
     api_keys: Keys = Field((), repr=False, description="Keys, of which a request must carry one; separated by commas.")
-    api_keys_file: Path | None = Field(None, description="A file of such keys, a line each.")
+    api_keys_file: Path | None = Field(None, description="A file of API keys, one per line; a request must carry one.")
     cors_origins: Names = Field((), description="Origins whose pages may ask, separated by commas; * for all.")
     trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
         (), description="Addresses or networks whose X-Forwarded-* headers are believed, separated by commas."
@@ -123,21 +137,21 @@ class Settings(BaseSettings):
     drain_delay_s: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Seconds to go on serving after SIGTERM, unready, for a balancer."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="How: json, or text to be read; auto is text on a terminal, else json."
+        "auto", description="Log format; auto is text on a terminal, else json."
     )
 
     @property
     def choices(self) -> dict[str, Any]:
         """What is said of the checkpoint beyond its place, as `models.checkpoint.open_checkpoint` takes it."""
-        return {name: getattr(self, name) for name in OF_THE_CHECKPOINT if name != "model"}
+        return {name: getattr(self, name) for name in CHECKPOINT if name != "model"}
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         queue, batch = self.max_queue_tokens, self.max_batch_tokens
         if queue is not None and batch is not None and queue < batch:
-            raise ValueError(f"max_queue_tokens={queue}: should be at least max_batch_tokens, {batch}")
+            raise ValueError(f"max_queue_tokens={queue}: must be at least max_batch_tokens, {batch}")
         return self
 
     @cached_property
@@ -192,7 +206,7 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
 
 def _fault(fault: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
     """One line: where the value came from, the value, what is allowed."""
-    allowed = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    allowed = requirement(fault)
     if not fault["loc"]:  # of several together; the sentence names the first of them
         setting, _, rest = allowed.partition("=")
         return f"{PREFIX}{setting.upper()}={rest}"

@@ -46,5 +46,11 @@ def record_steps(ended_at: Mapping[str, float], seconds: Mapping[str, float], fa
             tracer.start_span(step, start_time=_ns(end - seconds[step])).end(_ns(end))
 
 
+def flush() -> None:
+    """Export the spans that are still held, if a provider that exports has been set up."""
+    if PRESENT and hasattr(provider := trace.get_tracer_provider(), "shutdown"):
+        provider.shutdown()
+
+
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)

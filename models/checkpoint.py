@@ -120,7 +120,7 @@ def _digest(content: Converted) -> str:
         return hashlib.blake2b(tensor.contiguous().numpy().data).digest()
 
     names = sorted(content.weights)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         digests = pool.map(of, (content.weights[name] for name in names))
         parts = [part for name, digest in zip(names, digests, strict=True) for part in (name.encode(), digest)]
     return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()

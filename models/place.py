@@ -26,6 +26,21 @@ def find(source: str, revision: str | None, say: Say | None = None) -> Place:
 
     Raises CheckpointNotFound where there is neither, or where the hub cannot be asked.
     """
+    place = find_here(source, revision)
+    if place is not None:
+        return place
+    from models.hub import fetch  # noqa: PLC0415 - half a second of imports that no path has to wait for
+
+    repository = source.removeprefix(SCHEME)
+    folder = fetch(repository, revision, say or (lambda _: None))
+    return Place(folder, repository.rsplit("/", 1)[1])
+
+
+def find_here(source: str, revision: str | None) -> Place | None:
+    """A path of this machine, or None for the name of a repository of the hub, which is not asked.
+
+    Raises CheckpointNotFound where the source is neither.
+    """
     path = Path(source).expanduser()
     if not source.startswith(SCHEME) and path.exists():
         if revision is not None:
@@ -37,7 +52,4 @@ def find(source: str, revision: str | None, say: Say | None = None) -> Place:
         raise CheckpointNotFound(
             f"{source}: there is no such directory or file, and it is not a name on the hub (owner/name)"
         )
-    from models.hub import fetch  # noqa: PLC0415 - half a second of imports that no path has to wait for
-
-    folder = fetch(repository, revision, say or (lambda _: None))
-    return Place(folder, repository.rsplit("/", 1)[1])
+    return None

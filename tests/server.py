@@ -51,7 +51,7 @@ def environment(**settings: object) -> dict[str, str]:
 
 def spawn(log: IO[str], **settings: object) -> subprocess.Popen[str]:
     """`module` among the settings is what is run in the place of `vitrine`."""
-    command = [sys.executable, "-m", str(settings.pop("module", "app.cli")), "serve"]
+    command = [sys.executable, "-m", str(settings.pop("module", "app")), "serve"]
     return subprocess.Popen(command, cwd=ROOT, env=environment(**settings), stderr=log, stdout=log, text=True)
 
 

@@ -19,7 +19,7 @@ CAT, ESPRESSO = str(ROOT / "examples" / "cat.png"), str(ROOT / "examples" / "esp
 
 
 def vitrine(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.cli", *arguments]
+    command = [sys.executable, "-m", "app", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
     )

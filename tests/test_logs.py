@@ -87,7 +87,7 @@ def test_a_reader_who_does_not_read_costs_lines_and_nothing_else() -> None:
 
 def test_a_full_pipe_stops_neither_answers_nor_the_end(cat: bytes) -> None:
     """Nobody reads the log from the moment that the server listens: it answers on, and ends when it is told to."""
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--log-level", "debug"]
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--log-level", "debug"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE)
     assert process.stderr is not None
     try:

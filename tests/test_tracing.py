@@ -33,7 +33,7 @@ def test_each_request_is_a_span_with_its_steps_below(tmp_path: Path, cat: bytes)
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     log, out = tmp_path / "log", tmp_path / "spans"
-    command = [str(INSTRUMENT), sys.executable, "-m", "app.cli", "serve"]
+    command = [str(INSTRUMENT), sys.executable, "-m", "app", "serve"]
     with log.open("w") as errors, out.open("w") as spans:
         process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=spans, stderr=errors)
     try:

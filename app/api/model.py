@@ -17,7 +17,8 @@ router = APIRouter(tags=["operation"])
 async def model(request: Request) -> dict[str, Any]:
     """Describe the model."""
     service: Service = request.app.state.service
-    return describe(service.engine) | {"limits": _limits(service.settings, service.engine)}
+    threads = {"forward": service.engine.threads, "decode": service.decoder.threads}
+    return describe(service.engine) | {"threads": threads, "limits": _limits(service.settings, service.engine)}
 
 
 def describe(engine: Engine) -> dict[str, Any]:

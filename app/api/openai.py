@@ -73,7 +73,7 @@ class EmbeddingRequest(VectorQuery):
         try:
             return handler(value)
         except ValidationError as error:
-            allowed = 'it should be base64, a data: URI of it, {"image": ...} with one of them, or a list of these'
+            allowed = 'must be base64, a data: URI of it, {"image": ...} with one of them, or a list of these'
             raise ValueError(allowed) from error
 
     def texts(self) -> list[str]:

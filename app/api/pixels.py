@@ -22,7 +22,7 @@ def ready_pixels(engine: Engine, pixels: Pixels) -> list[Prepared]:
     size = pixels.shape[2:]
     if pixels.ndim != 4 or pixels.shape[1] != 3 or 0 in size or any(np.mod(size, patch)):
         allowed = f"(n, 3, height, width), height a multiple of {patch[0]} and width of {patch[1]}"
-        raise Problem("invalid_parameter", f"shape {list(pixels.shape)}: it should be {allowed}"[:300])
+        raise Problem("invalid_parameter", f"shape {list(pixels.shape)}: must be {allowed}"[:300])
     if pixels.dtype == np.float32:
         _check_normalised(engine, pixels)
     height, width = size
@@ -35,5 +35,5 @@ def _check_normalised(engine: Engine, pixels: Pixels) -> None:
     mean, std = np.array(of.mean), np.array(of.std)
     most = BEYOND * (np.maximum(mean, 1 - mean) / std).max()
     if not np.abs(pixels).max(initial=0) <= most:  # what is no number is not within either
-        detail = f"these pixels should be normalised by mean {of.mean} and std {of.std}"
+        detail = f"these pixels must be normalised by mean {of.mean} and std {of.std}"
         raise Problem("invalid_parameter", f"{detail}: none lies beyond {most:.0f} then; 0 to 255 goes as UINT8")

@@ -57,4 +57,4 @@ async def invocations(
             return await embed(request, EmbedQuery.model_validate(parameters))
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)[0], "attribute") from error
-    raise Problem("invalid_parameter", f"task={task[:100]!r}: it should be 'classify' or 'embed'")
+    raise Problem("invalid_parameter", f"task={task[:100]!r}: must be 'classify' or 'embed'")

@@ -78,7 +78,7 @@ class InputTensor(BaseModel):
     def _texts(self) -> list[str]:
         flat = np.array(self.data, dtype=object).ravel().tolist()
         if not all(isinstance(text, str) for text in flat):
-            raise Problem("invalid_parameter", f"the data of {self.name!r} should be strings of base64")
+            raise Problem("invalid_parameter", f"the data of {self.name!r} must be strings of base64")
         return flat
 
     def _numbers(self, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -96,7 +96,7 @@ class InputTensor(BaseModel):
 
     def _bad_numbers(self) -> Problem:
         allowed = "whole numbers from 0 to 255" if self.datatype == "UINT8" else "numbers"
-        return Problem("invalid_parameter", f"the data of {self.name!r} should be {allowed}, in rows of equal length")
+        return Problem("invalid_parameter", f"the data of {self.name!r} must be {allowed}, in rows of equal length")
 
     def _check_count(self, found: float) -> None:
         if found != math.prod(self.shape):
@@ -130,7 +130,7 @@ def separate(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
     if not header_length.isdecimal() or int(header_length[:20]) > len(body):
-        raise Problem("malformed_body", f"{HEADER_LENGTH} should be at most the body's length, {len(body)}")
+        raise Problem("malformed_body", f"{HEADER_LENGTH} must be at most the body's length, {len(body)}")
     return body[: int(header_length)], body[int(header_length) :]
 
 

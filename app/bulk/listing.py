@@ -58,8 +58,8 @@ class Search:
                 raise NotThere(f"{name}: there is no such file or folder, and nothing that matches it as a glob")
         self._named = named
         self._suffixes = tuple(suffix for one in formats for suffix in SUFFIXES[one])
-        self.passed_over = 0
-        """Files of walked folders that are no images by their suffix, or hidden, as far as the search has come."""
+        self.skipped = 0
+        """Files of searched folders that have no image's suffix or are hidden, so far."""
 
     def __iter__(self) -> Iterator[Found]:
         """Every file, in an order that is the same each time."""
@@ -90,7 +90,7 @@ class Search:
             yield Found(folder, None)
         for name in sorted(files):
             if name.startswith(".") or not name.lower().endswith(self._suffixes):
-                self.passed_over += 1
+                self.skipped += 1
             else:
                 path = f"{prefix}{name}"
                 yield Found(path, _size(path))

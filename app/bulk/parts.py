@@ -4,8 +4,8 @@
       lock                    held while a run is under way; the system lets go of it when the process ends
       files.jsonl             every file, listed once: all rows and their order
       run.json                what decides the answers; another run is not mixed in
-      00000000.parquet        the answers of the first PART files
-      00000000.jsonl          those files with what is wrong with them; when it is there, the part is whole
+      00000000.parquet        the answers of the first files, at most PART
+      00000000.jsonl          how many files those are, and what is wrong with them; when it is there, the part is whole
 
 Everything is written under another name, brought to the disk and renamed: a file is there whole or not at all.
 """
@@ -15,7 +15,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from app.bulk.whole import whole
 if sys.platform != "win32":
     import fcntl
 
-PART = 1024
-"""Files whose answers are brought to the disk together: the most that an interruption costs."""
+PART, PART_S = 1024, 30.0
+"""Files whose answers are written together, and seconds after which fewer are: the most that a kill costs."""
 
 
 class Busy(Exception):
@@ -62,7 +62,8 @@ class Parts:
                 self._lock.close()
                 raise Busy(f"another process is writing {output}") from error
         self.total = 0
-        self._written = sum(1 for _ in takewhile(Path.exists, (self._path(index, ".jsonl") for index in count())))
+        written = takewhile(Path.exists, (self._path(index, ".jsonl") for index in count()))
+        self._lengths = [_length(path) for path in written]
 
     def claim(self, facts: Facts, overwrite: bool) -> None:
         """Take the directory for the run of these facts. Raises OtherRun for another's parts, or empties it of them."""
@@ -71,7 +72,7 @@ class Parts:
             try:
                 compare(json.loads(path.read_text()), facts, self.folder)
             except OtherRun:
-                if self._written and not overwrite:
+                if self._lengths and not overwrite:
                     raise
                 self._empty()
         _write_json(path, facts)
@@ -97,38 +98,41 @@ class Parts:
     @property
     def done(self) -> int:
         """Files whose answers are on the disk."""
-        return min(self.total, PART * self._written)
+        return sum(self._lengths)
 
     def write(self, rows: Sequence[Row], faults: Sequence[Fault]) -> None:
         """Add the next part: first its answers, then, by which it is whole, what is wrong with the rest."""
+        index = len(self._lengths)
         if any(row.answer is not None for row in rows):
-            with whole(self._path(self._written, self._table.suffix)) as path:
+            with whole(self._path(index, self._table.suffix)) as path:
                 self._table.write_part(path, rows)
-        _write_lines(self._path(self._written, ".jsonl"), faults)
-        self._written += 1
+        _write_lines(self._path(index, ".jsonl"), [_Length(len(rows)), *faults])
+        self._lengths.append(len(rows))
 
     def faults(self) -> Iterator[Fault]:
         """What was wrong with files, in their order."""
-        for index in range(self._written):
+        for index in range(len(self._lengths)):
             with self._path(index, ".jsonl").open() as file:
-                for line in file:
+                for line in islice(file, 1, None):
                     yield Fault(**json.loads(line))
 
-    def join(self, facts: Facts) -> None:
-        """Write the report and the table of all parts; when the table's name appears, all is there."""
+    def join(self, facts: Facts) -> int | None:
+        """Write the report and the table of all parts; when the table's name appears, all is there.
+
+        Returns the length of a vector; None for classes, and where there is no answer to write.
+        """
         report = self.output.with_suffix(".failures.jsonl")
         _write_lines(report, self.faults())
         if not report.stat().st_size:
             report.unlink()
-        lengths = (min(PART, self.total - PART * index) for index in range(self._written))
-        parts = [(self._path(index, self._table.suffix), length) for index, length in enumerate(lengths)]
+        parts = [(self._path(index, self._table.suffix), length) for index, length in enumerate(self._lengths)]
         if not any(path.exists() for path, _ in parts):
-            return
+            return None
         if self._table.suffix == ".npy":
             shutil.copyfile(self.folder / "files.jsonl", self.output.with_suffix(".files.jsonl"))
             _write_json(self.output.with_suffix(".run.json"), facts)
         with whole(self.output, self.folder) as path:
-            self._table.join(path, parts, facts)
+            return self._table.join(path, parts, facts)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -147,10 +151,22 @@ class Parts:
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "run.json"):
             if path.name != "lock":
                 path.unlink()
-        self._written = 0
+        self._lengths = []
 
     def _path(self, index: int, suffix: str) -> Path:
         return self.folder / f"{index:08d}{suffix}"
+
+
+@dataclass(frozen=True)
+class _Length:
+    """The first line of a part's report."""
+
+    files: int
+
+
+def _length(report: Path) -> int:
+    with report.open() as file:
+        return _Length(**json.loads(file.readline())).files
 
 
 def compare(theirs: Facts, ours: Facts, where: Path) -> None:

@@ -7,6 +7,7 @@ row is written twice or lost. A run with other weights, other parameters or othe
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from app.bulk.answers import Ask, Fault, answered, facts
 from app.bulk.listing import Search
-from app.bulk.parts import PART, Parts, compare
+from app.bulk.parts import PART, PART_S, Parts, compare
 from app.bulk.tables import TABLES, Row
 from app.collection import loaded
 from app.service import Service
@@ -27,7 +28,7 @@ class Order:
 
     named: files, folders and globs.
     output: the table to write, .parquet or .npy.
-    overwrite: do away with another run's output or remains.
+    overwrite: replace the output of another run, and the parts that one has left.
     """
 
     named: Sequence[str]
@@ -38,16 +39,28 @@ class Order:
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a run: files in all, of them done by earlier runs, faulty ones, and those that the user had named.
+    """What became of a run.
 
-    passed_over: files of folders that are no images by their suffix; None where an earlier run has searched.
+    files: in all.
+    before: of them, answered by earlier runs.
+    faulty: of them, without an answer; named_and_faulty: those that the user had named.
+    skipped: other files of the folders, which have no image's suffix; None where an earlier run has searched.
+    width: numbers in a vector; None for classes, and where no file could be used.
     """
 
     files: int
     before: int
     faulty: int
     named_and_faulty: int
-    passed_over: int | None
+    skipped: int | None
+    width: int | None = None
+
+
+class Interrupted(Exception):
+    """Ctrl-C: so many files of how many are answered, and on the disk."""
+
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__(f"interrupted: {done} of {total} files are saved; the same command continues with the rest")
 
 
 class Watcher:
@@ -63,7 +76,7 @@ class Watcher:
 async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
     """Write the table and, where files could not be used, the report beside it.
 
-    Raises NotThere, NoParquet, Busy, OtherRun; and Problem and CheckpointError as the service does.
+    Raises NotThere, NoParquet, Busy, OtherRun, Interrupted; and Problem and CheckpointError as the service does.
     """
     table = TABLES[order.output.suffix]()
     search = Search(order.named, settings.image_formats)
@@ -75,32 +88,52 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
             if not parts.done and order.output.exists() and not order.overwrite:
                 parts.remove()  # nothing has been done in it
                 compare(table.facts(order.output) or {}, told, order.output)
-                return Told(parts.total, parts.total, 0, 0, search.passed_over)
+                return Told(parts.total, parts.total, 0, 0, search.skipped)
             before = parts.done
             watcher.begins(before, parts.total)
             await _answer(service, order.ask, parts, watcher)
         faulty = named = 0
         for fault in parts.faults():
             faulty, named = faulty + 1, named + fault.named
-        parts.join(told)
+        width = parts.join(told)
         parts.remove()
-    return Told(parts.total, before, faulty, named, None if before else search.passed_over)
+    return Told(parts.total, before, faulty, named, None if before else search.skipped, width)
 
 
 async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) -> None:
-    """All that is still to be done, a part at a time."""
+    """Answer all files that are still to be done, and write a part when it is full or has been open for long.
+
+    Raises Interrupted on Ctrl-C, when all that was answered is on the disk.
+    """
     rows: list[Row] = []
     faults: list[Fault] = []
-    async for row, fault in answered(service, parts.files(), ask):
-        rows.append(row)
-        if fault is not None:
-            faults.append(fault)
-        watcher.ended(row.path, fault)
-        if len(rows) == PART:
-            await asyncio.to_thread(parts.write, rows, faults)
-            rows, faults = [], []
+    opened = time.monotonic()
+    try:
+        async for row, fault in answered(service, parts.files(), ask):
+            rows.append(row)
+            if fault is not None:
+                faults.append(fault)
+            watcher.ended(row.path, fault)
+            if len(rows) == PART or time.monotonic() - opened > PART_S:
+                await _write(parts, rows, faults)
+                opened = time.monotonic()
+    except asyncio.CancelledError:
+        if rows:
+            parts.write(rows, faults)
+        raise Interrupted(parts.done, parts.total) from None
     if rows:
         parts.write(rows, faults)
+
+
+async def _write(parts: Parts, rows: list[Row], faults: list[Fault]) -> None:
+    """Write a part on a thread and empty both lists; a cancelled wait ends when the thread has written."""
+    writing = asyncio.create_task(asyncio.to_thread(parts.write, rows, faults))
+    try:
+        await asyncio.shield(writing)
+    finally:
+        await writing
+        rows.clear()
+        faults.clear()
 
 
 def _places(named: Sequence[str]) -> str:

@@ -61,8 +61,11 @@ class Table(Protocol):
         """Write these rows, of which at least one has an answer."""
         ...
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> None:
-        """Write one table of parts, each (its path, its files); a part without any answer has no file."""
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
+        """Write one table of parts, each (its path, its files); a part without any answer has no file.
+
+        Returns the length of a vector, if it is a table of vectors.
+        """
         ...
 
     def facts(self, path: Path) -> Facts | None:
@@ -77,13 +80,13 @@ class Parquet:
 
     def __init__(self) -> None:
         if pa is None:
-            raise NoParquet("parquet wants pyarrow: pip install 'vitrine[parquet]'; .npy does without")
+            raise NoParquet("parquet needs pyarrow: pip install 'vitrine[parquet]'; .npy does not")
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
         """Only the rows that have an answer."""
         pq.write_table(arrow(rows), path, compression="zstd", use_dictionary=False)
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> None:
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
         """Row groups of equal length, and the facts in the schema's metadata."""
         writer, gathered, count = None, [], 0
         for part, _ in parts:
@@ -98,10 +101,12 @@ class Parquet:
             if count >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(gathered).cast(writer.schema), ROW_GROUP)
                 gathered, count = [], 0
-        if writer is not None:
-            if gathered:
-                writer.write_table(pa.concat_tables(gathered).cast(writer.schema), ROW_GROUP)
-            writer.close()
+        if writer is None:
+            return None
+        if gathered:
+            writer.write_table(pa.concat_tables(gathered).cast(writer.schema), ROW_GROUP)
+        writer.close()
+        return writer.schema.field("vector").type.list_size if "vector" in writer.schema.names else None
 
     def facts(self, path: Path) -> Facts | None:
         """From the schema's metadata."""
@@ -126,7 +131,7 @@ class Npy:
         with path.open("wb") as file:
             np.save(file, vectors, allow_pickle=False)
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> None:  # noqa: ARG002
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:  # noqa: ARG002
         """One after the other behind one header, which has no place for facts."""
         listed = list(parts)
         dim = next(np.load(part, mmap_mode="r").shape[1] for part, _ in listed if part.exists())
@@ -136,6 +141,7 @@ class Npy:
             for part, count in listed:
                 vectors = np.load(part) if part.exists() else np.full((count, dim), np.nan, np.float32)
                 file.write(vectors.astype("<f4").tobytes())
+        return int(dim)
 
     def facts(self, path: Path) -> Facts | None:
         """From the file beside it."""

@@ -31,7 +31,7 @@ def generate(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
 
 
 def start(command: str, *arguments: object, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "app.cli", command, *map(str, arguments)]
+    line = [sys.executable, "-m", "app", command, *map(str, arguments)]
     return subprocess.Popen(line, cwd=ROOT, env=environment(**settings), stderr=stderr, text=True)
 
 

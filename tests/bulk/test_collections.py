@@ -5,9 +5,11 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import RawIOBase
@@ -132,6 +134,65 @@ def test_a_run_that_was_killed_goes_on(pictures: Path, uninterrupted: Path, tmp_
     assert len(output.with_suffix(".failures.jsonl").read_text().splitlines()) == len(BAD)
 
 
+OFTEN = "import app.bulk.run; app.bulk.run.PART_S = 0.2; from app.__main__ import main; main()"
+"""The command line, with a part for each fifth of a second."""
+
+
+def start_with_short_parts(*arguments: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", OFTEN, *map(str, arguments)]
+    return subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_a_run_that_ends_early_keeps_what_it_has_answered(
+    pictures: Path, uninterrupted: Path, tmp_path: Path, suffix: str, number: signal.Signals
+) -> None:
+    """Long before the 1024th file: a part is written after some time as well."""
+    output = tmp_path / f"vectors{suffix}"
+    command = ("embed", pictures, "-o", output, *FAST)
+    process = start_with_short_parts(*command)
+    part = tmp_path / f"vectors{suffix}.parts" / "00000000.jsonl"
+    while not part.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(number)
+    code, said = finish(process)
+    assert not output.exists()
+    if number == signal.SIGINT:
+        assert code == 130
+        (saved,) = re.findall(r"interrupted: (\d+) of 2600 files are saved; the same command continues", said)
+        assert "Traceback" not in said
+    else:
+        assert code == -number
+        saved = r"\d+"
+    code, said = vitrine(*command)
+    assert code == 0, said
+    (before,) = re.findall(rf"going on after ({saved}) of 2600 files", said)
+    assert 0 < int(before) < 2600
+    good = FILES - len(BAD)
+    rows = FILES if suffix == ".npy" else good
+    assert re.search(rf"vectors{suffix}: {rows} rows of 384 numbers in \d+\.\d s", said)
+    theirs = np.stack(read(uninterrupted)["vector"].to_numpy(zero_copy_only=False))
+    if suffix == ".npy":
+        ours = np.load(output)
+        ours = ours[~np.isnan(ours).any(1)]
+    else:
+        ours = np.stack(read(output)["vector"].to_numpy(zero_copy_only=False))
+    assert len(ours) == good
+    assert_equal_in_float32(ours, theirs)
+
+
+def test_ctrl_c_before_anything_is_answered_is_quiet(few: Path, tmp_path: Path) -> None:
+    process = start("embed", few, "-o", tmp_path / "vectors.npy", *FAST)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code in (130, -signal.SIGINT, 0)
+    assert "Traceback" not in said
+    assert "Aborted" not in said
+
+
 def test_files_that_come_and_go_in_between_move_no_row(tmp_path: Path) -> None:
     pictures, output = generate(tmp_path / "pictures", 1500), tmp_path / "vectors.parquet"
     command = ("embed", pictures, "-o", output, *FAST)
@@ -205,7 +266,7 @@ def test_labels_are_those_that_the_server_answers(tmp_path: Path, client: httpx.
 
 
 def test_without_pyarrow_there_is_npy(few: Path, tmp_path: Path) -> None:
-    without = "import sys; sys.modules['pyarrow'] = None; from app.cli import main; main()"
+    without = "import sys; sys.modules['pyarrow'] = None; from app.__main__ import main; main()"
 
     def run(output: Path) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-c", without, "embed", str(few), "-o", str(output), *FAST]

@@ -39,10 +39,10 @@ def test_a_folder_is_its_images_in_the_order_of_their_names(folder: Path) -> Non
     assert found("pictures/") == found("pictures")
 
 
-def test_what_is_passed_over_is_counted(folder: Path) -> None:
+def test_skipped_files_are_counted(folder: Path) -> None:
     search = Search(["pictures"], FORMATS)
     assert all(one.size == 4 and not one.named for one in search)
-    assert search.passed_over == 2
+    assert search.skipped == 2
 
 
 def test_only_formats_that_are_opened_are_images(folder: Path) -> None:

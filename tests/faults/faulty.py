@@ -6,7 +6,6 @@ Every image that reaches the forward pass is written down in the file named by F
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +71,7 @@ def main() -> None:
     settings, _ = load_settings()
     listener = server.bind(settings)
     logging.info("listening on http://%s:%d", *listener.getsockname()[:2])
-    sys.exit(0 if server.run(create_app(settings, load), settings, listener) else 1)
+    server.run(create_app(settings, load), settings, listener)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_both_paths_have_the_same_rows(pictures: Path, tmp_path: Path) -> None:
 
 
 def _embed(pictures: Path | str, output: Path) -> list[str]:
-    return [sys.executable, "-m", "app.cli", "embed", str(pictures), "-o", str(output), *FAST]
+    return [sys.executable, "-m", "app", "embed", str(pictures), "-o", str(output), *FAST]
 
 
 def _part(output: Path, number: int) -> Path:

@@ -1,0 +1,28 @@
+"""`vitrine convert`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli import options, run
+from app.settings import CHECKPOINT
+from models.errors import CheckpointError
+
+
+@click.command("convert", cls=options.Command)
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@options.settings(CHECKPOINT[1:])
+def command(source: str, destination: Path, **values: Any) -> None:
+    """Write a checkpoint of any layout as a directory that Vitrine and timm load."""
+    checkpoint = run.open_checkpoint(source, values)
+    from models.convert import convert
+
+    try:
+        differences = convert(checkpoint, destination)
+    except (CheckpointError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{destination}: {checkpoint.name} in timm's layout")
+    for difference in differences:
+        click.echo(f"  {difference}")

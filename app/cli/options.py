@@ -1,0 +1,144 @@
+"""Flags that several commands share, and a `--help` that lists a command's own flags before those of the settings."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from app import logs
+from app.schemas import ViewQuery
+from app.settings import CHECKPOINT, COMPUTE, IMAGES, LOGGING, SECRET, BadSettings, Settings, load_settings
+from app.wording import requirement
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Query = TypeVar("Query", bound=ViewQuery)
+
+GROUPS = {
+    "Model options": CHECKPOINT,
+    "Compute options": COMPUTE,
+    "Image options": IMAGES,
+    "Server options": tuple(
+        name for name in Settings.model_fields if name not in {*CHECKPOINT, *COMPUTE, *IMAGES, *LOGGING, *SECRET}
+    ),
+    "Logging options": LOGGING,
+}
+"""Headings of `--help`, and the settings below each."""
+
+OF_THE_MODEL = (*CHECKPOINT, *COMPUTE, *IMAGES, "log_level")
+"""Settings of every command that runs the model over files."""
+
+ALL = tuple(name for names in GROUPS.values() for name in names)
+
+paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the output, and the parts, of another run.")
+size = click.option(
+    "--size", metavar="N|HxW", help="Resolution in pixels; HxW is height x width.  [default: the checkpoint's]"
+)
+resize = click.option(
+    "--resize",
+    type=click.Choice(["crop", "squash", "fit"]),
+    help="crop: cover the size and cut the centre. squash: ignore the aspect ratio. fit: keep the aspect ratio, cut "
+    "nothing.  [default: the checkpoint's]",
+)
+
+
+def output(required: bool, *suffixes: str) -> Callable[[Function], Function]:
+    """Return `-o`: the table to write, whose suffix is its format."""
+
+    def check(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None and value.suffix not in suffixes:
+            raise click.BadParameter(f"{value}: the suffix must be {' or '.join(suffixes)}")
+        return value
+
+    kind = click.Path(dir_okay=False, path_type=Path)
+    text = f"Table to write, as {' or '.join(suffixes)}."
+    return click.option("-o", "--output", required=required, type=kind, callback=check, help=text)
+
+
+class SettingOption(click.Option):
+    """The flag of a setting. Its value stays text: all settings are checked together, with the environment's."""
+
+    @property
+    def setting(self) -> str:
+        """The name in `Settings`."""
+        return (self.name or "").removeprefix(PREFIX)
+
+
+PREFIX = "setting_"
+"""Of the parameters' names: `vitrine attend` has a parameter `head` of its own, an attention head."""
+
+
+def settings(names: Sequence[str], taken: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """Return a flag for each of these settings, except for flags that the command has `taken` for itself.
+
+    `--head`, the file of a classifier's head, is `--head-file` as well.
+    """
+
+    def decorate(function: Function) -> Function:
+        for name in reversed(names):
+            field = Settings.model_fields[name]
+            flag = f"--{name.replace('_', '-')}"
+            shown = field.default if isinstance(field.default, str | int | float) and name != "model" else None
+            text = f"{field.description}" + (f"  [default: {shown}]" if shown not in (None, "") else "")
+            flags = [flag, "--head-file"] if name == "head" else [flag]
+            if field.annotation is bool:
+                flags, metavar = [f"{flag}/--no-{flag[2:]}"], None
+            else:
+                metavar = "VALUE"
+            flags = [one for one in flags if one not in taken]
+            function = click.option(
+                *flags, f"{PREFIX}{name}", cls=SettingOption, default=None, metavar=metavar, help=text
+            )(function)
+        return function
+
+    return decorate
+
+
+class Command(click.Command):
+    """A command whose `--help` has a section for each group of settings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own flags, then those of the settings by group."""
+        own, settings = [], {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            if isinstance(parameter, SettingOption):
+                settings[parameter.setting] = record
+            else:
+                own.append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        for heading, names in GROUPS.items():
+            records = [settings[name] for name in names if name in settings]
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def read_settings(flags: dict[str, Any], serving: bool = False) -> Settings:
+    """Return the settings of the environment with the flags on top, and start to log; exit with 2 if any is bad."""
+    given = {name.removeprefix(PREFIX): value for name, value in flags.items() if value is not None}
+    try:
+        found, warnings = load_settings(**given)
+    except BadSettings as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(2) from None
+    # Commands over files are read by people; only a service's log is read by machines.
+    logs.configure(found.log_level, found.log_format if serving else "text")
+    for warning in warnings:
+        logs.logger.warning(warning)
+    return found
+
+
+def read_query(kind: type[Query], **values: Any) -> Query:
+    """Return parameters as an HTTP client would send them, checked by the same schema."""
+    try:
+        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        text = f"{fault['input']!r} {requirement(fault)}"
+        raise click.BadParameter(text, param_hint=f"--{fault['loc'][0]}") from error

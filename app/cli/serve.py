@@ -1,0 +1,36 @@
+"""`vitrine serve`."""
+
+import gc
+import logging
+from typing import Any
+
+import click
+
+from app.cli import options
+from models.errors import CheckpointError
+from models.place import find_here
+
+logger = logging.getLogger("vitrine")
+
+
+@click.command("serve", cls=options.Command)
+@options.settings(options.ALL)
+def command(**flags: Any) -> None:
+    """Serve the model over HTTP."""
+    # Until the model is loaded: what is imported stays, and searching it for garbage again and again takes longer than
+    # some models take to load.
+    gc.disable()
+    settings = options.read_settings(flags, serving=True)
+    from app import server
+
+    try:
+        find_here(settings.model, settings.revision)  # a wrong path is reported before the port is taken
+        listener = server.bind(settings)
+    except CheckpointError as error:
+        raise click.ClickException(f"the model could not be loaded: {error}") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    logger.info("listening on %s, loading %s", server.url(listener), settings.model)
+    from app.main import create_app
+
+    server.run(create_app(settings), settings, listener)

@@ -1,0 +1,18 @@
+"""Calls from other threads to the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Run `callback(*args)` on the loop, from any thread; do nothing once the loop is closed.
+
+    A thread that computes cannot be interrupted. It may finish after the server has stopped, when nobody takes its
+    result, and asyncio's own method would then raise on that thread.
+    """
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise

@@ -1,0 +1,153 @@
+"""How a process starts and ends: signals at any moment of the start, and commands that end when their work is done."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.server import ROOT, environment, serving
+
+SERVE = [sys.executable, "-m", "app", "serve", "--port", "0"]
+AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+BOOT_S = 0.3
+"""Before that, process 1 has no handler yet: Python itself is starting. An init in the image covers that time."""
+
+DEADLINE_S = 8.0
+"""A signal that was lost leaves the process for ever; on an idle machine it ends within half a second."""
+
+
+def can_unshare() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*AS_PROCESS_1, "true"], capture_output=True, check=False).returncode == 0
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    """The process that `unshare` has started."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    end = time.monotonic() + 30
+    while not (children := path.read_text().split()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    return int(children[0])
+
+
+def ends_by(number: signal.Signals, after_s: float, first: bool = False) -> str:
+    """Start a server, send it the signal after so many seconds, and wait for its end; what it has printed."""
+    command = [*AS_PROCESS_1, *SERVE] if first else SERVE
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        target = child_of(process) if first else process.pid
+        time.sleep(after_s)
+        os.kill(target, number)
+        _, printed = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == (128 + number if first else -number), printed
+    return printed
+
+
+def at_random_moments(count: int, least_s: float, span_s: float, first: bool = False) -> None:
+    moments = random.Random(0)
+    for turn in range(count):
+        number = (signal.SIGTERM, signal.SIGINT)[turn % 2]
+        printed = ends_by(number, moments.uniform(least_s, span_s), first)
+        for word in ("Traceback", "Aborted", "Exception"):
+            assert word not in printed, printed
+
+
+def test_a_signal_ends_the_start_at_any_moment() -> None:
+    at_random_moments(8, 0.1, 3.0)
+
+
+def test_a_signal_ends_process_1_at_any_moment() -> None:
+    if not can_unshare():
+        pytest.skip("this user may not make a process namespace")
+    at_random_moments(8, BOOT_S, 3.0, first=True)
+
+
+@pytest.mark.soak
+def test_signals_of_the_first_five_seconds() -> None:
+    at_random_moments(100, 0.0, 5.0)
+    if can_unshare():
+        at_random_moments(100, BOOT_S, 5.0, first=True)
+
+
+def test_a_model_whose_file_gives_nothing_does_not_keep_the_process(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(ROOT / "weights" / "vit-small-tiny-imagenet" / "config.json", folder)
+    os.mkfifo(folder / "model.safetensors")
+    with serving(tmp_path / "log", ready=False, model=folder) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(DEADLINE_S) in (-signal.SIGTERM, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_healthy_server_ends_without_a_word_of_python(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path / "log") as server:
+        server.process.send_signal(number)
+        assert server.process.wait(30) == -number
+    for word in ("Traceback", "Aborted", "Exception", "Error"):
+        assert word not in server.log.read_text()
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As `nohup` and a shell's `&` set it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with serving(tmp_path / "log") as server:
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            assert server.process.poll() is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def cpu_free_seconds(command: list[str]) -> float:
+    """How long a command takes, in seconds, beyond the processor time that it uses: what it waits."""
+    before = os.times()
+    started = time.monotonic()
+    subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=120)
+    took = time.monotonic() - started
+    after = os.times()
+    return took - (after.children_user - before.children_user) - (after.children_system - before.children_system)
+
+
+def test_a_command_ends_when_its_work_is_done() -> None:
+    """A command that opens a checkpoint waits no longer than a few times what the import of torch does.
+
+    The log handler once waited for four seconds at the end of each command.
+    """
+    plain = min(cpu_free_seconds([sys.executable, "-c", "import torch"]) for _ in range(3))
+    inspect = [sys.executable, "-m", "app", "inspect", "weights/vit-small-tiny-imagenet"]
+    ours = min(cpu_free_seconds(inspect) for _ in range(3))
+    assert ours < 3 * max(plain, 0.3), (ours, plain)
+
+
+def test_a_wrong_path_is_told_before_the_port_is_taken(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [*SERVE, "--model", str(tmp_path / "nowhere")],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "nowhere" in ended.stderr
+    assert "listening" not in ended.stderr
+
+
+def test_the_listening_line_names_a_url_to_open(tmp_path: Path) -> None:
+    with serving(tmp_path / "log", ready=False, host="0.0.0.0") as server:
+        assert re.search(rf"listening on http://localhost:{server.port}\b", server.log.read_text())
