@@ -11,27 +11,18 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from app import __version__, problems
-from app.access import Keys
-from app.api import (
-    attention,
-    classify,
-    embed,
-    health,
-    huggingface,
-    inference_protocol,
-    model,
-    openai,
-    page,
-    preprocess,
-    sagemaker,
-)
-from app.api import metrics as exposition
-from app.metrics import Metrics
-from app.middleware import RequestContext
-from app.runtime import Load, load_engine
-from app.service import Service
+from app import __version__
+from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
+from app.api.images import attention, classify, embed, preprocess
+from app.api.operation import health, model, page
+from app.api.operation import metrics as exposition
+from app.http import problems
+from app.http.keys import Keys
+from app.http.middleware import RequestContext
+from app.inference.runtime import Load, load_engine
+from app.service.service import Service
 from app.settings import Settings, load_settings
+from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("vitrine")
 

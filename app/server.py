@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from app import tracing
-from app.middleware import record_refusal
-from app.protocol import Connection, Connections
+from app.http.connection import Connection, Connections
+from app.http.middleware import record_refusal
 from app.settings import Settings
+from app.telemetry import tracing
 
 if TYPE_CHECKING:  # it imports torch, and the port is bound before that
-    from app.service import Service
+    from app.service.service import Service
 
 logger = logging.getLogger("vitrine")
 

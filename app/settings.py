@@ -144,7 +144,7 @@ class Settings(BaseSettings):
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What is said of the checkpoint beyond its place, as `models.checkpoint.open_checkpoint` takes it."""
+        """What is said of the checkpoint beyond its place, as `open_checkpoint` takes it."""
         return {name: getattr(self, name) for name in CHECKPOINT if name != "model"}
 
     @model_validator(mode="after")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app.decoding import Recipe, View
-from app.engine import DTYPES, Engine, Job, Ranking
-from app.images import Limits, decode, to_network
+from app.inference.engine import DTYPES, Engine, Job, Ranking
+from app.pictures.decode import Limits, decode, to_network
+from app.pictures.pool import Recipe, View
 from app.settings import FORMATS, SHIPPED_MODEL
-from models.checkpoint import open_checkpoint
-from models.vit import Readout
+from models.checkpoints.checkpoint import open_checkpoint
+from models.network.vit import Readout
 
 BATCH = 32
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.engine import DTYPES, Engine, Job
-from app.runtime import load_engine
+from app.inference.engine import DTYPES, Engine, Job
+from app.inference.runtime import load_engine
 from app.settings import load_settings
-from models.vit import Readout
+from models.network.vit import Readout
 
 BATCH = 8
 

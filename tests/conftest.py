@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoint import Checkpoint, build, open_checkpoint
-from models.vit import VisionTransformer
+from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
+from models.network.vit import VisionTransformer
 from tests.server import ROOT, Address, serving
 
 SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))

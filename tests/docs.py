@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from app.metrics import Metrics
 from app.settings import SHIPPED_MODEL, Settings
+from app.telemetry.metrics import Metrics
 from tests.server import ROOT
 
 PAGE = ROOT / "docs" / "operations.md"

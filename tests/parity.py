@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from models.checkpoint import build, open_checkpoint
+from models.checkpoints.checkpoint import build, open_checkpoint
 from tests.checkpoints.comparison import BAR, differences, open_network, worst
 from tests.checkpoints.families import FAMILIES
 from tests.checkpoints.original import SIZES, Family, Original

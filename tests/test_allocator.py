@@ -11,10 +11,10 @@ from tests.server import ROOT
 PASSES = """
 import resource, sys, threading
 import numpy as np
-from app.allocator import keep_large_blocks
-from app.engine import Engine, Job
-from models.checkpoint import open_checkpoint
-from models.vit import Readout
+from app.inference.allocator import keep_large_blocks
+from app.inference.engine import Engine, Job
+from models.checkpoints.checkpoint import open_checkpoint
+from models.network.vit import Readout
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.images import Limits, decode, to_network
+from app.pictures.decode import Limits, decode, to_network
 from app.settings import FORMATS
-from models.checkpoint import Checkpoint
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.vit import Features, VisionTransformer
 from models.preprocess import Resize
-from models.vit import Features, VisionTransformer
 from tests.bounds import assert_equal_in_float32
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import attention
-from models.attention import Look
-from models.vit import Readout, VisionTransformer
+from models.network import attention
+from models.network.attention import Look
+from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32, differ
 from tests.test_network import MIX, images, tiny
 

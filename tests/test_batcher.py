@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batcher import Batcher
-from app.queue import Done, QueueFull, Work
+from app.inference.batcher import Batcher
+from app.inference.queue import Done, QueueFull, Work
 
 
 class Doubler:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.cache import Cache
+from app.service.cache import Cache
 from tests.server import serving
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.errors import CheckpointBroken, CheckpointError, CheckpointNotFound, CheckpointUnsupported
 from tests.conftest import MODEL
 

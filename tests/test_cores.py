@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.cores import usable_cores
+from app.threads.cores import usable_cores
 from tests.server import ROOT, environment, serving
 
 MANY = "64"
@@ -65,7 +65,8 @@ def test_a_file_that_cannot_be_understood_limits_nothing(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
 def test_affinity_counts() -> None:
     one = min(os.sched_getaffinity(0))
-    script = f"import os; os.sched_setaffinity(0, {{{one}}}); from app.cores import usable_cores; print(usable_cores())"
+    pin = f"import os; os.sched_setaffinity(0, {{{one}}})"
+    script = f"{pin}; from app.threads.cores import usable_cores; print(usable_cores())"
     kept = {name: value for name, value in environment().items() if name != "PYTHON_CPU_COUNT"}
     ended = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=kept, capture_output=True, text=True, check=True, timeout=60

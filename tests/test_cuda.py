@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine import Engine, Job
-from models.block import Block
-from models.checkpoint import Checkpoint
-from models.kernels import grouped, varlen
-from models.vit import Readout
+from app.inference.engine import Engine, Job
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.block import Block
+from models.network.kernels import grouped, varlen
+from models.network.vit import Readout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

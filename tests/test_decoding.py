@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.decoding import Decoder, Prepared, Recipe, View
+from app.pictures.pool import Decoder, Prepared, Recipe, View
 from app.settings import Settings
-from models.checkpoint import Checkpoint
-from models.vit import Readout, VisionTransformer
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.vit import Readout, VisionTransformer
 from tests.server import ROOT
 
 PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))

@@ -134,7 +134,7 @@ def test_the_autoscaler_reads_a_number_that_the_adapter_makes() -> None:
     (rule,) = yaml.safe_load(adapter)["rules"]["custom"]
     (metric,) = MANIFEST["HorizontalPodAutoscaler"]["spec"]["metrics"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
-    from app.metrics import Metrics
+    from app.telemetry.metrics import Metrics
 
     text = Metrics().text().decode()
     for series in re.findall(r"(vitrine_\w+)[{(]", rule["metricsQuery"]):

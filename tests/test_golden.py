@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from app.engine import Engine, OutputInvalid
-from models.checkpoint import Checkpoint, open_checkpoint
+from app.inference.engine import Engine, OutputInvalid
+from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from models.checkpoints.golden import FILE, picture, read_golden
 from models.errors import CheckpointBroken
-from models.golden import FILE, picture, read_golden
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
 

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from app.errors import ImageProblem
-from app.images import Limits, decode
+from app.pictures.decode import Limits, decode
 from app.settings import FORMATS
 
 LIMITS = Limits(FORMATS, 50_000_000)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.attention.varlen
 from torch import Tensor
 
-from models.kernels import agrees, best, grouped, varlen
-from models.packing import Packing
-from models.vit import Readout
+from models.network.kernels import agrees, best, grouped, varlen
+from models.network.packing import Packing
+from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
 from tests.test_network import images, tiny
 

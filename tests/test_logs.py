@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from app import logs
+from app.telemetry import logs
 from tests.server import ROOT, environment, serving
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from app.metrics import Metrics
+from app.telemetry.metrics import Metrics
 from tests.server import ROOT, serving
 
 MONITORING = ROOT / "deploy" / "monitoring"

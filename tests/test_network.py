@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.checkpoint import Checkpoint
-from models.config import ViTConfig
-from models.packing import Packing
-from models.position import Resampling
-from models.vit import Readout, VisionTransformer
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.config import ViTConfig
+from models.network.packing import Packing
+from models.network.position import Resampling
+from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32, differ
 
 SIZES = {

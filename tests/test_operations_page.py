@@ -31,7 +31,7 @@ def test_every_setting_that_the_page_speaks_of_is_there() -> None:
 
 
 def test_the_reasons_of_the_metrics_are_the_codes_of_the_problems() -> None:
-    from app.metrics import Metrics
+    from app.telemetry.metrics import Metrics
 
     text = Metrics().text().decode()
     for family in ("vitrine_request_failures_total", "vitrine_image_failures_total"):

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from app.drawing import attention_png
-from app.images import Limits, decode, to_network
+from app.pictures.decode import Limits, decode, to_network
+from app.pictures.drawing import attention_png
 from app.settings import FORMATS
-from models.attention import Look
-from models.checkpoint import Checkpoint
-from models.vit import Readout, VisionTransformer
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.attention import Look
+from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
 from tests.server import serving

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models import position
-from models.position import PositionEmbedding, Resampling, resample
+from models.network import position
+from models.network.position import PositionEmbedding, Resampling, resample
 
 RULES = {
     "timm": Resampling("bicubic", antialias=True),

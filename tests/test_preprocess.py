@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.images import Limits, Picture, decode, to_network
+from app.pictures.decode import Limits, Picture, decode, to_network
 from app.settings import FORMATS
+from models.network.vit import Readout
 from models.preprocess import Preprocess, Steps
-from models.vit import Readout
 from tests.bounds import assert_equal_in_float32
 
 LIMITS = Limits(FORMATS, 50_000_000)
@@ -67,7 +67,7 @@ def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
 
 
 def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None:
-    from app.engine import Engine, Job
+    from app.inference.engine import Engine, Job
     from tests.originals import timm
 
     with Image.open(io.BytesIO(cat)) as image:
@@ -80,7 +80,7 @@ def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None
 
 
 def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
-    from app.engine import Engine, Job
+    from app.inference.engine import Engine, Job
 
     # Of two sizes, turned sizes and both types, none beside its like.
     engine, chance = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)

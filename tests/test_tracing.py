@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app import tracing
+from app.telemetry import tracing
 from tests.server import ROOT, environment
 
 INSTRUMENT = Path(sys.executable).parent / "opentelemetry-instrument"

@@ -6,11 +6,11 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from app.engine import Engine
+from app.api.uploads import json_object, read_body
 from app.errors import Problem
-from app.problems import invalid
+from app.http.problems import invalid
+from app.inference.engine import Engine
 from app.settings import Settings
-from app.uploads import json_object, read_body
 
 Content = TypeVar("Content", bound=BaseModel)
 

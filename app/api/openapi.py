@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.api.results import NPY, PNG
-from app.problems import responses
+from app.http.problems import responses
 from app.schemas import JsonUpload
 
 FILE = {"type": "string", "format": "binary"}

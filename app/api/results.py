@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 from fastapi import Request, Response
 
-from app.decoding import Prepared, View
-from app.engine import Engine
+from app.api.uploads import Upload, check_count
 from app.errors import ImageProblem, Problem
-from app.outcome import Answered
-from app.problems import PROBLEM_JSON, problem_response
-from app.service import Service
-from app.uploads import Upload, check_count
-from app.want import Want
+from app.http.problems import PROBLEM_JSON, problem_response
+from app.inference.engine import Engine
+from app.inference.task import Want
+from app.pictures.pool import Prepared, View
+from app.service.outcome import Answered
+from app.service.service import Service
 
 NPY = "application/x-npy"
 PNG = "image/png"

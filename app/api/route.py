@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from app.problems import invalid
+from app.http.problems import invalid
 
 QUERIES = 64
 """Queries that a route remembers what they mean; a client may write some 64 kB into one."""

@@ -9,14 +9,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bulk.collection import Read, answers, read_file
 from app.bulk.listing import Found
 from app.bulk.tables import Facts, Named, Row
-from app.collection import Read, answers, read_file
-from app.engine import Ranking
 from app.errors import ImageProblem
-from app.outcome import Answered
+from app.inference.engine import Ranking
 from app.schemas import ClassifyQuery, EmbedQuery
-from app.service import Service
+from app.service.outcome import Answered
+from app.service.service import Service
 
 Ask = ClassifyQuery | EmbedQuery
 

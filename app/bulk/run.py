@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.bulk.answers import Ask, Fault, answered, facts
+from app.bulk.collection import loaded
 from app.bulk.listing import Search
 from app.bulk.parts import PART, PART_S, Parts, compare
 from app.bulk.tables import TABLES, Row
-from app.collection import loaded
-from app.service import Service
+from app.service.service import Service
 from app.settings import Settings
 
 

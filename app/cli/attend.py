@@ -30,7 +30,7 @@ def command(file: Path, output: Path, bare: bool, **values: Any) -> None:
     asked = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize")}
     query = options.read_query(AttentionQuery, output="map" if bare else "overlay", **asked)
     settings = options.read_settings(values)
-    from app.collection import attended
+    from app.bulk.collection import attended
 
     async def over_files() -> int:
         async for path, outcome in attended(settings, [str(file)], query):

@@ -29,9 +29,9 @@ def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrit
     if output is not None:
         run.export(settings, paths, output, query, overwrite)
         return
+    from app.bulk.collection import classified
     from app.bulk.listing import Search
     from app.bulk.progress import counted
-    from app.collection import classified
 
     async def over_files() -> int:
         failed = 0

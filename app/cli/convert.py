@@ -17,7 +17,7 @@ from models.errors import CheckpointError
 def command(source: str, destination: Path, **values: Any) -> None:
     """Write a checkpoint of any layout as a directory that Vitrine and timm load."""
     checkpoint = run.open_checkpoint(source, values)
-    from models.convert import convert
+    from models.checkpoints.convert import convert
 
     try:
         differences = convert(checkpoint, destination)

@@ -16,7 +16,7 @@ from app.settings import CHECKPOINT
 def command(source: str, as_json: bool, **values: Any) -> None:
     """Show how a checkpoint would be served, and why, without serving it."""
     checkpoint = run.open_checkpoint(source, values)
-    from models.describe import describe
+    from models.checkpoints.describe import describe
 
     content = describe(checkpoint)
     if as_json:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from app import logs
 from app.schemas import ViewQuery
 from app.settings import CHECKPOINT, COMPUTE, IMAGES, LOGGING, SECRET, BadSettings, Settings, load_settings
+from app.telemetry import logs
 from app.wording import requirement
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -19,7 +19,7 @@ from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from app.bulk.run import Told
-    from models.checkpoint import Checkpoint
+    from models.checkpoints.checkpoint import Checkpoint
 
 logger = logging.getLogger("vitrine")
 
@@ -30,7 +30,7 @@ INTERRUPTED = 128 + signal.SIGINT
 def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
     """Open the checkpoint at a place. Raises ClickException with the reason why it cannot be served."""
     settings = options.read_settings(flags | {"model": source})
-    from models import checkpoint
+    from models.checkpoints import checkpoint
 
     try:
         return checkpoint.open_checkpoint(settings.model, **settings.choices, say=logger.info)

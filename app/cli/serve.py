@@ -8,7 +8,7 @@ import click
 
 from app.cli import options
 from models.errors import CheckpointError
-from models.place import find_here
+from models.files.place import find_here
 
 logger = logging.getLogger("vitrine")
 

@@ -1,6 +1,6 @@
 // A picture as the network sees it, its patch grid, and the attention over it, on a canvas.
 
-// Nine colours of matplotlib's inferno (Smith & van der Walt, CC0), evenly spaced, as app/drawing.py has them.
+// Nine colours of matplotlib's inferno (Smith & van der Walt, CC0), evenly spaced, as app/pictures/drawing.py has them.
 const INFERNO = [
   [0, 0, 4], [33, 12, 74], [86, 16, 110], [137, 34, 106], [187, 55, 84],
   [227, 89, 50], [249, 140, 10], [249, 201, 50], [252, 255, 164],

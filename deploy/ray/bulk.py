@@ -13,14 +13,14 @@ from typing import Any
 import click
 import ray
 
-from app import logs
 from app.bulk.answers import Ask, Fault, answered, facts
+from app.bulk.collection import loaded, started
 from app.bulk.parts import OtherRun
 from app.bulk.tables import Facts, Row
-from app.collection import loaded, started
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
 from app.settings import BadSettings, Settings, load_settings
+from app.telemetry import logs
 from deploy.ray.slices import Slices
 from models.errors import CheckpointError
 

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import logs
 from app.main import create_app
-from app.service import Service
+from app.service.service import Service
 from app.settings import Settings, load_settings
+from app.telemetry import logs
 
 
 def app(args: dict[str, Any]) -> serve.Application:

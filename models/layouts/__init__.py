@@ -6,16 +6,11 @@ particular before the more general. What looks like one and is another is refuse
 
 from types import ModuleType
 
-from models.layouts import (
-    facebook,
-    jax,
-    open_clip,
-    timm,
-    torchvision,
-    transformers_clip,
-    transformers_dinov2,
-    transformers_vit,
-)
+from models.layouts import facebook, jax, open_clip, torchvision
+from models.layouts.timm import layout as timm
+from models.layouts.transformers import clip as transformers_clip
+from models.layouts.transformers import dinov2 as transformers_dinov2
+from models.layouts.transformers import vit as transformers_vit
 
 LAYOUTS: tuple[ModuleType, ...] = (
     jax,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.layouts import timm_config
 from models.layouts.source import Reading, Source
-from models.layouts.timm import NAMING
+from models.layouts.timm import config as timm_config
+from models.layouts.timm.layout import NAMING
 
 SELF_DISTILLED = {"teacher", "student"}
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.geometry import sincos_table
-from models.layouts import timm_config
+from models.layouts.geometry import sincos_table
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
+from models.layouts.timm import config as timm_config
 
 BLOCK = r"Transformer/encoderblock_(\d+)/"
 ATTENTION = rf"{BLOCK}MultiHeadDotProductAttention_[01]/"

@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts import timm
 from models.layouts.naming import PARTS, Naming
 from models.layouts.source import Reading, Source
-from models.layouts.timm_config import channel_values
+from models.layouts.timm import layout as timm
+from models.layouts.timm.config import channel_values
 from models.preprocess import CLIP_MEAN, CLIP_STD, Interpolation, Preprocess, Steps
 
 BLOCK = r"transformer\.resblocks\.(\d+)\."

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from models.config import Activation, ViTConfig
-from models.pooling import Pool
+from models.network.config import Activation, ViTConfig
+from models.network.pooling import Pool
 from models.preprocess import Labels, Preprocess
 
 

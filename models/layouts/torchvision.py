@@ -4,9 +4,9 @@ Source: pytorch/vision, `torchvision/models/vision_transformer.py`. The publishe
 releases differ in the names of the feed-forward layers. There is never a config.
 """
 
-from models.layouts import timm_config
 from models.layouts.naming import PARTS, Naming
 from models.layouts.source import Reading, Source
+from models.layouts.timm import config as timm_config
 
 LAYER = r"encoder\.layers\.encoder_layer_(\d+)\."
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from models.checkpoint import build, open_checkpoint
-from models.vit import Features, VisionTransformer
+from models.checkpoints.checkpoint import build, open_checkpoint
+from models.network.vit import Features, VisionTransformer
 from tests.checkpoints.original import Original, pictures
 
 BAR = 1e-5

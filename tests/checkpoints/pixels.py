@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.images import Limits, decode, to_network
-from models.checkpoint import open_checkpoint
+from app.pictures.decode import Limits, decode, to_network
+from models.checkpoints.checkpoint import open_checkpoint
 from models.preprocess import Preprocess
 from tests.checkpoints import timm_family, transformers_family
 from tests.originals import timm

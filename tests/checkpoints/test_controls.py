@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.checkpoint import Checkpoint, build, open_checkpoint
-from models.config import ViTConfig
-from models.position import Resampling
-from models.vit import VisionTransformer
+from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
+from models.network.config import ViTConfig
+from models.network.position import Resampling
+from models.network.vit import VisionTransformer
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
 from tests.checkpoints.original import SIZES, Original, randomise

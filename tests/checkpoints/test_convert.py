@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.checkpoint import build, open_checkpoint
-from models.convert import convert
+from models.checkpoints.checkpoint import build, open_checkpoint
+from models.checkpoints.convert import convert
 from models.errors import CheckpointUnsupported
 from tests.checkpoints.comparison import BAR
 from tests.checkpoints.families import FAMILIES

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoint import understand
+from models.checkpoints.checkpoint import understand
 from models.errors import CheckpointBroken, CheckpointError
+from models.files.opening import open_source
 from models.layouts.source import Choices, Source
-from models.opening import open_source
 from tests.checkpoints import timm_family, transformers_family
 from tests.checkpoints.original import Original
 from tests.checkpoints.reference import HEADS

@@ -84,7 +84,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 SCRIPT = """
 import json, sys
-from models.checkpoint import open_checkpoint
+from models.checkpoints.checkpoint import open_checkpoint
 from models.errors import CheckpointError
 said = []
 for source, revision in json.loads(sys.argv[1]):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.checkpoint import Checkpoint, open_checkpoint
+from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from models.errors import CheckpointBroken, CheckpointError, CheckpointNotFound, CheckpointUnsupported
 from tests.checkpoints.original import randomise
 from tests.checkpoints.reference import HEADS, Facebook, jax_arrays

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.checkpoint import build, open_checkpoint
-from models.defaults import SEVEN_EIGHTHS
+from models.checkpoints.checkpoint import build, open_checkpoint
+from models.checkpoints.defaults import SEVEN_EIGHTHS
 from models.preprocess import Preprocess
 from tests.checkpoints import transformers_family
 from tests.checkpoints.pixels import PROCESSORS, SIZES, jpeg, ours, pixel_differences, processed, timm_pixel_differences

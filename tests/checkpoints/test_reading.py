@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import Checkpoint, build, open_checkpoint
+from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
-from models.vit import Readout
+from models.network.vit import Readout
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.original import pictures, randomise
 from tests.checkpoints.reference import DIM, HEADS, Facebook, jax_arrays

@@ -9,9 +9,9 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from app.images import Limits, decode, to_network
+from app.pictures.decode import Limits, decode, to_network
 from app.settings import FORMATS
-from models.checkpoint import Checkpoint
+from models.checkpoints.checkpoint import Checkpoint
 from tests.bounds import assert_equal_in_float32
 from tests.dialects.conftest import MODEL, Reference
 from tests.dialects.problems import BAD_IMAGES, BadImage

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from app import server
-from app.engine import Answer, Engine, Job
+from app.inference.engine import Answer, Engine, Job
 from app.main import create_app
 from app.settings import Settings, load_settings
-from models.checkpoint import open_checkpoint
+from models.checkpoints.checkpoint import open_checkpoint
 
 RAISES, NO_MEMORY, NO_MEMORY_FOR_TWO, NOT_A_NUMBER, LOST, HANGS, SLOW = (
     *((255, 0, 0), (0, 255, 0), (0, 128, 0), (0, 0, 255)),

@@ -1,0 +1,4 @@
+"""The endpoints that take images: POST /classify, /embed, /attention and /preprocess.
+
+One module for each endpoint. Knows how answers are written as JSON, `.npy` and PNG.
+"""

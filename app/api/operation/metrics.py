@@ -1,0 +1,19 @@
+"""GET /metrics: for Prometheus."""
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.service.service import Service
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus' text format", "content": {"text/plain": {}}}},
+)
+def metrics(request: Request) -> Response:
+    """What has been counted since the start; docs/operations.md explains each family."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

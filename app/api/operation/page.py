@@ -1,0 +1,68 @@
+"""GET /: the playground, a page of plain files that asks this service alone."""
+
+from html import escape
+from pathlib import Path
+from string import Template
+
+from fastapi import FastAPI
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+from app.errors import Problem
+
+FILES = Path(__file__).parent.parent.parent / "page"
+EXAMPLES = FILES.parent.parent / "examples"
+
+# By name and not by what this machine takes a suffix for: a module of another type is not run.
+TYPES = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".md": "text/plain",
+}
+
+HEADERS = {
+    # Nothing but our own files, and pictures that the page makes itself.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+EXAMPLE = Template(
+    '<li><button type="button" title="$name" data-path="examples/$file">'
+    '<img src="static/examples/$file" alt=""><span>$name</span></button></li>'
+)
+DOCS = '<a href="docs">API</a>'
+
+
+def install(app: FastAPI, *, docs: bool) -> None:
+    """Serve the page and its files: those that are there now, and nothing else under any name.
+
+    They are routes and no mount, because a mount does not find its files behind a proxy that cuts `root_path` off.
+    """
+    files = {path.name: path for path in FILES.iterdir()}
+    files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*") if path.suffix in TYPES}
+    page = _written(files, app.root_path.rstrip("/"), docs=docs)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return HTMLResponse(page, headers=HEADERS)
+
+    @app.get("/static/{name:path}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        if name not in files:
+            raise Problem("not_found", "the page has no file of this name")
+        return FileResponse(files[name], headers=HEADERS, media_type=TYPES.get(files[name].suffix))
+
+
+def _written(files: dict[str, Path], root_path: str, *, docs: bool) -> str:
+    """The page, for what there is here: a prefix, documentation, examples."""
+    names = sorted(path.name for name, path in files.items() if name.startswith("examples/") and path.suffix != ".md")
+    examples = "".join(EXAMPLE.substitute(file=escape(name), name=escape(Path(name).stem)) for name in names)
+    base = f'<base href="{escape(root_path)}/">' if root_path else ""
+    return Template(files["index.html"].read_text(encoding="utf-8")).substitute(
+        base=base, docs=DOCS if docs else "", examples=examples
+    )

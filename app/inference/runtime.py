@@ -1,0 +1,198 @@
+"""The model behind its queue, from the start of loading to the end of the process: its state, and who may use it.
+
+Loads in the background, takes work while it is ready, watches for a forward that hangs or keeps failing, drains.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+
+from app.errors import Fatal, Problem
+from app.inference.allocator import keep_large_blocks
+from app.inference.batcher import Batcher, Expired, Ran
+from app.inference.engine import Answer, Engine, Job
+from app.inference.queue import Done, QueueFull, Room, Work
+from app.settings import Settings
+from app.threads.cores import usable_cores
+from app.threads.priority import step_back
+from models.checkpoints.checkpoint import open_checkpoint
+
+logger = logging.getLogger("vitrine")
+
+State = Literal["loading", "ready", "draining", "failed"]
+Load = Callable[[Settings], Engine]
+
+FAILING_AFTER = 3
+"""Requests in a row whose every forward failed; from then on readiness wants to see one that does not."""
+
+PROBE_S = 5.0
+"""How long that one may take."""
+
+LAST_BATCH_S = 5.0
+"""For a batch that is running when the process ends."""
+
+
+class Stuck(Fatal):
+    """A forward does not end."""
+
+
+def load_engine(settings: Settings) -> Engine:
+    """Open the checkpoint, move it to its device, warm it up."""
+    keep_large_blocks()
+    # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
+    torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
+    checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
+    engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
+    engine.warm_up()
+    return engine
+
+
+class Runtime:
+    """One model and its queue.
+
+    Args:
+        settings: how the service runs.
+        load: makes the engine, on the thread that will own it.
+        ran: told of each batch that is over.
+    """
+
+    def __init__(
+        self, settings: Settings, load: Load = load_engine, ran: Callable[[Ran[Job]], None] = lambda _: None
+    ) -> None:
+        self.settings = settings
+        self.state: State = "loading"
+        self.leaving = False
+        """Told to stop, and still serving: whoever sends requests here should look elsewhere."""
+        self.failure: Exception | None = None
+        self.finished_loading = asyncio.Event()
+        self._load = load
+        self._engine: Engine | None = None
+        self._report: Callable[[], None] = lambda: None
+        self._failures = 0
+        self._watchdog: asyncio.Task[None] | None = None
+        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, ran)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for a new request. Raises Problem while there is none, and while nothing new is taken."""
+        if self.state in ("draining", "failed"):
+            raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
+        if self._engine is None or self.state == "loading":
+            raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
+        return self._engine
+
+    @property
+    def loaded(self) -> Engine:
+        """The engine, for what was admitted: also while nothing new is taken."""
+        if self._engine is None:
+            raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
+        return self._engine
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that runs the model is there and moving."""
+        return self.state != "failed" and self.batcher.alive and not self._stuck
+
+    async def check_ready(self) -> None:
+        """Whether requests should come here. Raises Problem.
+
+        Costs nothing as long as forwards succeed; after several failures it runs one to see (as TEI does).
+        """
+        engine = self.engine
+        if self.leaving:
+            raise Problem("draining", "the service is about to shut down", {"Retry-After": "1"})
+        if self._failures < FAILING_AFTER:
+            return
+        job = engine.probe()
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self.run([Work(engine.cost(*job.pixels.shape[1:]), job)])
+        except (TimeoutError, Problem):
+            logger.warning("the probe of a model that keeps failing was not answered")
+        if self._failures:
+            raise Problem("unhealthy", "the model's forward passes keep failing", {"Retry-After": "1"})
+
+    def start(self, report: Callable[[], None]) -> None:
+        """Start loading the model, and `report` on the event loop when that has ended, or the model was lost."""
+        self._report = report
+        self.batcher.start()
+        self._watchdog = asyncio.create_task(self._watch())
+
+    def drain(self) -> None:
+        """Take nothing new; what was taken is answered."""
+        if self.state != "failed":
+            self.state = "draining"
+
+    async def stop(self) -> None:
+        """Let go of the thread; the server has waited for the answers already."""
+        self.drain()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        # A load or a forward that hangs cannot be interrupted, and nobody waits for its end.
+        waits = self.finished_loading.is_set() and self.failure is None
+        await self.batcher.stop(LAST_BATCH_S if waits else 0)
+
+    def reserve(self, cost: int) -> Room:
+        """Keep room in the queue for images that are still to be decoded. Raises Problem."""
+        try:
+            return self.batcher.queue.reserve(cost)
+        except QueueFull as full:
+            raise overloaded(full.retry_after_s) from full
+
+    async def run(
+        self, works: Sequence[Work[Job]], deadline: float = math.inf, room: Room | None = None
+    ) -> list[Done[Answer]]:
+        """The answer to each piece of work, or its own error. Raises Problem where it concerns all of them."""
+        try:
+            dones = await self.batcher.submit(works, deadline, room)
+        except QueueFull as full:
+            raise overloaded(full.retry_after_s) from full
+        except Expired as expired:
+            raise TimeoutError from expired
+        except Fatal as fatal:
+            raise Problem("draining", "the model was lost; the service is restarting", {"Retry-After": "1"}) from fatal
+        if dones:
+            failed = all(isinstance(done.answer, Exception) for done in dones)
+            self._failures = self._failures + 1 if failed else 0
+        return dones
+
+    def _prepare(self) -> Engine:
+        step_back()
+        self._engine = self._load(self.settings)
+        return self._engine
+
+    def _prepared(self, failure: Exception | None) -> None:
+        """Loading has ended, or the backend was lost."""
+        if failure is not None:
+            self._fail(failure)
+        elif self.state == "loading":
+            self.state = "ready"
+            self._report()
+        self.finished_loading.set()
+
+    def _fail(self, failure: Exception) -> None:
+        told = self.state in ("draining", "failed")
+        self.failure, self.state = failure, "failed"
+        if not told:
+            self._report()
+
+    @property
+    def _stuck(self) -> bool:
+        return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
+
+    async def _watch(self) -> None:
+        """End the process when a forward hangs: its thread cannot be interrupted, and the queue waits behind it."""
+        while not self._stuck:  # noqa: ASYNC110 - what is waited for is that nothing happens
+            await asyncio.sleep(0.5)
+        failure = Stuck(f"a forward pass has been running for {self.batcher.busy_s:.0f} s")
+        self.batcher.abandon(failure)
+        self._fail(failure)
+
+
+def overloaded(retry_after_s: int) -> Problem:
+    """The queue is full."""
+    return Problem("overloaded", "the queue is full", {"Retry-After": str(retry_after_s)})

@@ -1,0 +1,67 @@
+"""What a request wants of each of its images, held against what the model has."""
+
+from dataclasses import dataclass
+
+from app.errors import Problem
+from app.inference.engine import Engine, Job, Pixels
+from models.network.attention import Look
+from models.network.vit import Readout
+
+TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
+"""What reading these off is called; all the rest is `embed`."""
+
+POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a request asks of each image; see `engine.Job`."""
+
+    readout: Readout
+    normalize: bool = False
+    top_k: int | None = None
+    look: Look | None = None
+
+    @property
+    def task(self) -> str:
+        """What this is called in metrics."""
+        return TASKS.get(self.readout, "embed")
+
+    def of(self, pixels: Pixels) -> Job:
+        """The same, of one image."""
+        return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
+
+    @classmethod
+    def classes(cls, engine: Engine, top_k: int | None) -> "Want":
+        """The best `top_k` classes (0: all), or the probabilities of all in their order (None).
+
+        Raises Problem for a model without a classifier.
+        """
+        if Readout.LOGITS not in engine.readouts:
+            raise Problem("no_classifier", f"{engine.checkpoint.name} has no classifier; /embed answers its vectors")
+        return cls(Readout.LOGITS, top_k=engine.config.num_classes if top_k == 0 else top_k)
+
+    @classmethod
+    def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Want":
+        """The vector of this pool. Raises Problem for one that the model does not have."""
+        readout = POOLS[pool] if pool else engine.native_readout
+        if readout not in engine.readouts:
+            has = ", ".join(name for name, readout in POOLS.items() if readout in engine.readouts)
+            raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {has}")
+        return cls(readout, normalize)
+
+    @classmethod
+    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Want":
+        """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
+
+        Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
+        """
+        config = engine.config
+        if Readout.ATTENTION not in engine.readouts:
+            raise Problem("no_cls_token", f"{engine.checkpoint.name} has no [CLS] token whose attention could be shown")
+        for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
+            if value is not None and value >= count:
+                raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
+        if rollout and head is not None:
+            raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
+        return cls(Readout.ATTENTION, look=Look(config.depth - 1 if layer is None else layer, head, rollout))

@@ -1,0 +1,47 @@
+"""Images that come again: what decides an image's answer, and what it takes to keep one."""
+
+import asyncio
+import hashlib
+from collections.abc import Hashable, Sequence
+
+from app.api.uploads import Upload
+from app.errors import ImageProblem
+from app.inference.engine import Ranking
+from app.pictures.pool import Prepared
+from app.service.outcome import Answered
+
+HASHED_ON_THE_LOOP_BYTES = 2**18
+"""A quarter of a millisecond; what takes longer goes to a thread."""
+
+OVERHEAD_BYTES = 2**11
+"""What an answer takes beside its numbers."""
+
+
+async def keys_of(uploads: Sequence[Upload | Prepared], decisive: tuple[object, ...]) -> list[Hashable]:
+    """What decides each image's answer; what cannot come again is equal to nothing else."""
+    length = sum(
+        len(upload) if isinstance(upload, bytes) else upload.pixels.nbytes
+        for upload in uploads
+        if not isinstance(upload, ImageProblem)
+    )
+
+    def keys() -> list[Hashable]:
+        return [object() if isinstance(upload, ImageProblem) else (_digest(upload), decisive) for upload in uploads]
+
+    return keys() if length <= HASHED_ON_THE_LOOP_BYTES else await asyncio.to_thread(keys)
+
+
+def _digest(upload: bytes | Prepared) -> bytes:
+    if isinstance(upload, bytes):
+        return hashlib.blake2b(upload, digest_size=16).digest()
+    facts = (upload.pixels.shape, upload.pixels.dtype.str, upload.plan, upload.width, upload.height, upload.format)
+    return hashlib.blake2b(repr(facts).encode() + upload.pixels.tobytes(), digest_size=16).digest()
+
+
+def kept_bytes(outcome: Answered | ImageProblem) -> int | None:
+    """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
+    if isinstance(outcome, ImageProblem):
+        return None
+    answer = outcome.answer
+    numbers = answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
+    return numbers + outcome.image.pixels.nbytes + OVERHEAD_BYTES

@@ -1,0 +1,206 @@
+"""The straight line that every way of asking shares: bytes -> decode -> queue -> one forward -> answers.
+
+What could not be run within the time that a request may wait is refused before its body is read, and what comes
+to find the queue full before it is decoded.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from app.api.uploads import Upload
+from app.errors import ImageProblem, Problem, internal
+from app.inference.batcher import Ran
+from app.inference.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
+from app.inference.queue import Done, Room, Work
+from app.inference.runtime import Load, Runtime, load_engine, overloaded
+from app.inference.task import Want
+from app.pictures.pool import Decoder, Prepared, Recipe, View
+from app.service.cache import Cache
+from app.service.cache_keys import kept_bytes, keys_of
+from app.service.outcome import Answered, Timings
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+
+logger = logging.getLogger("vitrine")
+
+
+class Service:
+    """One model, served.
+
+    Args:
+        settings: how the service runs.
+        load: makes the engine; see `Runtime`.
+    """
+
+    def __init__(self, settings: Settings, load: Load = load_engine) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.decoder = Decoder(settings, self.metrics.images.preprocessed)
+        self.runtime = Runtime(settings, load, self._count_batch)
+        self._cache: Cache[Answered | ImageProblem] | None = (
+            Cache(settings.cache_mb * 2**20, kept_bytes, self.metrics.cache.asked) if settings.cache_mb else None
+        )
+        self._watch_gauges()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Raises Problem while there is none, and while nothing new is taken."""
+        return self.runtime.engine
+
+    def start(self, report: Callable[[], None]) -> None:
+        """Start loading the model, and `report` on the event loop when that has ended; returns at once."""
+        self.runtime.start(report)
+
+    async def stop(self) -> None:
+        """Answer what was taken, then let go of the threads."""
+        await self.runtime.stop()
+        self.decoder.stop()
+
+    def admit(self) -> Engine:
+        """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
+        engine, queue = self.engine, self.runtime.batcher.queue
+        if not queue.has_room(engine.cost(*engine.network_size(None))):
+            raise overloaded(queue.retry_after_s)
+        if self.decoder.wait_s > self.settings.request_timeout_s / 2:
+            raise overloaded(math.ceil(self.decoder.wait_s))
+        return engine
+
+    async def answer(
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
+    ) -> list[Answered | ImageProblem]:
+        """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+
+        What comes prepared is taken as it is.
+
+        Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
+        """
+        self._check_tokens(engine, view)
+
+        async def compute(places: Sequence[int]) -> list[Answered | ImageProblem]:
+            return await self._compute(engine, [uploads[place] for place in places], view, want, timings)
+
+        if self._cache is None:
+            outcomes = await compute(range(len(uploads)))
+        else:
+            keys = await keys_of(uploads, (engine.fingerprint, self.settings.decode, view, want))
+            outcomes = await self._cache.values(keys, compute)
+        self._count(outcomes, want.task, timings)
+        return outcomes
+
+    async def _compute(
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
+    ) -> list[Answered | ImageProblem]:
+        deadline = time.monotonic() + self.settings.request_timeout_s
+        # Before anything is decoded: under overload that work would be thrown away.
+        expected = len(uploads) * engine.cost(*engine.network_size(view.size), want.look)
+        with self.runtime.reserve(expected) as room:
+            async with self._deadline():
+                images = await self._decode(engine, uploads, view, timings)
+                good = [image for image in images if isinstance(image, Prepared)]
+                done = iter(await self._run(engine, good, want, deadline, room))
+        return [
+            image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
+            for image in images
+        ]
+
+    async def prepare(
+        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
+    ) -> list[Answered | ImageProblem]:
+        """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
+        self._check_tokens(engine, view)
+        async with self._deadline():
+            images = await self._decode(engine, uploads, view, timings)
+        outcomes = [
+            image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
+        ]
+        self._count(outcomes, "preprocess", timings)
+        return outcomes
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                yield
+        except TimeoutError as error:
+            allowed = f"the request waited longer than {self.settings.request_timeout_s:g} s"
+            raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.queue.retry_after_s)}) from error
+
+    async def _decode(
+        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
+    ) -> list[Prepared | ImageProblem]:
+        started = time.perf_counter()
+        recipe = Recipe(engine.checkpoint.content.preprocess, engine.config.patch_size, view)
+        images = await self.decoder.prepare(uploads, recipe)
+        timings.add("decode", time.perf_counter() - started)
+        return images
+
+    async def _run(
+        self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float, room: Room
+    ) -> list[Done[Answer]]:
+        works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
+        dones = await self.runtime.run(works, deadline, room)
+        if any(isinstance(done.answer, OutOfMemory) for done in dones):
+            raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
+        return dones
+
+    def _answered(
+        self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
+    ) -> Answered | ImageProblem:
+        timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
+        timings.add("forward", done.run_s)
+        if isinstance(done.answer, Exception):
+            return _failed(done.answer)
+        return _described(engine, image, done.answer)
+
+    def _count(self, outcomes: Sequence[Answered | ImageProblem], task: str, timings: Timings) -> None:
+        """Tell the metrics and the log what became of a request's images."""
+        answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
+        for outcome in outcomes:
+            if isinstance(outcome, ImageProblem):
+                self.metrics.images.refused(outcome.code)
+            else:
+                self.metrics.images.answered(task, outcome.tokens)
+        timings.facts["images"] = len(outcomes)
+        timings.facts["failed"] = len(outcomes) - len(answered)
+        timings.facts["tokens"] = sum(outcome.tokens for outcome in answered)
+
+    def _count_batch(self, batch: Ran[Job]) -> None:
+        tokens = [self._network_tokens(job) for job in batch.payloads]
+        self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
+
+    def _network_tokens(self, job: Job) -> int:
+        _, height, width = job.pixels.shape
+        return self.runtime.loaded.config.num_tokens(height, width)
+
+    def _watch_gauges(self) -> None:
+        queue = self.runtime.batcher.queue
+        self.metrics.batches.watch(lambda: len(queue), lambda: queue.cost, lambda: queue.max_cost or 0)
+        self.metrics.cache.watch(lambda: self._cache.held_bytes if self._cache else 0)
+        self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
+
+    def _check_tokens(self, engine: Engine, view: View) -> None:
+        """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
+        config, size = engine.config, engine.network_size(view.size)
+        most = self.settings.max_tokens_per_image
+        if config.num_tokens(*size) > most:
+            side = int((most - config.num_prefix_tokens) ** 0.5)
+            largest = f"{side * config.patch_size[0]}x{side * config.patch_size[1]}"
+            detail = f"size {size[0]}x{size[1]} needs {config.num_tokens(*size)} tokens; {most} are allowed"
+            raise Problem("too_many_tokens", f"{detail}, the largest square size is {largest}")
+
+
+def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
+    config, size = engine.config, image.plan.size
+    return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
+
+
+def _failed(error: Exception) -> ImageProblem:
+    """What a client hears of an error of the forward pass."""
+    if isinstance(error, OutputInvalid):
+        return ImageProblem("model_output_invalid", "the model's answer to this image is not a finite number")
+    logger.error("the forward pass failed", exc_info=error)
+    return ImageProblem(internal().code, internal().detail)

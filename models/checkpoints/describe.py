@@ -1,0 +1,36 @@
+"""What a checkpoint is, in words and numbers: for `GET /model`, and for a look before serving it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from models.checkpoints.checkpoint import Checkpoint
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was recognised in a checkpoint, and why."""
+    content = checkpoint.content
+    config, preprocess = content.config, content.preprocess
+    return {
+        "name": checkpoint.name,
+        "source": checkpoint.source,
+        "layout": content.layout,
+        "profile": content.profile,
+        "reasons": dict(content.reasons),
+        "parameters": sum(weights.numel() for weights in content.weights.values()),
+        "depth": config.depth,
+        "width": config.embed_dim,
+        "heads": config.num_heads,
+        "patch": list(config.patch_size),
+        "input_size": list(preprocess.input_size),
+        "table_grid": list(config.grid_size),
+        "prefix_tokens": config.num_prefix_tokens,
+        "class_token": config.class_token,
+        "position": asdict(config.position),
+        "activation": "swiglu" if config.swiglu else config.act,
+        "norm_eps": config.norm_eps,
+        "pool": config.pool,
+        "native_dim": config.native_dim,
+        "classes": config.num_classes,
+        "labels": list(content.labels.names) if content.labels else None,
+        "preprocessing": asdict(preprocess) | {"crop_pct": float(preprocess.crop_pct)},
+    }

@@ -1,0 +1,1 @@
+"""Checkpoints of transformers: ViT and its relatives, CLIP's vision tower, DINOv2."""

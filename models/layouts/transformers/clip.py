@@ -1,0 +1,57 @@
+"""The vision tower of transformers' CLIP: alone, with its projection, with a classifier, or beside the text tower.
+
+Source: huggingface/transformers, `modeling_clip.py`.
+"""
+
+from dataclasses import replace
+
+from models.errors import CheckpointBroken
+from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.source import Reading, Source
+from models.layouts.transformers.vit import QKV, reading
+
+LAYER = r"encoder\.layers\.(\d+)\."
+
+KEYS = {
+    r"embeddings\.patch_embedding\.weight": "patch_embed.proj.weight",
+    r"embeddings\.class_embedding": "cls_token",
+    r"embeddings\.position_embedding\.weight": "pos_embed",
+    rf"pre_lay(?:r|er)norm\.{PARTS}": r"norm_pre.\1",  # the first is the original's spelling
+    rf"{LAYER}layer_(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
+    rf"{LAYER}self_attn\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
+    rf"{LAYER}self_attn\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
+    rf"{LAYER}self_attn\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
+    rf"{LAYER}self_attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    rf"{LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
+    rf"post_layernorm\.{PARTS}": r"norm.\1",
+    r"visual_projection\.weight": "projection.weight",
+    rf"classifier\.{PARTS}": r"head.\1",
+}
+IGNORED = {
+    r"embeddings\.position_ids": "indices",
+    r"text_model\..*|text_projection\.weight|logit_scale": "the text tower",
+}
+NAMING = Naming(
+    KEYS,
+    ("patch_embed.proj.weight", "cls_token", "norm_pre.weight", "blocks.0.attn.query.weight"),
+    IGNORED,
+    ("vision_model.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+)
+PROJECTING = {"CLIPModel", "CLIPVisionModelWithProjection"}
+
+
+def recognises(source: Source) -> bool:
+    """Whether the names are those of transformers' CLIP."""
+    return NAMING.recognises(source.tensors)
+
+
+def read(source: Source) -> Reading:
+    """Read the vision tower, its config and the image processor."""
+    tensors, left_out = NAMING.translate(source.tensors)
+    join(tensors, QKV, "attn.qkv")
+    if "projection.weight" not in tensors and PROJECTING & set(source.config.get("architectures") or ()):
+        raise CheckpointBroken("tensor 'visual_projection.weight' is missing")
+    if "head.weight" not in tensors:
+        return replace(reading(source, tensors, {"left out": left_out}, "cls"), projection_tanh=False)
+    # CLIPForImageClassification averages the patches before the final norm, which only the [CLS] token goes through.
+    return replace(reading(source, tensors, {"left out": left_out}, "avg"), pool_norm=False)
