@@ -16,7 +16,7 @@ KEPT = (
     # where programs and their libraries are
     *("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV", "CC", "CXX"),
     # the processor or the card to be tested on
-    *("ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES"),
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES"),
     # orders to the tests themselves
     *("VITRINE_TEST_PORT", "VITRINE_TEST_SHARED", "SOAK_S", "PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"),
 )
