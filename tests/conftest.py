@@ -15,7 +15,7 @@ from PIL import Image
 from models.checkpoint import Checkpoint, build, open_checkpoint
 from models.vit import VisionTransformer
 from tests.environment import SETTINGS, defined
-from tests.server import ROOT, Address, serving
+from tests.server import ROOT, Address, Server, serving
 
 SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
 MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
@@ -69,6 +69,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         return
     # Exact, because the answers are compared with those of the originals.
     with serving(tmp_path_factory.mktemp("server") / "log", decode="exact") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same in bfloat16."""
+    with serving(tmp_path_factory.mktemp("half") / "log", dtype="bfloat16", decode="exact") as running:
         yield running
 
 

@@ -23,12 +23,6 @@ RESOLUTIONS = ("own", "70", "224", "518, the table's own", "140x98", "fit")
 SIZES = ("56", "70", "112", "98x140", "140x98", "224")
 
 
-@pytest.fixture(scope="module")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("half") / "log", dtype="bfloat16", decode="exact") as server:
-        yield server
-
-
 @pytest.fixture
 def halved(half: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=half.url, timeout=60) as session:
