@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks import load
 from benchmarks.load import Load
+from tests.environment import AS_IT_COMES
 from tests.ray.cluster import request
 from tests.ray.conftest import ray_environment
 from tests.server import ROOT, serving
@@ -36,7 +37,7 @@ def on_ray(log: Path, threads: int) -> Iterator[int]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.ray.cluster", str(port)]
     # Each writes its lines into a file; Ray's driver does not gather them.
-    settings = ray_environment() | {"RAY_LOG_TO_DRIVER": "0"}
+    settings = ray_environment(**AS_IT_COMES) | {"RAY_LOG_TO_DRIVER": "0"}
     pipe = subprocess.PIPE
     with (
         log.open("w") as file,
@@ -66,7 +67,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "plain", torch_threads=threads) as server,
+        serving(Path(folder) / "plain", **AS_IT_COMES | {"torch_threads": threads}) as server,
         on_ray(Path(folder) / "ray", threads) as ray,
     ):
         for what, asked in ASKED.items():

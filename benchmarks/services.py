@@ -17,7 +17,8 @@ import httpx
 import orjson
 
 from benchmarks import load
-from tests.server import ROOT, environment, serving
+from tests.environment import AS_IT_COMES, environment
+from tests.server import ROOT, serving
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PLAIN, LIT = "FastAPI + transformers", "LitServe + transformers"
@@ -87,7 +88,7 @@ def _descendants(pid: int) -> list[int]:
 @contextmanager
 def vitrine(model: Path, folder: Path, **settings: Any) -> Iterator[Service]:
     """Vitrine with this checkpoint."""
-    with serving(folder / "vitrine.log", model=model, **settings) as server:
+    with serving(folder / "vitrine.log", model=model, **AS_IT_COMES | settings) as server:
         yield Service("Vitrine", server.port, server.process.pid)
 
 
@@ -113,7 +114,9 @@ def _running(name: str, module: Sequence[str], model: Path, folder: Path) -> Ite
         port = free.getsockname()[1]
     command = [sys.executable, "-m", *module, str(port)]
     with (folder / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment() | {"MODEL": str(model)}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(**AS_IT_COMES) | {"MODEL": str(model)}, stdout=log, stderr=log
+        )
     try:
         _wait(f"http://127.0.0.1:{port}/health", process, folder / f"{name}.log")
         yield Service(name, port, process.pid)

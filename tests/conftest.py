@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.network.vit import VisionTransformer
-from tests.server import ROOT, Address, serving
+from tests.environment import SETTINGS, defined
+from tests.server import ROOT, Address, Server, serving
 
 SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
 MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
@@ -25,6 +27,13 @@ THOROUGH = (
     *("test_page.py", "test_pictures.py", "test_tracing.py"),
 )
 """Tests that `make test` leaves to `make check`, so that it ends in minutes on two cores."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing that a test finds depends on whose machine it runs on."""
+    surroundings = ExitStack()
+    surroundings.enter_context(defined())
+    config.add_cleanup(surroundings.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +69,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         return
     # Exact, because the answers are compared with those of the originals.
     with serving(tmp_path_factory.mktemp("server") / "log", decode="exact") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same in bfloat16."""
+    with serving(tmp_path_factory.mktemp("half") / "log", dtype="bfloat16", decode="exact") as running:
         yield running
 
 
@@ -100,5 +116,5 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+def _threads() -> None:
+    torch.set_num_threads(SETTINGS["torch_threads"])

@@ -1,6 +1,5 @@
 """A real `vitrine serve` process on a real port."""
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 import httpx
+
+from tests.environment import environment
 
 ROOT = Path(__file__).parent.parent
 LISTENING = re.compile(r"listening on http://[^:]+:(\d+)")
@@ -41,12 +42,6 @@ class Server(Address):
             while client.get(f"{self.url}/readyz").status_code != 200:
                 assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.05)
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """This process's environment with these settings and no others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("VITRINE_")}
-    return kept | {f"VITRINE_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def spawn(log: IO[str], **settings: object) -> subprocess.Popen[str]:

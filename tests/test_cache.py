@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Iterator, Sequence
 
 import httpx
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.service.cache import Cache
-from tests.server import serving
+from tests.server import Server, serving
 
 
 class Squares:
@@ -156,9 +155,17 @@ def counted(url: str, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def test_a_service_answers_repeated_images_without_a_forward(tmp_path: Path, cat: bytes, espresso: bytes) -> None:
-    with serving(tmp_path / "log", cache_mb=1) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        batches = "vitrine_forward_duration_seconds_count"
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("keeping") / "log", cache_mb=1) as server:
+        yield server
+
+
+def test_a_service_answers_repeated_images_without_a_forward(keeping: Server, cat: bytes, espresso: bytes) -> None:
+    server = keeping
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        batches, hits = "vitrine_forward_duration_seconds_count", 'vitrine_cache_requests_total{result="hit"}'
+        hits_before = counted(server.url, hits)
         first = client.post("/embed", content=cat)
         before = counted(server.url, batches)
         again = client.post("/embed", files={"image": cat})
@@ -189,19 +196,18 @@ def test_a_service_answers_repeated_images_without_a_forward(tmp_path: Path, cat
         assert "error" in results[1]
         assert results[2]["image"]["format"] == "JPEG"
 
-        assert counted(server.url, 'vitrine_cache_requests_total{result="hit"}') == 3
+        assert counted(server.url, hits) == hits_before + 3
         assert 0 < counted(server.url, "vitrine_cache_bytes") < 2**20
 
 
-def test_identical_images_in_flight_share_one_forward(tmp_path: Path, cat: bytes) -> None:
+def test_identical_images_in_flight_share_one_forward(keeping: Server, cat: bytes) -> None:
     async def burst(url: str) -> list[bytes]:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            answers = await asyncio.gather(*(client.post("/embed", content=cat) for _ in range(16)))
+            answers = await asyncio.gather(*(client.post("/embed?size=98", content=cat) for _ in range(16)))
         return [answer.content for answer in answers if answer.status_code == 200]
 
-    with serving(tmp_path / "log", cache_mb=1) as server:
-        before = counted(server.url, "vitrine_batch_images_sum")
-        answers = asyncio.run(burst(server.url))
-        assert len(answers) == 16
-        assert len(set(answers)) == 1
-        assert counted(server.url, "vitrine_batch_images_sum") == before + 1
+    before = counted(keeping.url, "vitrine_batch_images_sum")
+    answers = asyncio.run(burst(keeping.url))
+    assert len(answers) == 16
+    assert len(set(answers)) == 1
+    assert counted(keeping.url, "vitrine_batch_images_sum") == before + 1

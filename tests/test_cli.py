@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.bounds import assert_equal_in_float32
-from tests.server import ROOT, environment
+from tests.environment import environment
+from tests.server import ROOT
 
 CAT, ESPRESSO = str(ROOT / "examples" / "cat.png"), str(ROOT / "examples" / "espresso.jpg")
 

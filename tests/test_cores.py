@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from app.threads.cores import usable_cores
-from tests.server import ROOT, environment, serving
+from tests.environment import environment
+from tests.server import ROOT, serving
 
 MANY = "64"
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.conftest import MODEL
-from tests.server import ROOT, environment, serving, spawn
+from tests.environment import environment
+from tests.server import ROOT, serving, spawn
 
 
 def test_the_port_answers_while_the_model_is_loaded(tmp_path: Path, cat: bytes) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 from app.telemetry import logs
-from tests.server import ROOT, environment, serving
+from tests.environment import environment
+from tests.server import ROOT, serving
 
 
 def lines(log: Path) -> list[dict[str, Any]]:

@@ -3,38 +3,35 @@
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.commands import commands
 from tests.server import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
-CURLS = re.findall(r"^curl .*$", README, re.MULTILINE)
+FIRST = next(command.text for command in commands() if command.program == "curl")
+(ANSWER,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
 
 
-def run(command: str, server: Server, folder: Path) -> str:
-    command = command.replace("localhost:8000", f"127.0.0.1:{server.port}").replace(" -o ", f" -o {folder}/")
+def first_answer(server: Server) -> Any:
+    """What the README's first command prints."""
+    command = FIRST.replace("localhost:8000", f"127.0.0.1:{server.port}").replace("curl ", "curl -sS --fail ")
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    return ended.stdout
+    return json.loads(ended.stdout)
 
 
-@pytest.mark.parametrize("command", CURLS)
-def test_every_curl_is_answered(server: Server, tmp_path: Path, command: str) -> None:
-    output = run(f"{command.replace('curl ', 'curl -sS --fail ')}", server, tmp_path)
-    written = re.search(r"-o (\w+\.\w+)", command)
-    if written:
-        signature = {"npy": b"\x93NUM", "png": b"\x89PNG"}[written[1].split(".")[1]]
-        assert (tmp_path / written[1]).read_bytes()[:4] == signature
-    else:
-        assert json.loads(output)["results"]
+def scores(answer: Any) -> list[float]:
+    return [prediction.pop("score") for prediction in answer["results"][0]["predictions"]]
 
 
-def test_the_first_answer_is_the_one_that_is_printed(server: Server, tmp_path: Path) -> None:
-    (printed,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-    rounded: Any = lambda text: json.loads(text, parse_float=lambda number: round(float(number), 5))  # noqa: E731
-    assert rounded(run(CURLS[0], server, tmp_path)) == rounded(printed)
+def test_the_first_answer_is_the_one_that_is_printed(server: Server, half: Server) -> None:
+    (digits,) = re.findall(r"([\d.]+) and ([\d.]+) in float32, ([\d.]+) and\s([\d.]+) in bfloat16", README)
+    for running, named in ((server, digits[:2]), (half, digits[2:])):
+        answer, printed = first_answer(running), json.loads(ANSWER, parse_float=str)
+        found, shown = scores(answer), scores(printed)
+        assert answer == printed
+        for score, text in zip([*found, *found], [*shown, *named], strict=True):
+            assert f"{score:.{len(text.partition('.')[2])}f}" == text
 
 
 def test_the_tree_names_every_file_of_the_house() -> None:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from app.telemetry import tracing
-from tests.server import ROOT, environment
+from tests.environment import environment
+from tests.server import ROOT
 
 INSTRUMENT = Path(sys.executable).parent / "opentelemetry-instrument"
 

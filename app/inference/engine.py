@@ -6,7 +6,7 @@ used by one thread only.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -358,6 +358,10 @@ def choose_dtype(name: str, device: torch.device) -> Dtype:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
+        return native_on_cpu(torch.cpu.get_capabilities())
     return "float32"
+
+
+def native_on_cpu(has: Mapping[str, Any]) -> Dtype:
+    """What a processor of these capabilities is fastest in, of the types that it multiplies matrices of."""
+    return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tests.server import ROOT, environment
+from tests.environment import environment
+from tests.server import ROOT
 
 FAST = ("--size", "14")
 """One patch: what a run does is the same at every size, and this one takes the least time."""

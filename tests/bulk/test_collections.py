@@ -22,7 +22,8 @@ import pytest
 from app.bulk.progress import Bar
 from tests.bounds import assert_equal_in_float32
 from tests.bulk.collection import FAST, finish, generate, kill_after, read, start, vitrine
-from tests.server import ROOT, environment
+from tests.environment import environment
+from tests.server import ROOT
 
 FILES = 2600
 BAD = (5, 1500, 2599)

@@ -34,7 +34,7 @@ from tests.server import ROOT
 
 CAT = (ROOT / "examples" / "cat.png").read_bytes()
 ESPRESSO = (ROOT / "examples" / "espresso.jpg").read_bytes()
-SMOKE = ("tests/test_api.py", "tests/test_readme.py")
+SMOKE = ("tests/test_api.py", "tests/test_readme.py", "tests/test_commands.py")
 LONE = "vitrine-check-lone"
 
 CLASSIFY_INSIDE = """

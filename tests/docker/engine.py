@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.environment import environment
 from tests.server import ROOT
 
 PROJECT = "vitrine-check"
@@ -69,12 +70,11 @@ class Compose:
             (self.tree / "build.yml").write_text(f"services: {{vitrine: {{build: {{network: {network}}}}}}}\n")
             files += ["-f", "build.yml"]
         # Exact, because the tests compare the answers with those of the originals.
-        service = {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE, "VITRINE_DECODE": "exact"}
-        environment = os.environ | service
+        settings = environment(decode="exact") | {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE}
         ended = subprocess.run(
             [*compose_command(), "-p", PROJECT, *files, *arguments],
             cwd=self.tree,
-            env=environment,
+            env=settings,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -13,7 +13,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from benchmarks.load import Load, closed_loop, evenly, get, open_loop
+from tests.environment import AS_IT_COMES
 from tests.faults.hostile import cases
 from tests.faults.wire import ask, forget_peak, peak_bytes, post, resident_bytes
 from tests.server import ROOT, Server, serving
@@ -125,7 +128,9 @@ async def offer(server: Server, rate: float, seconds: float, request: bytes = RE
 
 def main(names: Sequence[str]) -> None:
     """Print them; `names` picks some."""
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log") as server:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", **AS_IT_COMES) as server:
+        model = httpx.get(f"{server.url}/model").json()
+        print(f"{os.cpu_count()} cores, {model['dtype']} on {model['device']}", flush=True)
         ask(server, post("/classify", CAT))
         figures = {"picture": worst_picture, "413": too_large, "slow": slow, "overload": overload}
         for name, figure in figures.items():

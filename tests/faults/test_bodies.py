@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,4 +211,5 @@ def test_uploads_never_touch_the_disk(strict: Server, cat: bytes) -> None:
         sock.sendall(post("/classify", part(bytes(900_000)), content_type=FORM, content_length=MIB - 1))
         time.sleep(0.3)
         targets = [str(link.readlink()) for link in Path(f"/proc/{strict.process.pid}/fd").iterdir()]
-    assert not [target for target in targets if "(deleted)" in target or target.startswith("/tmp/tmp")]
+    temporary = str(Path(tempfile.gettempdir()) / "tmp")
+    assert not [target for target in targets if "(deleted)" in target or target.startswith(temporary)]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import ROOT, environment, serving
+from tests.environment import environment
+from tests.server import ROOT, serving
 
 SERVE = [sys.executable, "-m", "app", "serve", "--port", "0"]
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]

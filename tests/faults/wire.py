@@ -1,6 +1,7 @@
 """Raw sockets: to send what no HTTP client would."""
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -98,7 +99,7 @@ def get(path: str) -> bytes:
 
 def resident_bytes(server: Server) -> int:
     """The process's memory."""
-    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def forget_peak(server: Server) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.environment import environment
 from tests.ray.cluster import request
-from tests.server import ROOT, environment
+from tests.server import ROOT
 
 REPLICA = b"ray::ServeReplica:vitrine:vitrine"
 

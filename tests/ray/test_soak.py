@@ -12,8 +12,9 @@ import pytest
 
 from tests.bounds import assert_equal_in_float32
 from tests.bulk.collection import FAST, generate, kill_after, read, start
+from tests.environment import environment
 from tests.ray.conftest import below, ray_environment
-from tests.server import ROOT, environment
+from tests.server import ROOT
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

@@ -1,0 +1,112 @@
+"""Every command of README.md and docs/ ends well, and warns of nothing on standard error.
+
+They run page by page in their order, in a folder that has what the repository's root has, and two folders of pictures.
+Those of `ELSEWHERE` want a container engine, a cluster, a bucket or the network: only their grammar is checked here,
+and that the files exist which they name. Of `make` it is checked what it would run.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import PAGES, Command, commands, python_blocks
+from tests.environment import environment
+from tests.server import ROOT, Server
+
+COMMANDS = list(commands())
+ELSEWHERE = ("docker", "kubectl", "serve", "python", "pip", "opentelemetry-instrument")
+
+PRELUDE = f"""
+curl() {{ command curl --silent --show-error --fail "$@"; }}
+vitrine() {{ '{sys.executable}' -m app.cli "$@"; }}
+make() {{ command make --dry-run "$@"; }}
+"""
+"""curl without its progress bar, the `vitrine` of this tree, and a make that runs nothing: not all targets end."""
+
+REPORT = re.compile(r"[-\d]{10} [:.\d]{12} INFO ")
+"""How a run of `vitrine` went, as a line of its log. A warning of it, or of a library, does not look like this."""
+
+FILES = re.compile(r"(?<![\w/:.@-])((?:[\w-]+/)*[\w-]+\.(?:ya?ml|txt|py))\b")
+WRITTEN = re.compile(r" -o (\w+\.(\w+))")
+SIGNATURES = {"npy": b"\x93NUM", "png": b"\x89PNG", "parquet": b"PAR1"}
+
+
+@pytest.fixture(scope="module")
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each page, like the repository's root."""
+    made = {}
+    for page in PAGES:
+        made[page.name] = folder = tmp_path_factory.mktemp(page.stem) / "vitrine"
+        folder.mkdir()
+        for entry in ROOT.iterdir():
+            if not entry.name.startswith("."):
+                (folder / entry.name).symlink_to(entry)
+        for name in ("photos/2024", "more/2023"):
+            (folder / name).mkdir(parents=True)
+            for picture in (ROOT / "examples").glob("*.jpg"):
+                (folder / name / picture.name).symlink_to(picture)
+    return made
+
+
+def run(server: Server, folder: Path, command: list[str]) -> str:
+    """What it prints; it has to succeed, and what it says on standard error is only how a run went."""
+    ended = subprocess.run(
+        command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in ended.stderr.splitlines() if not REPORT.match(line)]
+    assert (ended.returncode, complaints) == (0, [])
+    return ended.stdout
+
+
+def at(server: Server, text: str) -> str:
+    """The text with this server's address in the place of the usual one."""
+    return text.replace("localhost:8000", f"127.0.0.1:{server.port}")
+
+
+def test_the_pages_have_commands() -> None:
+    assert {command.page for command in COMMANDS} >= {"README.md", "operations.md", "scaling.md", "clients.md"}
+    assert {command.program for command in COMMANDS} == {*ELSEWHERE, "curl", "vitrine", "make"}
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in COMMANDS if one.program not in ELSEWHERE], ids=lambda one: f"{one.page}: {one.text[:60]}"
+)
+def test_a_command_does_what_it_says(server: Server, checkouts: dict[str, Path], command: Command) -> None:
+    folder = checkouts[command.page]
+    text = at(server, command.text).replace(".venv/bin/", "")
+    printed = run(server, folder, ["bash", "-c", PRELUDE + text])
+    if written := WRITTEN.search(command.text):
+        assert (folder / written[1]).read_bytes().startswith(SIGNATURES[written[2]])
+    elif command.program == "curl":
+        assert json.loads(printed)
+    else:
+        assert printed
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in COMMANDS if one.program in ELSEWHERE], ids=lambda one: f"{one.page}: {one.text[:60]}"
+)
+def test_a_command_for_elsewhere_names_files_that_exist(command: Command) -> None:
+    """That it is a whole command to the shell was seen when it was taken out of its page."""
+    for name in FILES.findall(command.text):
+        assert (ROOT / name).is_file(), f"{command.page} names {name}"
+    if module := re.search(r"python -m ([\w.]+)", command.text):
+        assert (ROOT / f"{module[1].replace('.', os.sep)}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [one for one in python_blocks() if one.page != "clients.md"],
+    ids=lambda one: f"{one.page}: {one.text[:40]}",
+)
+def test_a_block_of_python_runs(server: Server, checkouts: dict[str, Path], block: Command) -> None:
+    """Those of clients.md run in test_clients.py, which looks at what they print as well."""
+    if "s3://" in block.text:  # a bucket that is not here
+        compile(block.text, block.page, "exec")
+        return
+    run(server, checkouts[block.page], [sys.executable, "-c", at(server, block.text)])
