@@ -9,7 +9,8 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-RUN python -m venv --without-pip /opt/venv
+RUN python -m venv --without-pip /opt/venv \
+    && apt-get update -qq && apt-get install -qq --no-install-recommends tini
 COPY requirements/image.txt /build/
 RUN pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: -r /build/image.txt
 
@@ -25,6 +26,12 @@ RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH
     && cd /opt/venv/lib/python3.*/site-packages/torch \
     && find bin -type f ! -name torch_shm_manager -delete \
     && rm -rf include test share
+# torch imports these for compiling and for attention over all lengths in one call on CUDA: 105 MB that its CPU build
+# serves without. The import of torch here fails the build on a torch that needs them after all.
+RUN python=/opt/venv/bin/python \
+    && if $python -c "import sys, torch; sys.exit(torch.version.cuda is not None)"; then \
+        pip --python $python uninstall --yes sympy mpmath networkx jinja2 markupsafe && $python -c "import torch"; \
+    fi
 
 # The command `vitrine` and the version; the packages themselves come with the code, under the same path.
 WORKDIR /opt/vitrine
@@ -39,6 +46,7 @@ print(*(p.replace('.', '/') for p in tomllib.load(open('pyproject.toml', 'rb'))[
 FROM ${BASE}
 # A number and no name: whoever runs this may give any other, nothing here needs an entry in /etc/passwd.
 ARG UID=10001
+COPY --from=packages /usr/bin/tini /usr/bin/tini
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /opt/vitrine
 COPY weights/ weights/
@@ -62,7 +70,10 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-I", "-S", "/opt/vitrine/deploy/healthcheck.py"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["vitrine"]
+# Process 1 gets no signal that it has no handler for, and Python has none while it starts: a stop within the first
+# half second would be lost. tini is process 1, hands every signal on and takes in orphans. -s: also where a runner's
+# own init is process 1 (docker run --init). No -g: the service ends the processes that it has started by itself.
+ENTRYPOINT ["tini", "-s", "--", "vitrine"]
 CMD ["serve"]
 USER ${UID}:${UID}
 

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from tests.docker.context import context, copied, provides
+from tests.docker.engine import copy_of_the_tree
 from tests.server import ROOT, Server
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -54,6 +56,105 @@ def test_the_image_holds_every_package() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     for package in packages:
         assert f"COPY {package.split('.')[0]}/ " in DOCKERFILE
+
+
+DOCKERFILES = [
+    path.relative_to(ROOT)
+    for path in sorted(ROOT.rglob("*Dockerfile*"))
+    if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+]
+
+
+def test_the_dockerfiles_are_found() -> None:
+    assert {"Dockerfile", "deploy/ray/Dockerfile"} == {str(path) for path in DOCKERFILES}
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=str)
+def test_the_context_holds_all_that_a_dockerfile_copies(dockerfile: Path, tmp_path: Path) -> None:
+    """Of the files that `make docker-test` builds from, and .dockerignore is the one list."""
+    tree = copy_of_the_tree(tmp_path)
+    files = context(tree)
+    assert files == context(ROOT)
+    sources = copied((ROOT / dockerfile).read_text())
+    assert sources
+    for source in sources:
+        assert provides(files, source), f"{dockerfile} copies {source}, which .dockerignore keeps out"
+        assert (tree / source).exists()
+
+
+def test_nothing_is_sent_that_no_dockerfile_copies() -> None:
+    files = context(ROOT)
+    taken = {
+        path for name in DOCKERFILES for source in copied((ROOT / name).read_text()) for path in provides(files, source)
+    }
+    assert set(files) - taken == set()
+
+
+def test_the_context_is_what_docker_makes_of_dockerignore(tmp_path: Path) -> None:
+    """The rules, one by one; `make docker-test` compares the whole with the engine's own."""
+    names = ["a", "b/a", "b/c.py", "b/d/c.py", "b/d/e/f.pyc", "dd/x", "[z]/q", ".hidden"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for rules, left in {
+        "": names,
+        "*": [],
+        "# a comment\n\na": ["b/a", "b/c.py", "b/d/c.py", "b/d/e/f.pyc", "dd/x", "[z]/q", ".hidden"],
+        "/b": ["a", "dd/x", "[z]/q", ".hidden"],
+        "*\n!b\nb/d": ["b/a", "b/c.py"],
+        "*\n!b/*.py": ["b/c.py"],
+        "*\n!b\n**/*.pyc": ["b/a", "b/c.py", "b/d/c.py"],
+        "*\n!b\nb\n!b/a": ["b/a"],
+        "b/**\nd?": ["a", "[z]/q", ".hidden"],
+        "*\n![a-b]": ["a", "b/a", "b/c.py", "b/d/c.py", "b/d/e/f.pyc"],
+        "*\n!\\[z]": ["[z]/q"],
+    }.items():
+        (tmp_path / ".dockerignore").write_text(rules)
+        found = {str(path) for path in context(tmp_path)} - {".dockerignore"}
+        assert found == set(left), rules
+
+
+def test_a_copy_of_what_is_kept_out_is_found() -> None:
+    steps = (
+        "COPY --from=y /a /b",
+        "COPY --chown=1:1 models/ \\\n  docs/ /c/",
+        'ADD ["examples", "/d"]',
+        "RUN COPY no /e",
+    )
+    assert copied("\n".join(steps)) == ["models/", "docs/", "examples"]
+    assert not provides(context(ROOT), "docs/")
+
+
+WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in sys.argv[1].split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import app.main, app.server, models.files.hub
+from app.cli import main
+main(["classify", "--top-k", "1", "examples/cat.png"])
+"""
+
+
+def test_the_image_leaves_out_only_what_nothing_imports() -> None:
+    torch: Any = pytest.importorskip("torch")
+    if torch.version.cuda is not None:
+        pytest.skip("the image leaves packages out for torch's CPU build alone")
+    (absent,) = re.findall(r"uninstall --yes ((?:\w+ )+)&& \$python -c \"import torch\"", DOCKERFILE)
+    assert {"sympy", "networkx"} <= set(absent.split())
+    command = [sys.executable, "-c", WITHOUT, absent]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert "Egyptian cat" in ended.stdout, ended.stderr
+
+
+def test_the_image_has_an_init_and_compose_asks_for_no_other() -> None:
+    assert 'ENTRYPOINT ["tini", "-s", "--", "vitrine"]\n' in DOCKERFILE
+    assert "init" not in SERVICE
 
 
 def test_the_code_is_the_last_layer() -> None:

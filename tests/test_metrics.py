@@ -1,7 +1,10 @@
 """GET /metrics counts what happened, and nothing else."""
 
+import json
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import load_settings
+from tests.routes import ASKING, Asking
 from tests.server import Server, serving
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -88,6 +92,58 @@ def test_each_request_and_image_is_counted_once(counted: Server, cat: bytes) -> 
         "vitrine_batch_tokens_count": 2,
         "vitrine_batch_tokens_sum": 130,
     }
+
+
+def logged(server: Server, request_id: str) -> dict[str, Any]:
+    """The request's line in the log, which is written a little later than it is answered."""
+    end = time.monotonic() + 30
+    while request_id not in (text := server.log.read_text()):
+        assert time.monotonic() < end, text
+        time.sleep(0.02)
+    (line,) = (json.loads(line) for line in text.splitlines() if request_id in line)
+    return dict(line)
+
+
+@pytest.fixture(scope="module", params=[0, 64], ids=["without a cache", "with a cache"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("served") / "log", log_format="json", cache_mb=request.param) as server:
+        yield server
+
+
+def test_every_route_that_takes_images_is_tried(served: Server) -> None:
+    paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
+    assert {path for path, methods in paths.items() if "post" in methods} == {route for route, *_ in ASKING}
+
+
+@pytest.mark.parametrize(("route", "task", "count", "asking"), ASKING)
+def test_an_image_is_counted_once_on_every_route(
+    served: Server, cat: bytes, espresso: bytes, route: str, task: str, count: int, asking: Asking
+) -> None:
+    before = read(served)
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        answer = asking(client, [cat, espresso][:count])
+    assert answer.status_code == 200, answer.text
+    change = grown(before, read(served))
+    images = {name: value for name, value in change.items() if name.startswith("vitrine_images_total")}
+    assert images == {f"vitrine_images_total{{{task}}}": count}
+    assert change["vitrine_tokens_total"] == 65 * count
+    assert sum(value for name, value in change.items() if "cache_requests" in name) in (0, count)
+    line = logged(served, answer.headers["X-Request-ID"])
+    assert (line["images"], line["failed"], line["tokens"]) == (count, 0, 65 * count)
+
+
+@pytest.mark.parametrize(("route", "task", "count", "asking"), ASKING)
+def test_an_image_that_is_refused_is_counted_once_on_every_route(
+    served: Server, route: str, task: str, count: int, asking: Asking
+) -> None:
+    before = read(served)
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        answer = asking(client, [b"no picture", b"none either"][:count])
+    assert answer.status_code == 415, answer.text
+    change = grown(before, read(served))
+    assert change["vitrine_image_failures_total{not_an_image}"] == count
+    assert change["vitrine_request_failures_total{not_an_image}"] == 1
+    assert not [name for name in change if name.startswith("vitrine_images_total")]
 
 
 def test_nothing_that_a_client_writes_makes_a_series(counted: Server) -> None:

@@ -11,15 +11,17 @@ import socket
 import uuid
 from collections.abc import Callable, Sized
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app.errors import Problem
 from app.http.problems import problem_response
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 MAX_HEAD_BYTES = 64 * 2**10
 """The request line and all headers."""
@@ -109,7 +111,7 @@ class Connection(HttpToolsProtocol):
         self.cycle.transport = _LastWord(self.transport, self, self.cycle)  # type: ignore[assignment]
         self.cycle.keep_alive = self.cycle.keep_alive and not self.server_state.leaving
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 

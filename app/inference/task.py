@@ -10,6 +10,9 @@ from models.network.vit import Readout
 TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
 """What reading these off is called; all the rest is `embed`."""
 
+BOTH = "both"
+"""What a vector and classes of the same image are called."""
+
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
 
 
@@ -21,15 +24,18 @@ class Want:
     normalize: bool = False
     top_k: int | None = None
     look: Look | None = None
+    also: "Want | None" = None
+    """A second answer to the same image."""
 
     @property
     def task(self) -> str:
-        """What this is called in metrics."""
-        return TASKS.get(self.readout, "embed")
+        """What this is called in metrics; an image has one task, however many answers."""
+        return BOTH if self.also else TASKS.get(self.readout, "embed")
 
-    def of(self, pixels: Pixels) -> Job:
-        """The same, of one image."""
-        return Job(pixels, self.readout, self.normalize, self.top_k, self.look)
+    def of(self, pixels: Pixels) -> list[Job]:
+        """The same, of one image: a job for each answer."""
+        job = Job(pixels, self.readout, self.normalize, self.top_k, self.look)
+        return [job, *(self.also.of(pixels) if self.also else ())]
 
     @classmethod
     def classes(cls, engine: Engine, top_k: int | None) -> "Want":

@@ -42,6 +42,9 @@ def kept_bytes(outcome: Answered | ImageProblem) -> int | None:
     """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
     if isinstance(outcome, ImageProblem):
         return None
-    answer = outcome.answer
-    numbers = answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
+    answers = [outcome.answer] if outcome.also is None else [outcome.answer, outcome.also]
+    numbers = sum(
+        answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
+        for answer in answers
+    )
     return numbers + outcome.image.pixels.nbytes + OVERHEAD_BYTES

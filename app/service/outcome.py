@@ -9,12 +9,16 @@ from app.pictures.pool import Prepared
 
 @dataclass(frozen=True)
 class Answered:
-    """An image's answer, and how it was come by; where nothing was asked of the network, its pixels."""
+    """An image's answer, and how it was computed; where nothing was asked of the network, its pixels.
+
+    also: the second answer, where the request wants two.
+    """
 
     answer: Answer | Pixels
     image: Prepared
     tokens: int
     interpolated: bool
+    also: Answer | None = None
 
 
 @dataclass

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 
 from app.api.uploads import Upload
 from app.errors import ImageProblem, Problem, internal
@@ -96,14 +97,17 @@ class Service:
     ) -> list[Answered | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be thrown away.
-        expected = len(uploads) * engine.cost(*engine.network_size(view.size), want.look)
+        answers = 2 if want.also else 1
+        expected = len(uploads) * answers * engine.cost(*engine.network_size(view.size), want.look)
         with self.runtime.reserve(expected) as room:
             async with self._deadline():
                 images = await self._decode(engine, uploads, view, timings)
                 good = [image for image in images if isinstance(image, Prepared)]
                 done = iter(await self._run(engine, good, want, deadline, room))
         return [
-            image if isinstance(image, ImageProblem) else self._answered(engine, image, next(done), timings)
+            image
+            if isinstance(image, ImageProblem)
+            else self._answered(engine, image, list(islice(done, answers)), timings)
             for image in images
         ]
 
@@ -141,20 +145,26 @@ class Service:
     async def _run(
         self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float, room: Room
     ) -> list[Done[Answer]]:
-        works = [Work(engine.cost(*image.plan.size, want.look), want.of(image.pixels)) for image in images]
+        works = [
+            Work(engine.cost(*image.plan.size, want.look), job) for image in images for job in want.of(image.pixels)
+        ]
         dones = await self.runtime.run(works, deadline, room)
         if any(isinstance(done.answer, OutOfMemory) for done in dones):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
         return dones
 
     def _answered(
-        self, engine: Engine, image: Prepared, done: Done[Answer], timings: Timings
+        self, engine: Engine, image: Prepared, dones: Sequence[Done[Answer]], timings: Timings
     ) -> Answered | ImageProblem:
-        timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
-        timings.add("forward", done.run_s)
-        if isinstance(done.answer, Exception):
-            return _failed(done.answer)
-        return _described(engine, image, done.answer)
+        """What became of one image, of which there is one answer or two."""
+        answers: list[Answer] = []
+        for done in dones:
+            timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
+            timings.add("forward", done.run_s)
+            if isinstance(done.answer, Exception):
+                return _failed(done.answer)
+            answers.append(done.answer)
+        return _described(engine, image, *answers)
 
     def _count(self, outcomes: Sequence[Answered | ImageProblem], task: str, timings: Timings) -> None:
         """Tell the metrics and the log what became of a request's images."""
@@ -193,9 +203,9 @@ class Service:
             raise Problem("too_many_tokens", f"{detail}, the largest square size is {largest}")
 
 
-def _described(engine: Engine, image: Prepared, answer: Answer | Pixels) -> Answered:
+def _described(engine: Engine, image: Prepared, answer: Answer | Pixels, also: Answer | None = None) -> Answered:
     config, size = engine.config, image.plan.size
-    return Answered(answer, image, config.num_tokens(*size), interpolated=config.grid(*size) != config.grid_size)
+    return Answered(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, also)
 
 
 def _failed(error: Exception) -> ImageProblem:

@@ -90,7 +90,7 @@ class _Images:
     def __init__(self, registry: CollectorRegistry) -> None:
         answered = Counter(
             "vitrine_images",
-            "Images answered, by task: classify, embed, attention or preprocess.",
+            "Images answered, by task: classify, embed, both, attention or preprocess.",
             ["task"],
             registry=registry,
         )

@@ -44,9 +44,17 @@ def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
         raise FileExistsError(f"{folder} exists and is not an empty directory")
     config, weights = timm_config(content), timm_weights(content)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _save(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return _differences(content)
+
+
+def _save(weights: dict[str, Tensor], path: Path) -> None:
+    """Write the file with the mode that the umask gives: safetensors renames a temporary file of mode 0600."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def _check(content: Converted) -> None:

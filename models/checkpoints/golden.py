@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import CheckpointBroken
+from models.files.readable import is_file
 
 FILE = "golden.json"
 
@@ -42,7 +43,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 def read_golden(folder: Path) -> Golden | None:
     """The golden answer beside a checkpoint. Raises CheckpointBroken."""
     path = folder / FILE
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

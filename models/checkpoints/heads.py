@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
 from models.files.opening import read_tensors
+from models.files.readable import is_file
 from models.layouts.source import Reading
 from models.layouts.tensors import few
 from models.network.pooling import Pool, pooled_width
@@ -64,7 +65,7 @@ def attach(reading: Reading, path: str) -> Reading:
 
 def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
     """Its weight (K, F), its bias (K) if it has one, and its name in a file of training's many."""
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointNotFound(f"{path}: there is no such file, which should hold the linear head")
     tensors, _ = read_tensors(path)
     parts = [(match, tensor) for key, tensor in tensors.items() if (match := LINEAR.fullmatch(key))]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
 from models.files.pickles import load_pickle
+from models.files.readable import is_file, is_there
 from models.files.wrappers import unwrap
 from models.layouts.source import Source
 
@@ -40,9 +41,11 @@ def open_source(path: Path) -> Source:
 
     Raises CheckpointNotFound, CheckpointBroken or CheckpointUnsupported, naming the file.
     """
-    weights = choose(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
-    if not weights.is_file():
+    if not is_there(path):
         raise CheckpointNotFound(f"{path}: there is no such file or directory")
+    weights = choose(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
+    if not is_file(weights):
+        raise CheckpointNotFound(f"{weights}: this is not a file, or a link to one that does not exist")
     tensors, wrappers = read_tensors(weights)
     config, processor, open_clip = (read_json(weights.parent / name) for name in CONFIGS)
     return Source(weights, tensors, config, processor, open_clip, wrappers)
@@ -78,7 +81,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is no such file."""
-    if not path.is_file():
+    if not is_file(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +107,7 @@ def _shards(path: Path) -> dict[str, Tensor]:
     index = read_json(path)
     tensors: dict[str, Tensor] = {}
     for name in shard_names(index, path):
-        if not (path.parent / name).is_file():
+        if not is_file(path.parent / name):
             raise CheckpointBroken(f"{path}: its shard {name!r} is missing")
         shard, _ = read_tensors(path.parent / name)
         if twice := tensors.keys() & shard.keys():

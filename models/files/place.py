@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import CheckpointNotFound
+from models.files.readable import is_there
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SCHEME = "hf://"
@@ -24,7 +25,8 @@ class Place:
 def find(source: str, revision: str | None, say: Say | None = None) -> Place:
     """A path as it is, or a repository of the hub after its files were fetched.
 
-    Raises CheckpointNotFound where there is neither, or where the hub cannot be asked.
+    Raises CheckpointNotFound where there is neither, where the path may not be read or is a pipe, a socket or a device,
+    or where the hub cannot be asked.
     """
     place = find_here(source, revision)
     if place is not None:
@@ -42,7 +44,7 @@ def find_here(source: str, revision: str | None) -> Place | None:
     Raises CheckpointNotFound where the source is neither.
     """
     path = Path(source).expanduser()
-    if not source.startswith(SCHEME) and path.exists():
+    if not source.startswith(SCHEME) and is_there(path):
         if revision is not None:
             raise CheckpointNotFound(f"{source} lies on this machine: it has no revision {revision!r}")
         path = path.resolve()

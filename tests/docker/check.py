@@ -1,12 +1,13 @@
 """`make docker-test`: the image and the compose file on a real engine, from the build to the stop under load.
 
 Prints what it finds, a line each, and ends with an error at the first thing that is not as promised. It builds from a
-copy of the tree, and takes down and removes what it brought up. BUILD_NETWORK=host and TORCH_INDEX= (empty) are for
-machines where building containers reach no network or not PyTorch's index.
+copy of what .dockerignore lets in, and takes down and removes what it brought up. BUILD_NETWORK=host and TORCH_INDEX=
+(empty) are for machines where building containers reach no network or not PyTorch's index.
 """
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.docker.context import context
 from tests.docker.engine import (
     IMAGE,
     Compose,
@@ -26,6 +29,7 @@ from tests.docker.engine import (
     docker,
     inspect,
     log_lines,
+    stopped_within,
     wait_healthy,
     wait_ready,
 )
@@ -34,8 +38,16 @@ from tests.server import ROOT
 
 CAT = (ROOT / "examples" / "cat.png").read_bytes()
 ESPRESSO = (ROOT / "examples" / "espresso.jpg").read_bytes()
+SHIPPED = "vit-small-tiny-imagenet"
 SMOKE = ("tests/test_api.py", "tests/test_readme.py", "tests/test_commands.py")
+PARITY = {"VITRINE_DTYPE": "float32", "VITRINE_DECODE": "exact"}
+"""What the tests compare with the originals' answers under float32's bound, on any machine."""
+BASE = os.environ.get("BASE", "python:3.11-slim-bookworm")
 LONE = "vitrine-check-lone"
+PROMPTLY_S = 1.0
+"""Within which a container ends that has nothing to answer."""
+MOMENTS_S = 5.0
+"""Signals are sent from a container's first moment to this one, when the model has been loaded."""
 
 CLASSIFY_INSIDE = """
 import http.client, pathlib
@@ -49,6 +61,7 @@ def main() -> None:
     """All of it, in order."""
     with tempfile.TemporaryDirectory() as folder:
         compose = Compose.of(copy_of_the_tree(Path(folder)))
+        same_context(compose.tree)
         build(compose)
         describe_image()
         try:
@@ -56,12 +69,15 @@ def main() -> None:
             ask(compose)
             confined(compose.container)
             logged(compose.container)
-            smoke(compose)
             stop_under_load(compose)
+            up(compose, **PARITY)
+            smoke(compose)
+            converted(compose)
         finally:
             compose("down", "--volumes", "--timeout", "5")
         say("taken down", "yes")
         alone()
+        signals()
     say("all of it", "as promised")
 
 
@@ -84,6 +100,21 @@ def seconds(action: Callable[[], object]) -> str:
     return f"{time.monotonic() - started:.1f} s"
 
 
+def same_context(tree: Path) -> None:
+    """What the engine sends to a build is what the tests work out from .dockerignore, of the tree and of its copy."""
+    recipe = tree.parent / "Dockerfile"
+    recipe.write_text(f"FROM {BASE}\nCOPY . /context\n")
+    for root in (ROOT, tree):
+        docker("build", "--quiet", "--file", str(recipe), "--tag", f"{IMAGE}-context", str(root))
+        inside = ("--rm", "--network", "none", f"{IMAGE}-context", "find", "/context", "!", "-type", "d")
+        sent = {Path(line).relative_to("/context") for line in docker("run", *inside).splitlines()}
+        docker("rmi", f"{IMAGE}-context")
+        # The engine sends these for its own use, whatever .dockerignore says of them.
+        expected = set(context(root))
+        require(sent - {Path("Dockerfile"), Path(".dockerignore")} == expected, f"the context is {sent ^ expected}")
+    say("build context", f"{len(expected)} files, those that .dockerignore lets in")
+
+
 def build(compose: Compose) -> None:
     """The image; then once more, with a changed line of code."""
     say("build", seconds(lambda: compose("build", "vitrine")))
@@ -95,7 +126,7 @@ def build(compose: Compose) -> None:
 def describe_image() -> None:
     """Its size, by layer, and what was promised of it."""
     facts = inspect(IMAGE)
-    base = inspect(os.environ.get("BASE", "python:3.11-slim-bookworm"))
+    base = inspect(BASE)
     say("image", f"{facts['Size'] / 1e6:.0f} MB, of which the base {base['Size'] / 1e6:.0f} MB")
     listing = docker("history", "--no-trunc", "--format", "{{.Size}}\t{{.CreatedBy}}", IMAGE)
     for line in listing.splitlines():
@@ -107,7 +138,7 @@ def describe_image() -> None:
     config = facts["Config"]
     require(config["User"] == "10001:10001", "the user is 10001")
     require(config["Healthcheck"]["Test"][:2] == ["CMD", "python"], "python is the health check")
-    require(config["Entrypoint"] == ["vitrine"], "nothing stands between the engine and the service")
+    require(config["Entrypoint"] == ["tini", "-s", "--", "vitrine"], "only an init stands before the service")
     say("labels", json.dumps({name.rsplit(".", 1)[1]: value for name, value in config["Labels"].items()}))
     require(not sh("command -v gcc cc curl wget git || true").strip(), "no compiler and no downloader inside")
 
@@ -117,9 +148,10 @@ def sh(command: str) -> str:
     return docker("run", "--rm", "--network", "none", "--entrypoint", "sh", IMAGE, "-c", command)
 
 
-def up(compose: Compose) -> None:
-    """`docker compose up`, until the engine calls it healthy."""
-    say("compose", compose("version").splitlines()[0])
+def up(compose: Compose, **settings: str) -> None:
+    """`docker compose up` with these settings and no others, until the engine calls it healthy."""
+    compose.settings = settings
+    say("compose", f"{compose('version').splitlines()[0]}, {settings or 'default settings'}")
     compose("up", "-d", "--no-build", "vitrine")
     say("healthy after", f"{wait_healthy(compose.container):.1f} s")
     wait_ready(compose.url)
@@ -170,7 +202,7 @@ def logged(container: str) -> None:
 
 
 def smoke(compose: Compose) -> None:
-    """The contract's tests against the container."""
+    """The contract's tests against the container, which answers in float32."""
     environment = os.environ | {"VITRINE_TEST_PORT": str(compose.port)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SMOKE]
     ended = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
@@ -201,29 +233,68 @@ def stop_under_load(compose: Compose) -> None:
     require(not lost, "nothing that was taken is lost")
 
 
+def converted(compose: Compose) -> None:
+    """A checkpoint converted on the host into ./checkpoints is served; one that may not be read is called that."""
+    folder = compose.tree / "checkpoints" / "converted"
+    command = [sys.executable, "-m", "app.cli", "convert", str(compose.tree / "weights" / SHIPPED), str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, umask=0o022)
+    up(compose, VITRINE_MODEL="/checkpoints/converted")
+    answer = httpx.post(f"{compose.url}/classify?top_k=1", content=CAT, timeout=60).json()
+    require(answer["model"] == "converted", answer)
+    require(answer["results"][0]["predictions"][0]["label"] == "Egyptian cat", answer)
+    say("converted on the host", "served")
+    (folder / "model.safetensors").chmod(0o600)
+    mounted = f"{folder.parent}:/checkpoints:ro"
+    told = docker("run", "--rm", "-v", mounted, IMAGE, "inspect", "/checkpoints/converted", check=False)
+    require("may not be read by user 10001 (permission denied)" in told, told)
+    say("closed to the user", told.strip().splitlines()[-1])
+
+
+def signals() -> None:
+    """Without `--init`, idle or at any moment of the start, SIGTERM ends a container at once."""
+    moments = [0.0, 0.05, 0.1, 0.2, 0.4, *sorted(random.uniform(0, MOMENTS_S) for _ in range(5))]
+    ended = []
+    for moment in moments:
+        with lone_container() as container:
+            time.sleep(moment)
+            ended.append(_end(container, "kill", "--signal", "TERM"))
+            say(f"  SIGTERM after {moment:.2f} s", f"ended after {ended[-1]:.2f} s")
+    with lone_container() as container:
+        wait_healthy(container)
+        ended.append(_end(container, "stop"))
+        say("  docker stop, idle", f"ended after {ended[-1]:.2f} s")
+    require(max(ended) <= PROMPTLY_S, f"each ends within {PROMPTLY_S} s")
+
+
+def _end(container: str, *command: str) -> float:
+    """How many seconds after the command the container had ended, which it did because of the signal."""
+    since = datetime.now(UTC)
+    docker(*command, container)
+    took = stopped_within(container, since)
+    code = inspect(container)["State"]["ExitCode"]
+    require(code in (0, 143), f"it ended by SIGTERM, not with {code}")
+    return took
+
+
 def alone() -> None:
-    """Without Compose, an init or a network, under a user id that nobody knows: it starts, answers and ends."""
+    """Without Compose or a network, under a user id that nobody knows: it starts, answers and ends."""
     with lone_container("--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "54321:54321") as container:
         say("healthy without a network after", f"{wait_healthy(container):.1f} s")
         command = ["docker", "exec", "-i", container, "python", "-c", CLASSIFY_INSIDE]
         ended = subprocess.run(command, input=CAT.hex(), text=True, capture_output=True, check=True)
         answer: dict[str, Any] = json.loads(ended.stdout)
         require(answer["results"][0]["predictions"][0]["label"] == "Egyptian cat", "it answers")
-        took = seconds(lambda: docker("stop", "--timeout", "30", container))
-        say("stopped as process 1", f"in {took}, exit code {inspect(container)['State']['ExitCode']}")
-        require(inspect(container)["State"]["ExitCode"] in (0, 143), "process 1 hears SIGTERM")
-    with lone_container() as container:
-        time.sleep(2)  # it is still importing torch
-        took = seconds(lambda: docker("stop", "--timeout", "30", container))
-        code = inspect(container)["State"]["ExitCode"]
-        say("stopped while starting", f"in {took}, exit code {code}")
-        require(code in (0, 143), "process 1 hears SIGTERM while it starts")
+        say("stopped", f"ended after {_end(container, 'stop', '--time', '30'):.2f} s")
+    # Without the image's init the service is process 1, and has to hear signals by itself.
+    with lone_container("--entrypoint", "vitrine") as container:
+        wait_healthy(container)
+        say("stopped as process 1", f"ended after {_end(container, 'stop', '--time', '30'):.2f} s")
 
 
 @contextmanager
 def lone_container(*options: str) -> Iterator[str]:
     """The image, run by hand."""
-    docker("run", "--detach", "--name", LONE, *options, IMAGE)
+    docker("run", "--detach", "--name", LONE, *options, IMAGE, *(("serve",) if "--entrypoint" in options else ()))
     try:
         yield LONE
     finally:

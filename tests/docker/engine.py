@@ -6,19 +6,20 @@ import shutil
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.environment import environment
+from tests.docker.context import context
 from tests.server import ROOT
 
 PROJECT = "vitrine-check"
 IMAGE = "vitrine:check"
-CONTEXT = ("app", "models", "weights", "deploy", "requirements", "checkpoints")
-CONTEXT_FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "pyproject.toml", "LICENSE")
+SAID_TO_THE_ENGINE = ("Dockerfile", ".dockerignore", "docker-compose.yml")
+"""What tells how to build and run; what the image is made of is .dockerignore's to say."""
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -34,20 +35,23 @@ def docker(*arguments: str, check: bool = True) -> str:
 def copy_of_the_tree(folder: Path) -> Path:
     """What the image is built from, so that a change of it changes nothing here."""
     tree = folder / "tree"
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in CONTEXT:
-        shutil.copytree(ROOT / name, tree / name, ignore=ignore)
-    for name in CONTEXT_FILES:
-        shutil.copy(ROOT / name, tree)
+    for path in (*context(ROOT), *map(Path, SAID_TO_THE_ENGINE)):
+        (tree / path.parent).mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tree / path)
+    (tree / "checkpoints").mkdir()  # docker-compose.yml mounts it
     return tree
 
 
 @dataclass
 class Compose:
-    """One project, brought up from a copy of the tree under a name and a port of its own."""
+    """One project, brought up from a copy of the tree under a name and a port of its own.
+
+    `settings` are VITRINE_* variables of the service; those of whoever runs this are not handed on.
+    """
 
     tree: Path
     port: int
+    settings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tree: Path) -> "Compose":
@@ -69,12 +73,12 @@ class Compose:
         if network := os.environ.get("BUILD_NETWORK"):  # `host` where containers reach no network while building
             (self.tree / "build.yml").write_text(f"services: {{vitrine: {{build: {{network: {network}}}}}}}\n")
             files += ["-f", "build.yml"]
-        # Exact, because the tests compare the answers with those of the originals.
-        settings = environment(decode="exact") | {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE}
+        own = {"PUBLISH": f"127.0.0.1:{self.port}", "IMAGE": IMAGE}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("VITRINE_")}
         ended = subprocess.run(
             [*compose_command(), "-p", PROJECT, *files, *arguments],
             cwd=self.tree,
-            env=settings,
+            env=kept | own | self.settings,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -89,6 +93,12 @@ def compose_command() -> list[str]:
     """Compose v2 where there is one, else docker-compose."""
     plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     return ["docker", "compose"] if plugin.returncode == 0 else ["docker-compose"]
+
+
+def stopped_within(container: str, since: datetime) -> float:
+    """The seconds from then to the container's end, by the engine's clock; waits for it."""
+    docker("wait", container)
+    return (datetime.fromisoformat(inspect(container)["State"]["FinishedAt"]) - since).total_seconds()
 
 
 def inspect(container: str) -> dict[str, Any]:

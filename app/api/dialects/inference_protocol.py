@@ -7,7 +7,8 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -29,7 +30,6 @@ from app.inference.engine import Engine, Ranking
 from app.inference.task import Want
 from app.pictures.pool import Prepared, View
 from app.schemas import VectorQuery
-from app.service.outcome import Answered
 from app.service.service import Service
 from models.network.vit import Readout
 
@@ -196,7 +196,7 @@ async def metadata(request: Request, name: str) -> ModelMetadata:
 async def infer(request: Request, name: str) -> Response:
     """Embed and classify images or tensors. One bad image fails the request.
 
-    Each of the two, embedding and classes, is a pass of its own: name the outputs that you need.
+    Embedding and classes are computed apart: name the outputs that you need.
     """
     service: Service = request.app.state.service
     engine = service.admit()
@@ -210,19 +210,22 @@ async def infer(request: Request, name: str) -> Response:
     of_pixels = [image for image in images if isinstance(image, Prepared)]
     if of_pixels:
         view = View(of_pixels[0].plan.size)
-    outputs: dict[str, NDArray[Any]] = {}
-    wants = []
-    if "embedding" in wanted:
-        wants.append(Want.vector(engine, parameters.pool, parameters.normalize))
-    if wanted.keys() & {"scores", "labels"}:
-        wants.append(Want.classes(engine, parameters.top_k))
-    for want in wants:
-        answered = await answer_all(request, engine, images, view, want)
-        images = [outcome.image for outcome in answered]  # decoded once
-        outputs |= _tensors(engine, answered)
+    want = _want(engine, wanted, parameters)
+    answered = await answer_all(request, engine, images, view, want)
+    outputs = _tensors(engine, [outcome.answer for outcome in answered])
+    if want.also:
+        outputs |= _tensors(engine, [outcome.also for outcome in answered])
     head = {"model_name": name} | ({} if asked.id is None else {"id": asked.id})
     response = respond(head, [OutputTensor(name, outputs[name], binary) for name, binary in wanted.items()])
-    return response if of_pixels else with_fingerprint(response, engine, view, wants[0])
+    return response if of_pixels else with_fingerprint(response, engine, view, want)
+
+
+def _want(engine: Engine, wanted: Container[str], parameters: InferParameters) -> Want:
+    """A vector, classes, or both."""
+    classes = Want.classes(engine, parameters.top_k) if "scores" in wanted or "labels" in wanted else None
+    if "embedding" not in wanted and classes:
+        return classes
+    return replace(Want.vector(engine, parameters.pool, parameters.normalize), also=classes)
 
 
 def _engine(request: Request) -> Engine:
@@ -257,9 +260,8 @@ async def _images(engine: Engine, asked: InferRequest, tail: bytes, service: Ser
     return ready_pixels(engine, pixels)
 
 
-def _tensors(engine: Engine, answered: Sequence[Answered]) -> dict[str, NDArray[Any]]:
+def _tensors(engine: Engine, answers: Sequence[object]) -> dict[str, NDArray[Any]]:
     """Answers of one kind as tensors, a row for each image."""
-    answers = [outcome.answer for outcome in answered]
     if not isinstance(answers[0], Ranking):
         return {"embedding": np.stack([cast(Any, answer) for answer in answers])}
     rankings = cast(list[Ranking], answers)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from models.errors import CheckpointBroken, CheckpointNotFound
+from models.files.readable import forbidden
 from models.layouts.profiles import PUBLIC_HEADS
 from models.layouts.source import Reading
 from models.network.config import ViTConfig
@@ -51,6 +52,8 @@ def _from_file(path: Path) -> tuple[str, ...]:
     """One name a line, in the order of the head's outputs."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+    except PermissionError as error:
+        raise forbidden(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointNotFound(f"{path}: not readable as a list of labels, one a line ({error})") from error
     return tuple(line.strip() for line in lines if line.strip())
