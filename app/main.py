@@ -17,7 +17,7 @@ from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
-from app.http.keys import Keys
+from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
 from app.service.service import Service
@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app = _fastapi(settings, service)
     app.root_path = settings.root_path  # as an argument it is deprecated, in favour of one of each server's own
     app.state.service = service
-    problems.install(app, {room.router.prefix: room.SHAPE for room in DIALECTS})
+    problems.install(app, {room.router.prefix: room.ERROR_FORMAT for room in DIALECTS})
     _wrap(app, settings, service.metrics)
     for room in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(room.router)
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """What stands around the routes; the last one added is the first to see a request."""
     if settings.keys:
-        app.add_middleware(Keys, keys=settings.keys, root_path=settings.root_path)
+        app.add_middleware(ApiKeys, keys=settings.keys, root_path=settings.root_path)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

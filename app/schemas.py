@@ -13,7 +13,7 @@ SIZE = allow(
 HEAD = allow(r"^(mean|\d{1,3})$", "must be mean or the number of a head, counted from 0")
 
 
-class ViewQuery(BaseModel):
+class ResolutionQuery(BaseModel):
     """The resolution that the network is to see."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,13 +40,13 @@ class ViewQuery(BaseModel):
         return int(height), int(width or height)
 
 
-class ClassifyQuery(ViewQuery):
+class ClassifyQuery(ResolutionQuery):
     """Parameters of POST /classify."""
 
     top_k: int = Field(5, ge=0, description="How many classes, best first; 0, or more than there are, gives all.")
 
 
-class VectorQuery(ViewQuery):
+class VectorQuery(ResolutionQuery):
     """Which vector stands for an image."""
 
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
@@ -66,7 +66,7 @@ class EmbedQuery(VectorQuery):
     )
 
 
-class AttentionQuery(ViewQuery):
+class AttentionQuery(ResolutionQuery):
     """Parameters of POST /attention."""
 
     layer: int | None = Field(None, ge=0, description="Counted from 0. Default: the last.")
@@ -90,7 +90,7 @@ class AttentionQuery(ViewQuery):
         return None if self.head == "mean" else int(self.head)
 
 
-class PreprocessQuery(ViewQuery):
+class PreprocessQuery(ResolutionQuery):
     """Parameters of POST /preprocess."""
 
     output: Literal["png", "json"] | None = Field(

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.inference.engine import DTYPES, Engine, Job, Ranking
 from app.pictures.decode import Limits, decode, to_network
-from app.pictures.pool import Recipe, View
+from app.pictures.pool import Resolution, Transform
 from app.settings import FORMATS, SHIPPED_MODEL
 from models.checkpoints.checkpoint import open_checkpoint
 from models.network.vit import Readout
@@ -52,7 +52,7 @@ def main() -> None:
     asked = parser.parse_args()
     checkpoint = open_checkpoint(SHIPPED_MODEL)
     content = checkpoint.content
-    recipe = Recipe(content.preprocess, content.config.patch_size, View())
+    recipe = Transform(content.preprocess, content.config.patch_size, Resolution())
     opened = [decode(file, Limits(FORMATS, 50_000_000)) for file in pictures(asked.pictures, asked.count)]
     pixels = [to_network(one, recipe.plan(one.size), content.preprocess.interpolation) for one in opened]
     reference, best = answers(Engine(checkpoint, "cpu", "float32"), pixels)

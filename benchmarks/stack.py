@@ -57,10 +57,10 @@ def overhead(run: Run) -> None:
             spent = [after - earlier for after, earlier in zip(_spent(service), before, strict=True)]
         images = done.statuses[200]
         forwards, decodes, loop, *others = (1000 * seconds / images for seconds in spent)
-        device, decoder, *few = sorted(others, reverse=True)
+        device, decoder, *some_names = sorted(others, reverse=True)
         # A forward that waits for a core is longer by the clock than by the account.
         forward, decode = min(forwards, device), min(decodes, decoder)
-        rest = loop + sum(few) + device - forward + decoder - decode
+        rest = loop + sum(some_names) + device - forward + decoder - decode
         row(architecture.name, OVERHEAD_CLIENTS, forward, decode, rest, loop, f"{rest / forward:.1%}")
     print()
 

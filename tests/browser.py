@@ -132,7 +132,7 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         running.quit()
 
 
-def look(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
+def attention_spec(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
     """Be a window or a phone of this size, in light or in dark mode."""
     phone = width < 500
     size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.inference.batcher import Batcher
-from app.inference.queue import Done, QueueFull, Work
+from app.inference.queue import QueueFull, Result, Work
 
 
 class Doubler:
@@ -47,7 +47,7 @@ async def batching(backend: Doubler, max_queue_cost: int | None = None) -> Async
 
 
 @asynccontextmanager
-async def holding(backend: Doubler, batcher: Batcher[int, int]) -> AsyncIterator[asyncio.Task[list[Done[int]]]]:
+async def holding(backend: Doubler, batcher: Batcher[int, int]) -> AsyncIterator[asyncio.Task[list[Result[int]]]]:
     """The backend at work on the payload 0 until the end of the block."""
     backend.may_run.clear()
     held = asyncio.create_task(batcher.submit([Work(1, 0)]))
@@ -57,7 +57,7 @@ async def holding(backend: Doubler, batcher: Batcher[int, int]) -> AsyncIterator
     await held
 
 
-async def submitted(batcher: Batcher[int, int], *works: Work[int]) -> asyncio.Task[list[Done[int]]]:
+async def submitted(batcher: Batcher[int, int], *works: Work[int]) -> asyncio.Task[list[Result[int]]]:
     task = asyncio.create_task(batcher.submit(works))
     await asyncio.sleep(0)
     return task
@@ -165,16 +165,16 @@ def test_admission_is_all_or_nothing_and_an_empty_queue_takes_anything() -> None
 def test_room_that_is_kept_counts_as_taken_until_it_is_used_or_given_back() -> None:
     async def scenario() -> None:
         async with batching(Doubler(), max_queue_cost=5) as batcher:
-            with batcher.queue.reserve(4) as room:
+            with batcher.queue.reserve(4) as reservation:
                 with pytest.raises(QueueFull):
                     await batcher.submit([Work(2, 1)])
                 with pytest.raises(QueueFull):
                     batcher.queue.reserve(2)
-                assert [done.answer for done in await batcher.submit([Work(3, 2)], room=room)] == [4]
+                assert [done.answer for done in await batcher.submit([Work(3, 2)], reservation=reservation)] == [4]
                 assert batcher.queue.has_room(5)
             assert batcher.queue.cost == 0
-            with batcher.queue.reserve(4) as room:
-                assert len(await batcher.submit([Work(9, 3)], room=room)) == 1  # nobody else is there
+            with batcher.queue.reserve(4) as reservation:
+                assert len(await batcher.submit([Work(9, 3)], reservation=reservation)) == 1  # nobody else is there
             with pytest.raises(ZeroDivisionError), batcher.queue.reserve(5):
                 1 / 0  # noqa: B018
             assert batcher.queue.cost == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.pictures.pool import Decoder, Prepared, Recipe, View
+from app.pictures.pool import Decoder, PreparedImage, Resolution, Transform
 from app.settings import Settings
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import Readout, VisionTransformer
@@ -15,29 +15,29 @@ from tests.server import ROOT
 PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
 
 
-def prepared(checkpoint: Checkpoint, data: bytes, decode: str, view: View) -> Prepared:
+def prepared(checkpoint: Checkpoint, data: bytes, decode: str, resolution: Resolution) -> PreparedImage:
     decoder = Decoder(Settings.model_validate({"decode": decode}), lambda _: None)
-    recipe = Recipe(checkpoint.content.preprocess, checkpoint.content.config.patch_size, view)
+    transform = Transform(checkpoint.content.preprocess, checkpoint.content.config.patch_size, resolution)
     try:
-        (image,) = asyncio.run(decoder.prepare([data], recipe))
+        (image,) = asyncio.run(decoder.prepare([data], transform))
     finally:
         decoder.stop()
-    assert isinstance(image, Prepared)
+    assert isinstance(image, PreparedImage)
     return image
 
 
 @pytest.mark.parametrize(
     "view",
-    [View(), View((70, 70)), View((98, 140), "squash"), View((112, 112), "fit")],
+    [Resolution(), Resolution((70, 70)), Resolution((98, 140), "squash"), Resolution((112, 112), "fit")],
     ids=["own", "70", "squash", "fit"],
 )
 def test_fast_decoding_leaves_the_vectors_as_they_are(
-    checkpoint: Checkpoint, network: VisionTransformer, phone_picture: bytes, view: View
+    checkpoint: Checkpoint, network: VisionTransformer, phone_picture: bytes, resolution: Resolution
 ) -> None:
     mean, std = (torch.tensor(getattr(checkpoint.content.preprocess, name))[:, None, None] for name in ("mean", "std"))
     changed = 0
     for data in [phone_picture, *(Path(photo).read_bytes() for photo in PHOTOS)]:
-        fast, exact = (prepared(checkpoint, data, decode, view) for decode in ("fast", "exact"))
+        fast, exact = (prepared(checkpoint, data, decode, resolution) for decode in ("fast", "exact"))
         assert (fast.plan, fast.width, fast.height) == (exact.plan, exact.width, exact.height)
         changed += not (fast.pixels == exact.pixels).all()
         pixels = [(torch.from_numpy(image.pixels) / 255 - mean) / std for image in (fast, exact)]

@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 
 from app.main import create_app
 from app.settings import Settings
-from tests.browser import Page, chromium, look
+from tests.browser import Page, attention_spec, chromium
 from tests.server import ROOT, Server, serving
 from tests.test_api import NPY, array
 
@@ -31,7 +31,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, server: Server) -> Iterator[Page]:
-    look(driver, 1280, 900)
+    attention_spec(driver, 1280, 900)
     opened = Page(driver, server.url)
     opened.errors()
     yield opened
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_picture_is_said_to_be_none(page: Page) -> None:
 def test_on_a_phone_nothing_runs_out_of_the_screen(
     driver: webdriver.Chrome, server: Server, tmp_path: Path, dark: bool
 ) -> None:
-    look(driver, 390, 844, dark=dark)
+    attention_spec(driver, 390, 844, dark=dark)
     page = Page(driver, server.url)
     page.bring("drop", CAT, ESPRESSO)
     for _ in range(2):
@@ -207,7 +207,7 @@ def test_on_a_phone_nothing_runs_out_of_the_screen(
 
 def test_a_key_is_asked_for_and_used(driver: webdriver.Chrome, tmp_path: Path) -> None:
     with serving(tmp_path / "log", api_keys="open-sesame", docs="false") as server:
-        look(driver, 1280, 900)
+        attention_spec(driver, 1280, 900)
         page = Page(driver, server.url)
         assert page("#problem-title").text == "This service wants a key"
         page("#key").send_keys("open-sesame", Keys.ENTER)

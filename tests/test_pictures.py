@@ -18,7 +18,7 @@ from app.pictures.decode import Limits, decode, to_network
 from app.pictures.drawing import attention_png
 from app.settings import FORMATS
 from models.checkpoints.checkpoint import Checkpoint
-from models.network.attention import Look
+from models.network.attention import AttentionSpec
 from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
@@ -34,12 +34,12 @@ def pixels_of(data: bytes, checkpoint: Checkpoint, size: Any = None, resize: Any
     return to_network(picture, plan, preprocess.interpolation)
 
 
-def look_by_hand(pixels: Any, checkpoint: Checkpoint, network: VisionTransformer, look: Look) -> Any:
+def look_by_hand(pixels: Any, checkpoint: Checkpoint, network: VisionTransformer, attention_spec: AttentionSpec) -> Any:
     preprocess = checkpoint.content.preprocess
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     with torch.inference_mode():
         image = (torch.from_numpy(pixels).float() / 255 - mean) / std
-        return network([image], Readout(0), {0: look}).attention[0].numpy()
+        return network([image], Readout(0), {0: attention_spec}).attention[0].numpy()
 
 
 def opened(response: httpx.Response) -> Image.Image:
@@ -48,12 +48,12 @@ def opened(response: httpx.Response) -> Image.Image:
     return Image.open(io.BytesIO(response.content))
 
 
-LOOKS: dict[str, tuple[dict[str, str], Look, Any, Any]] = {
-    "the last layer": ({}, Look(11), None, None),
-    "a head": ({"head": "3"}, Look(11, 3), None, None),
-    "an earlier layer": ({"layer": "4", "head": "0", "size": "140x98"}, Look(4, 0), (140, 98), None),
-    "rollout": ({"method": "rollout"}, Look(11, rollout=True), None, None),
-    "rollout, fit": ({"method": "rollout", "layer": "6", "resize": "fit"}, Look(6, rollout=True), None, "fit"),
+LOOKS: dict[str, tuple[dict[str, str], AttentionSpec, Any, Any]] = {
+    "the last layer": ({}, AttentionSpec(11), None, None),
+    "a head": ({"head": "3"}, AttentionSpec(11, 3), None, None),
+    "an earlier layer": ({"layer": "4", "head": "0", "size": "140x98"}, AttentionSpec(4, 0), (140, 98), None),
+    "rollout": ({"method": "rollout"}, AttentionSpec(11, rollout=True), None, None),
+    "rollout, fit": ({"method": "rollout", "layer": "6", "resize": "fit"}, AttentionSpec(6, rollout=True), None, "fit"),
 }
 
 
@@ -64,17 +64,17 @@ def test_attention_is_that_of_the_network_run_by_hand(
     network: VisionTransformer,
     cat: bytes,
     query: dict[str, str],
-    look: Look,
+    attention_spec: AttentionSpec,
     size: Any,
     resize: Any,
 ) -> None:
     pixels = pixels_of(cat, checkpoint, size, resize)
-    expected = look_by_hand(pixels, checkpoint, network, look)
+    expected = look_by_hand(pixels, checkpoint, network, attention_spec)
     assert_equal_in_float32(array(client.post("/attention", params=query, content=cat, headers=NPY))[0], expected)
     answer = client.post("/attention", params=query | {"output": "json"}, content=cat).json()
     (result,) = answer["results"]
-    assert (answer["layer"], answer["method"]) == (look.layer, "rollout" if look.rollout else "raw")
-    assert answer["head"] == ("mean" if look.head is None else look.head)
+    assert (answer["layer"], answer["method"]) == (attention_spec.layer, "rollout" if attention_spec.rollout else "raw")
+    assert answer["head"] == ("mean" if attention_spec.head is None else attention_spec.head)
     assert_equal_in_float32(result["attention"], expected)
     assert tuple(result["grid"]) == expected.shape
     for output, over in (("overlay", True), ("map", False)):

@@ -15,16 +15,16 @@ from app.api.uploads import Upload, check_count
 from app.errors import ImageProblem, Problem
 from app.http.problems import PROBLEM_JSON, problem_response
 from app.inference.engine import Engine
-from app.inference.task import Want
-from app.pictures.pool import Prepared, View
-from app.service.outcome import Answered
+from app.inference.task import Task
+from app.pictures.pool import PreparedImage, Resolution
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
 NPY = "application/x-npy"
 PNG = "image/png"
 JSON = "application/json"
 
-Outcomes = Sequence[Answered | ImageProblem]
+Outcomes = Sequence[ImageAnswer | ImageProblem]
 
 
 def wants(request: Request, media_type: str) -> bool:
@@ -39,7 +39,7 @@ def wants_npy(request: Request) -> bool:
 
 
 def json_results(
-    request: Request, outcomes: Outcomes, head: dict[str, Any], result: Callable[[Answered], dict[str, Any]]
+    request: Request, outcomes: Outcomes, head: dict[str, Any], result: Callable[[ImageAnswer], dict[str, Any]]
 ) -> Response:
     """`head`, then for each image its result or its problem; a problem response where no image was answered."""
     request_id: str = request.state.request_id
@@ -75,22 +75,22 @@ def npy_results(outcomes: Outcomes) -> Response:
 
 
 async def answer_all(
-    request: Request, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want
-) -> list[Answered]:
+    request: Request, engine: Engine, uploads: Sequence[Upload | PreparedImage], resolution: Resolution, task: Task
+) -> list[ImageAnswer]:
     """The answers to all images. Raises Problem: these shapes have no place for a problem of one image."""
     service: Service = request.app.state.service
     if not uploads:
         raise Problem("no_image", "the request has no image")
     check_count(len(uploads), service.settings)
-    return all_answered(await service.answer(engine, uploads, view, want, request.state.timings))
+    return all_answered(await service.answer(engine, uploads, resolution, task, request.state.timings))
 
 
-def all_answered(outcomes: Outcomes) -> list[Answered]:
+def all_answered(outcomes: Outcomes) -> list[ImageAnswer]:
     """Raises the problem of the first image that has one."""
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageProblem):
             raise Problem(outcome.code, f"image {index}: {outcome.detail}")
-    return cast(list[Answered], outcomes)
+    return cast(list[ImageAnswer], outcomes)
 
 
 def float32_base64(vector: Any) -> str:
@@ -98,11 +98,17 @@ def float32_base64(vector: Any) -> str:
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")
 
 
-def with_fingerprint(response: Response, engine: Engine, view: View, want: Want) -> Response:
+def with_fingerprint(response: Response, engine: Engine, resolution: Resolution, task: Task) -> Response:
     """Name what decided the numbers of this answer in one word: equal words mean comparable vectors."""
-    size = engine.network_size(view.size)
-    parts: tuple[object, ...] = (engine.fingerprint, size, view.resize or "own", want.readout.name, want.normalize)
-    parts += (want.look,) if want.look else ()
+    size = engine.network_size(resolution.size)
+    parts: tuple[object, ...] = (
+        engine.fingerprint,
+        size,
+        resolution.resize or "own",
+        task.readout.name,
+        task.normalize,
+    )
+    parts += (task.attention_spec,) if task.attention_spec else ()
     response.headers["Vitrine-Fingerprint"] = _digest(parts)
     return response
 
@@ -112,7 +118,7 @@ def _digest(parts: tuple[object, ...]) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
-def png_result(png: bytes, outcome: Answered, **numbers: dict[str, Any]) -> Response:
+def png_result(png: bytes, outcome: ImageAnswer, **numbers: dict[str, Any]) -> Response:
     """A picture as the response, what there is to say of it in headers; `numbers` besides what JSON always says."""
     said = {**_described(outcome), **numbers}
     headers = {f"Vitrine-{name.capitalize()}": _dictionary(members) for name, members in said.items()}
@@ -125,7 +131,7 @@ def single(uploads: Sequence[Upload], instead: str) -> None:
         raise Problem("too_many_images", f"a PNG answers one image, and there are {len(uploads)}; ask for {instead}")
 
 
-def answered(outcome: Answered | ImageProblem) -> Answered:
+def answered(outcome: ImageAnswer | ImageProblem) -> ImageAnswer:
     """The answer. Raises the image's problem."""
     if isinstance(outcome, ImageProblem):
         raise outcome
@@ -138,7 +144,7 @@ def _dictionary(members: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', '-')}={value}" for name, value in written.items())
 
 
-def _described(outcome: Answered) -> dict[str, Any]:
+def _described(outcome: ImageAnswer) -> dict[str, Any]:
     height, width = outcome.image.plan.size
     return {
         "image": {"width": outcome.image.width, "height": outcome.image.height, "format": outcome.image.format},

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bulk.collection import Read, answers, read_file
-from app.bulk.listing import Found
-from app.bulk.tables import Facts, Named, Row
+from app.bulk.listing import ListedFile
+from app.bulk.tables import Facts, Row, Value
 from app.errors import ImageProblem
 from app.inference.engine import Ranking
 from app.schemas import ClassifyQuery, EmbedQuery
-from app.service.outcome import Answered
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
-Ask = ClassifyQuery | EmbedQuery
+BulkQuery = ClassifyQuery | EmbedQuery
 
 
 @dataclass(frozen=True)
-class Fault:
+class Failure:
     """A file that could not be used, and why."""
 
     path: str
@@ -33,26 +33,26 @@ class Fault:
 
 
 async def answered(
-    service: Service, files: Iterable[Found], ask: Ask, read: Read = read_file
-) -> AsyncIterator[tuple[Row, Fault | None]]:
+    service: Service, files: Iterable[ListedFile], ask: BulkQuery, read: Read = read_file
+) -> AsyncIterator[tuple[Row, Failure | None]]:
     """Each file's row, in order. Raises Problem where it concerns all of them."""
     names = service.engine.labels.names
     to_ask, to_note = tee(files)
     async for path, outcome in answers(service, (found.path for found in to_ask), ask, read):
         found = next(to_note)
         if isinstance(outcome, ImageProblem):
-            yield Row(path, found.size, None), Fault(path, found.size, outcome.code, outcome.detail, found.named)
+            yield Row(path, found.size, None), Failure(path, found.size, outcome.code, outcome.detail, found.named)
         else:
             yield Row(path, found.size, _named(outcome, names)), None
 
 
-def _named(outcome: Answered, names: Sequence[str]) -> Named:
+def _named(outcome: ImageAnswer, names: Sequence[str]) -> Value:
     if isinstance(outcome.answer, Ranking):
         return outcome.answer.named(names)
     return cast(NDArray[np.float32], outcome.answer)
 
 
-def facts(service: Service, ask: Ask) -> Facts:
+def facts(service: Service, ask: BulkQuery) -> Facts:
     """What decides the answers."""
     engine = service.engine
     return {

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from app.errors import ImageProblem
 from app.inference.engine import Engine, Ranking
-from app.inference.task import Want
+from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.pool import View
+from app.pictures.pool import Resolution
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service.outcome import Answered, Timings
+from app.service.outcome import ImageAnswer, Timings
 from app.service.service import Service
 from app.settings import Settings
 
@@ -88,13 +88,13 @@ async def loaded(settings: Settings) -> AsyncIterator[Service]:
 
 async def answers(
     service: Service, paths: Iterable[str], query: Query, read: Read = read_file
-) -> AsyncIterator[tuple[str, Answered | ImageProblem]]:
+) -> AsyncIterator[tuple[str, ImageAnswer | ImageProblem]]:
     """Keep a window of files under way, and hand them on in order. Raises Problem where it concerns all of them."""
-    engine, view = service.engine, View(query.height_width, query.resize)
-    want, most = _want(engine, query), service.settings.max_upload_bytes
+    engine, resolution = service.engine, Resolution(query.height_width, query.resize)
+    task, most = _task(engine, query), service.settings.max_upload_bytes
     reading = asyncio.Semaphore(READING)
 
-    async def answer(path: str) -> Answered | ImageProblem:
+    async def answer(path: str) -> ImageAnswer | ImageProblem:
         async with reading:
             try:
                 data = await asyncio.to_thread(read, path, most + 1)
@@ -102,40 +102,40 @@ async def answers(
                 return ImageProblem("not_an_image", error.strerror or "the file cannot be read")
             if len(data) > most:
                 return ImageProblem("body_too_large", f"the file is larger than {most} bytes (max_upload_bytes)")
-            (seen,) = await service.prepare(engine, [data], view, Timings())
+            (seen,) = await service.prepare(engine, [data], resolution, Timings())
             del data  # what waits for its batch is pixels alone
         if isinstance(seen, ImageProblem):
             return seen
-        return (await service.answer(engine, [seen.image], view, want, Timings()))[0]
+        return (await service.answer(engine, [seen.image], resolution, task, Timings()))[0]
 
-    window = _window(engine, view)
-    under_way: deque[tuple[str, asyncio.Task[Answered | ImageProblem]]] = deque()
+    window = _window(engine, resolution)
+    under_way: deque[tuple[str, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
     try:
         for path in paths:
             under_way.append((path, asyncio.create_task(answer(path))))
             if len(under_way) == window:
-                first, task = under_way.popleft()
-                yield first, await task
+                first, pending = under_way.popleft()
+                yield first, await pending
         while under_way:
-            first, task = under_way.popleft()
-            yield first, await task
+            first, pending = under_way.popleft()
+            yield first, await pending
     finally:
-        for _, task in under_way:
-            task.cancel()
+        for _, pending in under_way:
+            pending.cancel()
 
 
-def _want(engine: Engine, query: Query) -> Want:
+def _task(engine: Engine, query: Query) -> Task:
     if isinstance(query, ClassifyQuery):
-        return Want.classes(engine, query.top_k)
+        return Task.classes(engine, query.top_k)
     if isinstance(query, EmbedQuery):
-        return Want.vector(engine, query.pool, query.normalize)
-    return Want.attention(engine, query.layer, query.head_index, query.method == "rollout")
+        return Task.vector(engine, query.pool, query.normalize)
+    return Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
 
 
-def _window(engine: Engine, view: View) -> int:
+def _window(engine: Engine, resolution: Resolution) -> int:
     """Files under way: two batches, so that the next one is there when the engine is done with the last.
 
     As many as MOST_UNDER_WAY of however small ones: each costs a task, and the loop its time.
     """
-    size = engine.network_size(view.size)
+    size = engine.network_size(resolution.size)
     return READING + min(MOST_UNDER_WAY, 2 * engine.max_batch_cost // engine.cost(*size))

@@ -24,12 +24,12 @@ SUFFIXES: dict[ImageFormat, tuple[str, ...]] = {
 }
 
 
-class NotThere(Exception):
+class PathNotFound(Exception):
     """Something that was named is no file and no folder, and no glob that matches any."""
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFile:
     """A file.
 
     path: as it was named, or below the folder as that was named.
@@ -55,24 +55,24 @@ class Search:
     def __init__(self, named: Sequence[str], formats: Sequence[ImageFormat]) -> None:
         for name in named:
             if not Path(name).exists() and not _any_match(name):
-                raise NotThere(f"{name}: there is no such file or folder, and nothing that matches it as a glob")
+                raise PathNotFound(f"{name}: there is no such file or folder, and nothing that matches it as a glob")
         self._named = named
         self._suffixes = tuple(suffix for one in formats for suffix in SUFFIXES[one])
         self.skipped = 0
         """Files of searched folders that have no image's suffix or are hidden, so far."""
 
-    def __iter__(self) -> Iterator[Found]:
+    def __iter__(self) -> Iterator[ListedFile]:
         """Every file, in an order that is the same each time."""
         for name in self._named:
             if Path(name).is_dir():
                 yield from self._walk(name)
             elif Path(name).exists():
-                yield Found(name, _size(name), named=True)
+                yield ListedFile(name, _size(name), named=True)
             else:
                 matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path.glob wants a folder
-                yield from (Found(match, _size(match)) for match in matches if Path(match).is_file())
+                yield from (ListedFile(match, _size(match)) for match in matches if Path(match).is_file())
 
-    def _walk(self, folder: str) -> Iterator[Found]:
+    def _walk(self, folder: str) -> Iterator[ListedFile]:
         """Files, then folders, each by name; links to folders are not followed, so that the walk ends."""
         prefix = folder if folder.endswith(os.sep) else f"{folder}{os.sep}"
         folders: list[str] = []
@@ -87,13 +87,13 @@ class Search:
                         files.append(entry.name)
         except OSError:
             # A folder that may not be read has to be seen in the report: nothing else would tell.
-            yield Found(folder, None)
+            yield ListedFile(folder, None)
         for name in sorted(files):
             if name.startswith(".") or not name.lower().endswith(self._suffixes):
                 self.skipped += 1
             else:
                 path = f"{prefix}{name}"
-                yield Found(path, _size(path))
+                yield ListedFile(path, _size(path))
         del files
         for name in sorted(folders):
             yield from self._walk(f"{prefix}{name}")

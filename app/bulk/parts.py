@@ -20,10 +20,10 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from app.bulk.answers import Fault
-from app.bulk.listing import Found, Search
+from app.bulk.answers import Failure
+from app.bulk.atomic import atomic_write
+from app.bulk.listing import ListedFile, Search
 from app.bulk.tables import Facts, Row, Table
-from app.bulk.whole import whole
 
 if sys.platform != "win32":
     import fcntl
@@ -32,11 +32,11 @@ PART, PART_S = 1024, 30.0
 """Files whose answers are written together, and seconds after which fewer are: the most that a kill costs."""
 
 
-class Busy(Exception):
+class OutputLocked(Exception):
     """Another process is at this very run."""
 
 
-class OtherRun(Exception):
+class DifferentRun(Exception):
     """What lies there is of another run."""
 
 
@@ -60,7 +60,7 @@ class Parts:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 self._lock.close()
-                raise Busy(f"another process is writing {output}") from error
+                raise OutputLocked(f"another process is writing {output}") from error
         self.total = 0
         written = takewhile(Path.exists, (self._path(index, ".jsonl") for index in count()))
         self._lengths = [_length(path) for path in written]
@@ -71,7 +71,7 @@ class Parts:
         if path.exists():
             try:
                 compare(json.loads(path.read_text()), facts, self.folder)
-            except OtherRun:
+            except DifferentRun:
                 if self._lengths and not overwrite:
                     raise
                 self._empty()
@@ -89,32 +89,32 @@ class Parts:
                 self.total += 1
         return {"files": f"{self.total} ({digest.hexdigest()})"}
 
-    def files(self) -> Iterator[Found]:
+    def files(self) -> Iterator[ListedFile]:
         """The files that are still to be done, in order."""
         with (self.folder / "files.jsonl").open() as file:
             for line in islice(file, self.done, None):
-                yield Found(**json.loads(line))
+                yield ListedFile(**json.loads(line))
 
     @property
     def done(self) -> int:
         """Files whose answers are on the disk."""
         return sum(self._lengths)
 
-    def write(self, rows: Sequence[Row], faults: Sequence[Fault]) -> None:
+    def write(self, rows: Sequence[Row], faults: Sequence[Failure]) -> None:
         """Add the next part: first its answers, then, by which it is whole, what is wrong with the rest."""
         index = len(self._lengths)
         if any(row.answer is not None for row in rows):
-            with whole(self._path(index, self._table.suffix)) as path:
+            with atomic_write(self._path(index, self._table.suffix)) as path:
                 self._table.write_part(path, rows)
         _write_lines(self._path(index, ".jsonl"), [_Length(len(rows)), *faults])
         self._lengths.append(len(rows))
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[Failure]:
         """What was wrong with files, in their order."""
         for index in range(len(self._lengths)):
             with self._path(index, ".jsonl").open() as file:
                 for line in islice(file, 1, None):
-                    yield Fault(**json.loads(line))
+                    yield Failure(**json.loads(line))
 
     def join(self, facts: Facts) -> int | None:
         """Write the report and the table of all parts; when the table's name appears, all is there.
@@ -131,7 +131,7 @@ class Parts:
         if self._table.suffix == ".npy":
             shutil.copyfile(self.folder / "files.jsonl", self.output.with_suffix(".files.jsonl"))
             _write_json(self.output.with_suffix(".run.json"), facts)
-        with whole(self.output, self.folder) as path:
+        with atomic_write(self.output, self.folder) as path:
             return self._table.join(path, parts, facts)
 
     def close(self) -> None:
@@ -174,15 +174,15 @@ def compare(theirs: Facts, ours: Facts, where: Path) -> None:
     for name in sorted({*theirs, *ours}):
         if theirs.get(name) != ours.get(name):
             told = f"its {name} is {theirs.get(name)}, and now {ours.get(name)}"
-            raise OtherRun(f"{where} is there already, of another run: {told}")
+            raise DifferentRun(f"{where} is there already, of another run: {told}")
 
 
 def _write_lines(path: Path, items: Iterable[Any]) -> None:
     """A line of JSON for each dataclass; ASCII, because a file's name need not be text."""
-    with whole(path) as unfinished, unfinished.open("w") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w") as file:
         file.writelines(f"{json.dumps(asdict(item))}\n" for item in items)
 
 
 def _write_json(path: Path, facts: Facts) -> None:
-    with whole(path) as unfinished, unfinished.open("w") as file:
+    with atomic_write(path) as unfinished, unfinished.open("w") as file:
         json.dump(facts, file, indent=1)

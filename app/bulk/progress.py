@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from app.bulk.answers import Fault
-from app.bulk.run import Watcher
+from app.bulk.answers import Failure
+from app.bulk.run import Progress
 
 logger = logging.getLogger("vitrine")
 
@@ -18,7 +18,7 @@ Outcome = TypeVar("Outcome")
 LINE_EVERY_S = 60.0
 
 
-class Bar(Watcher):
+class ProgressBar(Progress):
     """Files done of how many, how many a second, and the time left; and what is wrong with files that were named."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Bar(Watcher):
         self._began = self._told = time.monotonic()
         self._bar = tqdm(initial=done, total=total, unit=" files", smoothing=0.05, delay=1, disable=None)
 
-    def ended(self, path: str, fault: Fault | None) -> None:
+    def ended(self, path: str, fault: Failure | None) -> None:
         """Move on."""
         if fault is not None and fault.named:
             tqdm.write(f"{path}: {fault.detail}", sys.stderr)

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bulk.answers import Ask, Fault, answered, facts
+from app.bulk.answers import BulkQuery, Failure, answered, facts
 from app.bulk.collection import loaded
 from app.bulk.listing import Search
 from app.bulk.parts import PART, PART_S, Parts, compare
@@ -23,7 +23,7 @@ from app.settings import Settings
 
 
 @dataclass(frozen=True)
-class Order:
+class Export:
     """What is to be done.
 
     named: files, folders and globs.
@@ -33,12 +33,12 @@ class Order:
 
     named: Sequence[str]
     output: Path
-    ask: Ask
+    ask: BulkQuery
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
-class Told:
+class Summary:
     """What became of a run.
 
     files: in all.
@@ -51,7 +51,7 @@ class Told:
     files: int
     before: int
     faulty: int
-    named_and_faulty: int
+    named_failures: int
     skipped: int | None
     width: int | None = None
 
@@ -63,17 +63,17 @@ class Interrupted(Exception):
         super().__init__(f"interrupted: {done} of {total} files are saved; the same command continues with the rest")
 
 
-class Watcher:
+class Progress:
     """Is told how a run goes, and does nothing."""
 
     def begins(self, done: int, total: int) -> None:
         """The files are known; so many of them are done."""
 
-    def ended(self, path: str, fault: Fault | None) -> None:
+    def ended(self, path: str, fault: Failure | None) -> None:
         """One file is through, or cannot be used."""
 
 
-async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
+async def export(settings: Settings, order: Export, watcher: Progress) -> Summary:
     """Write the table and, where files could not be used, the report beside it.
 
     Raises NotThere, NoParquet, Busy, OtherRun, Interrupted; and Problem and CheckpointError as the service does.
@@ -88,7 +88,7 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
             if not parts.done and order.output.exists() and not order.overwrite:
                 parts.remove()  # nothing has been done in it
                 compare(table.facts(order.output) or {}, told, order.output)
-                return Told(parts.total, parts.total, 0, 0, search.skipped)
+                return Summary(parts.total, parts.total, 0, 0, search.skipped)
             before = parts.done
             watcher.begins(before, parts.total)
             await _answer(service, order.ask, parts, watcher)
@@ -97,16 +97,16 @@ async def export(settings: Settings, order: Order, watcher: Watcher) -> Told:
             faulty, named = faulty + 1, named + fault.named
         width = parts.join(told)
         parts.remove()
-    return Told(parts.total, before, faulty, named, None if before else search.skipped, width)
+    return Summary(parts.total, before, faulty, named, None if before else search.skipped, width)
 
 
-async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) -> None:
+async def _answer(service: Service, ask: BulkQuery, parts: Parts, watcher: Progress) -> None:
     """Answer all files that are still to be done, and write a part when it is full or has been open for long.
 
     Raises Interrupted on Ctrl-C, when all that was answered is on the disk.
     """
     rows: list[Row] = []
-    faults: list[Fault] = []
+    faults: list[Failure] = []
     opened = time.monotonic()
     try:
         async for row, fault in answered(service, parts.files(), ask):
@@ -125,7 +125,7 @@ async def _answer(service: Service, ask: Ask, parts: Parts, watcher: Watcher) ->
         parts.write(rows, faults)
 
 
-async def _write(parts: Parts, rows: list[Row], faults: list[Fault]) -> None:
+async def _write(parts: Parts, rows: list[Row], faults: list[Failure]) -> None:
     """Write a part on a thread and empty both lists; a cancelled wait ends when the thread has written."""
     writing = asyncio.create_task(asyncio.to_thread(parts.write, rows, faults))
     try:

@@ -30,7 +30,7 @@ Facts = dict[str, str]
 """What decided the answers: model, fingerprint, query; and which files were asked for."""
 
 
-Named = NDArray[np.float32] | list[dict[str, Any]]
+Value = NDArray[np.float32] | list[dict[str, Any]]
 """A vector (F,), or the best classes, each with label, index and score."""
 
 
@@ -44,7 +44,7 @@ class Row:
 
     path: str
     size: int | None
-    answer: Named | None
+    answer: Value | None
 
     @property
     def text(self) -> str:

@@ -40,4 +40,4 @@ def command(file: Path, output: Path, bare: bool, **values: Any) -> None:
                 png.write(outcome)
         return 0
 
-    run.to_the_end(over_files)
+    run.run_async(over_files)

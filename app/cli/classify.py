@@ -45,4 +45,4 @@ def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrit
                 click.echo("\n".join([path, *(f"  {one['score']:6.1%}  {one['label']}" for one in outcome)]))
         return failed
 
-    run.to_the_end(over_files)
+    run.run_async(over_files)

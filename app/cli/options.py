@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import click
 from pydantic import ValidationError
 
-from app.schemas import ViewQuery
+from app.schemas import ResolutionQuery
 from app.settings import CHECKPOINT, COMPUTE, IMAGES, LOGGING, SECRET, BadSettings, Settings, load_settings
 from app.telemetry import logs
 from app.wording import requirement
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Query = TypeVar("Query", bound=ViewQuery)
+Query = TypeVar("Query", bound=ResolutionQuery)
 
 GROUPS = {
     "Model options": CHECKPOINT,

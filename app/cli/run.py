@@ -18,7 +18,7 @@ from app.settings import Settings
 from models.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from app.bulk.run import Told
+    from app.bulk.run import Summary
     from models.checkpoints.checkpoint import Checkpoint
 
 logger = logging.getLogger("vitrine")
@@ -33,7 +33,7 @@ def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
     from models.checkpoints import checkpoint
 
     try:
-        return checkpoint.open_checkpoint(settings.model, **settings.choices, say=logger.info)
+        return checkpoint.open_checkpoint(settings.model, **settings.choices, report=logger.info)
     except CheckpointError as error:
         raise click.ClickException(str(error)) from error
 
@@ -42,32 +42,32 @@ def export(
     settings: Settings, paths: Sequence[str], output: Path, query: ClassifyQuery | EmbedQuery, overwrite: bool
 ) -> None:
     """Write a table. The exit status is not 0 if a file that was named has no answer, or no file has one."""
-    from app.bulk.parts import Busy, OtherRun
-    from app.bulk.progress import Bar
-    from app.bulk.run import Interrupted, Order
+    from app.bulk.parts import DifferentRun, OutputLocked
+    from app.bulk.progress import ProgressBar
+    from app.bulk.run import Export, Interrupted
     from app.bulk.run import export as write
     from app.bulk.tables import NoParquet
 
     async def over_files() -> int:
         started = time.monotonic()
-        with closing(Bar()) as bar:
+        with closing(ProgressBar()) as bar:
             try:
-                told = await write(settings, Order(paths, output, query, overwrite), bar)
-            except OtherRun as error:
+                told = await write(settings, Export(paths, output, query, overwrite), bar)
+            except DifferentRun as error:
                 raise click.ClickException(f"{error}; --overwrite replaces it") from error
-            except (Busy, NoParquet, OSError) as error:
+            except (OutputLocked, NoParquet, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except Interrupted as interrupted:
                 bar.close()
                 click.echo(str(interrupted), err=True)
                 raise SystemExit(INTERRUPTED) from None
         _summarise(told, output, time.monotonic() - started)
-        return told.faulty if told.faulty == told.files else told.named_and_faulty
+        return told.faulty if told.faulty == told.files else told.named_failures
 
-    to_the_end(over_files)
+    run_async(over_files)
 
 
-def _summarise(told: "Told", output: Path, seconds: float) -> None:
+def _summarise(told: "Summary", output: Path, seconds: float) -> None:
     """Say what a finished run has written."""
     if told.skipped:
         logger.info("skipped %d files of these folders that have no image's suffix", told.skipped)
@@ -89,14 +89,14 @@ def report(path: str, problem: Exception) -> int:
     return 1
 
 
-def to_the_end(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
+def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a coroutine that returns how many of the named files failed; the exit status is 1 if any did."""
-    from app.bulk.listing import NotThere
+    from app.bulk.listing import PathNotFound
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio takes it from there, and cancels the run
     try:
         failed = asyncio.run(over_files())
-    except (Problem, CheckpointError, NotThere) as error:
+    except (Problem, CheckpointError, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

@@ -12,14 +12,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Problem
-from app.http.problems import problem_response, shape_of
+from app.http.problems import error_format_of, problem_response
 
 OPEN_PATHS = {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 STATIC_FILES = ("/static/", "/static-offline-docs/")
 """The playground's and Swagger UI's own files."""
 
 
-class Keys:
+class ApiKeys:
     """Asks for a key."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], root_path: str = "") -> None:
@@ -37,7 +37,7 @@ class Keys:
             "this service wants an API key: send it as 'Authorization: Bearer <key>'",
             {"WWW-Authenticate": "Bearer"},
         )
-        await problem_response(problem, scope["state"]["request_id"], shape_of(scope))(scope, receive, send)
+        await problem_response(problem, scope["state"]["request_id"], error_format_of(scope))(scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
         if self._root_path and path.startswith(f"{self._root_path}/"):

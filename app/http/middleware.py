@@ -17,7 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, internal
-from app.http.problems import problem_response, shape_of
+from app.http.problems import error_format_of, problem_response
 from app.service.outcome import Timings
 from app.telemetry import tracing
 from app.telemetry.metrics import CLIENT_LEFT, Metrics
@@ -30,7 +30,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass
-class Bodies:
+class BodyMemory:
     """The bodies of all requests in hand, in bytes."""
 
     most: int
@@ -52,7 +52,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
-        self._bodies = Bodies(max_body_bytes)
+        self._bodies = BodyMemory(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; anything else (lifespan) passes through."""
@@ -69,7 +69,7 @@ class RequestContext:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # too late for an answer: the server closes the connection
-            await problem_response(problem, exchange.request_id, shape_of(scope))(scope, receive, exchange.send)
+            await problem_response(problem, exchange.request_id, error_format_of(scope))(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
             exchange.end(self.metrics)
@@ -78,7 +78,7 @@ class RequestContext:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyMemory) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         offered = headers.get(b"x-request-id", b"").decode("latin-1")
         self.request_id = offered if REQUEST_ID.fullmatch(offered) else f"{ids.getrandbits(128):032x}"

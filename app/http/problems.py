@@ -19,7 +19,7 @@ from app.wording import requirement
 
 
 @dataclass(frozen=True)
-class Shape:
+class ErrorFormat:
     """How a dialect tells of a problem: its body, made of the problem and the request's id, and what documents it."""
 
     body: Callable[[Problem, str], dict[str, Any]]
@@ -27,10 +27,10 @@ class Shape:
     media_type: str = "application/json"
 
 
-PROBLEM_JSON = Shape(Problem.body, {"$ref": "#/components/schemas/Problem"}, "application/problem+json")
+PROBLEM_JSON = ErrorFormat(Problem.body, {"$ref": "#/components/schemas/Problem"}, "application/problem+json")
 
 
-def problem_response(problem: Problem, request_id: str, shape: Shape = PROBLEM_JSON, **members: Any) -> Response:
+def problem_response(problem: Problem, request_id: str, shape: ErrorFormat = PROBLEM_JSON, **members: Any) -> Response:
     """The answer that tells a client of a problem; `members` go beside the standard ones."""
     return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
 
@@ -47,33 +47,33 @@ class _ProblemResponse(Response):
         await super().__call__(scope, receive, send)
 
 
-def shape_of(scope: Scope) -> Shape:
+def error_format_of(scope: Scope) -> ErrorFormat:
     """The shape that whoever asks at this path expects."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    shapes: Mapping[str, Shape] = scope["app"].state.shapes
+    shapes: Mapping[str, ErrorFormat] = scope["app"].state.shapes
     return next(
         (shape for prefix, shape in shapes.items() if path == prefix or path.startswith(f"{prefix}/")), PROBLEM_JSON
     )
 
 
-def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
+def install(app: FastAPI, shapes: Mapping[str, ErrorFormat]) -> None:
     """Answer every error of the routes in one shape: that of the dialect whose prefix the path has, or the usual."""
     app.state.shapes = shapes
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
-        return problem_response(problem, request.state.request_id, shape_of(request.scope))
+        return problem_response(problem, request.state.request_id, error_format_of(request.scope))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
         fault = error.errors()[0]
         problem = invalid({**fault, "loc": fault["loc"][1:]}, "query parameter")
-        return problem_response(problem, request.state.request_id, shape_of(request.scope))
+        return problem_response(problem, request.state.request_id, error_format_of(request.scope))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         problem = _of_http(request, error)
-        return problem_response(problem, request.state.request_id, shape_of(request.scope))
+        return problem_response(problem, request.state.request_id, error_format_of(request.scope))
 
 
 def invalid(fault: Any, what: str) -> Problem:
@@ -95,7 +95,7 @@ def _of_http(request: Request, error: HTTPException) -> Problem:
     return Problem("not_found", "there is nothing at this path; /docs lists what there is")
 
 
-def responses(*codes: str, shape: Shape = PROBLEM_JSON) -> dict[int | str, dict[str, Any]]:
+def responses(*codes: str, shape: ErrorFormat = PROBLEM_JSON) -> dict[int | str, dict[str, Any]]:
     """What an endpoint says of these problems in the OpenAPI document: each status with an example of its codes."""
     documented: dict[int | str, dict[str, Any]] = {}
     for code in codes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import Fatal
-from app.inference.queue import Done, Entry, Queue, Room, Work
+from app.inference.queue import Entry, Queue, Reservation, Result, Work
 from app.threads.event_loop import call_soon
 
 P = TypeVar("P")  # payload
@@ -46,7 +46,7 @@ class Expired(Exception):
 
 
 @dataclass(frozen=True)
-class Ran(Generic[P]):
+class BatchReport(Generic[P]):
     """A batch that is over: its payloads, how long each waited, and how long it ran, in seconds."""
 
     payloads: Sequence[P]
@@ -70,7 +70,7 @@ class Batcher(Generic[P, A]):
         prepare: Callable[[], Backend[P, A]],
         report: Callable[[Exception | None], None],
         max_queue_cost: int | None = None,
-        ran: Callable[[Ran[P]], None] = lambda _: None,
+        ran: Callable[[BatchReport[P]], None] = lambda _: None,
     ) -> None:
         self.queue: Queue[P, A] = Queue(max_queue_cost)
         self._ran = ran
@@ -105,14 +105,14 @@ class Batcher(Generic[P, A]):
         return 0.0 if since is None else time.monotonic() - since
 
     async def submit(
-        self, works: Sequence[Work[P]], deadline: float = math.inf, room: Room | None = None
-    ) -> list[Done[A]]:
+        self, works: Sequence[Work[P]], deadline: float = math.inf, reservation: Reservation | None = None
+    ) -> list[Result[A]]:
         """Queue all of this work, or none of it, and wait for the answers; cancelling the wait withdraws it.
 
         Args:
             works: the work.
             deadline: by the monotonic clock; what has not been begun by then never is.
-            room: what `queue.reserve` kept for it.
+            reservation: what `queue.reserve` kept for it.
 
         Raises QueueFull, Expired, or the error that the backend was lost by.
         """
@@ -120,7 +120,7 @@ class Batcher(Generic[P, A]):
             raise self._lost
         now = time.monotonic()
         entries = [Entry(work, self._loop.create_future(), now, deadline) for work in works]
-        self.queue.put(entries, room)
+        self.queue.put(entries, reservation)
         try:
             return [await entry.future for entry in entries]
         finally:
@@ -179,8 +179,8 @@ class Batcher(Generic[P, A]):
         waited = [started - entry.queued_at for entry in batch]
         for entry, answer, queue_s in zip(batch, answers, waited, strict=True):
             if not entry.future.done():
-                entry.future.set_result(Done(answer, queue_s, ended - started))
-        self._ran(Ran([entry.work.payload for entry in batch], waited, ended - started))
+                entry.future.set_result(Result(answer, queue_s, ended - started))
+        self._ran(BatchReport([entry.work.payload for entry in batch], waited, ended - started))
 
     def _measure(self, cost: int, seconds: float) -> None:
         rate, before = cost / max(seconds, 1e-9), self.queue.cost_per_s

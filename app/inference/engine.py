@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import Fatal
-from app.inference.memory import fitting
+from app.inference.memory import largest_batch
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
-from models.network.attention import Look
+from models.network.attention import AttentionSpec
 from models.network.kernels import best, varlen
 from models.network.vit import Readout
 from models.preprocess import Labels, Size, whole_patches
@@ -60,7 +60,7 @@ class Job:
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
-    look: Look | None = None
+    attention_spec: AttentionSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Engine:
         """What the network sees of a picture where this size is asked for; None is the checkpoint's own."""
         return whole_patches(asked or self.checkpoint.content.preprocess.input_size, self.config.patch_size)
 
-    def cost(self, height: int, width: int, look: Look | None = None) -> int:
+    def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """What an image of this size costs: its tokens, and for long sequences attention's share on top.
 
         Attention needs 2 N^2 D multiplications a block beside the linear layers' 12 N D^2: N / 6D of theirs. A look
@@ -162,10 +162,10 @@ class Engine:
         """
         tokens = self.config.num_tokens(height, width)
         attention = tokens * tokens // (6 * self.config.embed_dim)
-        if look is None:
+        if attention_spec is None:
             return tokens + attention
-        again = tokens * len(look.layers) // (4 * self.config.depth)
-        return tokens + attention + again + (UNFUSED * attention if look.rollout else 0)
+        again = tokens * len(attention_spec.layers) // (4 * self.config.depth)
+        return tokens + attention + again + (UNFUSED * attention if attention_spec.rollout else 0)
 
     def warm_up(self) -> None:
         """Run one image of the checkpoint's own size; on CUDA, see how large a batch the memory allows.
@@ -181,7 +181,7 @@ class Engine:
             raise answer
         if self.device.type == "cuda":
             cost = MEASURED * self.cost(*probe.pixels.shape[1:])
-            fits = fitting(self.device, lambda: self.forward([probe] * MEASURED), cost)
+            fits = largest_batch(self.device, lambda: self.forward([probe] * MEASURED), cost)
             self.max_batch_cost = min(self.max_batch_cost, fits)
             logger.info("batches of up to %d tokens", self.max_batch_cost)
         if self.checkpoint.golden is not None:
@@ -242,8 +242,8 @@ class Engine:
         wanted = Readout(0)
         for job in jobs:
             wanted |= job.readout
-        looks = {place: job.look for place, job in enumerate(jobs) if job.look is not None}
-        features = self.network(self._pixels(jobs), wanted, looks)
+        specs = {place: job.attention_spec for place, job in enumerate(jobs) if job.attention_spec is not None}
+        features = self.network(self._pixels(jobs), wanted, specs)
         answers: list[Answer | Exception] = [OutputInvalid()] * len(jobs)
         for readout, values in (
             (Readout.CLS, features.cls),

@@ -8,7 +8,7 @@ SHARE = 0.8
 """Of the free memory; the rest is for what a small batch does not show: rounding, fragments, other processes."""
 
 
-def fitting(device: torch.device, run: Callable[[], object], cost: int) -> int:
+def largest_batch(device: torch.device, run: Callable[[], object], cost: int) -> int:
     """The cost of the largest batch that fits, where `run` runs one of this cost."""
     torch.cuda.reset_peak_memory_stats(device)
     held = torch.cuda.memory_allocated(device)

@@ -27,7 +27,7 @@ class Work(Generic[P]):
 
 
 @dataclass(frozen=True)
-class Done(Generic[A]):
+class Result(Generic[A]):
     """The answer to a piece of work or its error, and how long it waited and ran, in seconds."""
 
     answer: A | Exception
@@ -48,7 +48,7 @@ class Entry(Generic[P, A]):
     """A piece of work in the queue, and who waits for it until when."""
 
     work: Work[P]
-    future: asyncio.Future[Done[A]]
+    future: asyncio.Future[Result[A]]
     queued_at: float
     deadline: float
 
@@ -59,13 +59,13 @@ class Entry(Generic[P, A]):
             self.future.exception()  # of several in one request only the first is looked at
 
 
-class Room:
+class Reservation:
     """Room in the queue for work that is being prepared, given back at the end of the block as far as it was not used.
 
     cost: what is left of it.
     """
 
-    def __init__(self, cost: int, give_back: Callable[["Room"], None]) -> None:
+    def __init__(self, cost: int, give_back: Callable[["Reservation"], None]) -> None:
         self.cost = cost
         self._give_back = give_back
 
@@ -107,25 +107,25 @@ class Queue(Generic[P, A]):
         """Whether this much would be let in now."""
         return self.max_cost is None or not self.cost or self.cost + cost <= self.max_cost
 
-    def reserve(self, cost: int) -> Room:
+    def reserve(self, cost: int) -> Reservation:
         """Keep room for work that is still to be prepared. Raises QueueFull."""
         with self._changed:
             if not self.has_room(cost):
                 raise QueueFull(self.retry_after_s)
             self.cost += cost
-        return Room(cost, self._give_back)
+        return Reservation(cost, self._give_back)
 
-    def put(self, entries: Sequence[Entry[P, A]], room: Room | None = None) -> None:
+    def put(self, entries: Sequence[Entry[P, A]], reservation: Reservation | None = None) -> None:
         """Let all of this in, in the place of the room that was kept for it, or none. Raises QueueFull."""
         cost = sum(entry.work.cost for entry in entries)
         with self._changed:
-            kept = room.cost if room else 0
+            kept = reservation.cost if reservation else 0
             self.cost -= kept
             if cost > kept and not self.has_room(cost):
                 self.cost += kept
                 raise QueueFull(self.retry_after_s)
-            if room:
-                room.cost = 0
+            if reservation:
+                reservation.cost = 0
             self._entries.extend(entries)
             self.cost += cost
             self._changed.notify()
@@ -165,21 +165,21 @@ class Queue(Generic[P, A]):
             self._entries.clear()
             return entries
 
-    def _next(self, room: int) -> tuple[list[Entry[P, A]], list[Entry[P, A]]]:
+    def _next(self, reservation: int) -> tuple[list[Entry[P, A]], list[Entry[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Entry[P, A]] = []
         now = time.monotonic()
-        while self._entries and (not batch or self._entries[0].work.cost <= room):
+        while self._entries and (not batch or self._entries[0].work.cost <= reservation):
             entry = self._entries.popleft()
             self.cost -= entry.work.cost
             if entry.deadline <= now:
                 late.append(entry)
             elif not entry.future.done():
-                room -= entry.work.cost
+                reservation -= entry.work.cost
                 batch.append(entry)
         return batch, late
 
-    def _give_back(self, room: Room) -> None:
+    def _give_back(self, reservation: Reservation) -> None:
         with self._changed:
-            self.cost -= room.cost
-            room.cost = 0
+            self.cost -= reservation.cost
+            reservation.cost = 0

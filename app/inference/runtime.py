@@ -13,12 +13,12 @@ import torch
 
 from app.errors import Fatal, Problem
 from app.inference.allocator import keep_large_blocks
-from app.inference.batcher import Batcher, Expired, Ran
+from app.inference.batcher import Batcher, BatchReport, Expired
 from app.inference.engine import Answer, Engine, Job
-from app.inference.queue import Done, QueueFull, Room, Work
+from app.inference.queue import QueueFull, Reservation, Result, Work
 from app.settings import Settings
 from app.threads.cores import usable_cores
-from app.threads.priority import step_back
+from app.threads.priority import lower_priority
 from models.checkpoints.checkpoint import open_checkpoint
 
 logger = logging.getLogger("vitrine")
@@ -45,7 +45,7 @@ def load_engine(settings: Settings) -> Engine:
     keep_large_blocks()
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
-    checkpoint = open_checkpoint(settings.model, **settings.choices, say=logger.info)
+    checkpoint = open_checkpoint(settings.model, **settings.choices, report=logger.info)
     engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
     engine.warm_up()
     return engine
@@ -61,7 +61,7 @@ class Runtime:
     """
 
     def __init__(
-        self, settings: Settings, load: Load = load_engine, ran: Callable[[Ran[Job]], None] = lambda _: None
+        self, settings: Settings, load: Load = load_engine, ran: Callable[[BatchReport[Job]], None] = lambda _: None
     ) -> None:
         self.settings = settings
         self.state: State = "loading"
@@ -136,7 +136,7 @@ class Runtime:
         waits = self.finished_loading.is_set() and self.failure is None
         await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
-    def reserve(self, cost: int) -> Room:
+    def reserve(self, cost: int) -> Reservation:
         """Keep room in the queue for images that are still to be decoded. Raises Problem."""
         try:
             return self.batcher.queue.reserve(cost)
@@ -144,11 +144,11 @@ class Runtime:
             raise overloaded(full.retry_after_s) from full
 
     async def run(
-        self, works: Sequence[Work[Job]], deadline: float = math.inf, room: Room | None = None
-    ) -> list[Done[Answer]]:
+        self, works: Sequence[Work[Job]], deadline: float = math.inf, reservation: Reservation | None = None
+    ) -> list[Result[Answer]]:
         """The answer to each piece of work, or its own error. Raises Problem where it concerns all of them."""
         try:
-            dones = await self.batcher.submit(works, deadline, room)
+            dones = await self.batcher.submit(works, deadline, reservation)
         except QueueFull as full:
             raise overloaded(full.retry_after_s) from full
         except Expired as expired:
@@ -161,7 +161,7 @@ class Runtime:
         return dones
 
     def _prepare(self) -> Engine:
-        step_back()
+        lower_priority()
         self._engine = self._load(self.settings)
         return self._engine
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from app.errors import Problem
 from app.inference.engine import Engine, Job, Pixels
-from models.network.attention import Look
+from models.network.attention import AttentionSpec
 from models.network.vit import Readout
 
 TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
@@ -17,28 +17,28 @@ POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "pa
 
 
 @dataclass(frozen=True)
-class Want:
+class Task:
     """What a request asks of each image; see `engine.Job`."""
 
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
-    look: Look | None = None
-    also: "Want | None" = None
+    attention_spec: AttentionSpec | None = None
+    also: "Task | None" = None
     """A second answer to the same image."""
 
     @property
-    def task(self) -> str:
+    def name(self) -> str:
         """What this is called in metrics; an image has one task, however many answers."""
         return BOTH if self.also else TASKS.get(self.readout, "embed")
 
     def of(self, pixels: Pixels) -> list[Job]:
         """The same, of one image: a job for each answer."""
-        job = Job(pixels, self.readout, self.normalize, self.top_k, self.look)
+        job = Job(pixels, self.readout, self.normalize, self.top_k, self.attention_spec)
         return [job, *(self.also.of(pixels) if self.also else ())]
 
     @classmethod
-    def classes(cls, engine: Engine, top_k: int | None) -> "Want":
+    def classes(cls, engine: Engine, top_k: int | None) -> "Task":
         """The best `top_k` classes (0: all), or the probabilities of all in their order (None).
 
         Raises Problem for a model without a classifier.
@@ -48,7 +48,7 @@ class Want:
         return cls(Readout.LOGITS, top_k=engine.config.num_classes if top_k == 0 else top_k)
 
     @classmethod
-    def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Want":
+    def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Task":
         """The vector of this pool. Raises Problem for one that the model does not have."""
         readout = POOLS[pool] if pool else engine.native_readout
         if readout not in engine.readouts:
@@ -57,7 +57,7 @@ class Want:
         return cls(readout, normalize)
 
     @classmethod
-    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Want":
+    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Task":
         """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
 
         Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
@@ -70,4 +70,6 @@ class Want:
                 raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
         if rollout and head is not None:
             raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
-        return cls(Readout.ATTENTION, look=Look(config.depth - 1 if layer is None else layer, head, rollout))
+        return cls(
+            Readout.ATTENTION, attention_spec=AttentionSpec(config.depth - 1 if layer is None else layer, head, rollout)
+        )

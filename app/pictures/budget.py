@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 
 
-class Budget:
+class MemoryBudget:
     """An amount to be taken in portions; who wants more than there is in all waits for the whole of it."""
 
     def __init__(self, total: int) -> None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from app.api.uploads import Upload
 from app.errors import ImageProblem
 from app.inference.engine import Pixels
-from app.pictures.budget import Budget
+from app.pictures.budget import MemoryBudget
 from app.pictures.decode import decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
 from app.settings import Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
-from app.threads.priority import step_back
+from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Resize, Size
 
 DECODE_MEMORY_BYTES = 2**30
@@ -40,7 +40,7 @@ SPARE = 2
 
 
 @dataclass(frozen=True)
-class View:
+class Resolution:
     """The resolution that a request asks for; None is the checkpoint's own."""
 
     size: Size | None = None
@@ -48,7 +48,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """An image that is ready for the queue, and what became of it on the way."""
 
     pixels: Pixels  # (3, height, width)
@@ -64,16 +64,16 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Transform:
     """How pictures become pixels: the steps and the patch of the checkpoint, and the view that a request asks for."""
 
     preprocess: Preprocess
     patch: Size
-    view: View
+    resolution: Resolution
 
     def plan(self, size: Size) -> Plan:
         """For a picture of this upright size."""
-        return self.preprocess.plan(size, self.patch, self.view.size, self.view.resize)
+        return self.preprocess.plan(size, self.patch, self.resolution.size, self.resolution.resize)
 
     def enough(self, size: Size) -> Size:
         """At which size a picture is decoded without a difference that the network would notice."""
@@ -96,8 +96,8 @@ class Decoder:
         self._decoded = decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
-        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=step_back)
-        self._memory = Budget(DECODE_MEMORY_BYTES)
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=lower_priority)
+        self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
         self._in_hand = 0
         self._decode_s = 0.0
 
@@ -110,22 +110,24 @@ class Decoder:
         """Let go of the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def prepare(self, uploads: Sequence[Upload | Prepared], recipe: Recipe) -> list[Prepared | ImageProblem]:
+    async def prepare(
+        self, uploads: Sequence[Upload | PreparedImage], transform: Transform
+    ) -> list[PreparedImage | ImageProblem]:
         """Each image's pixels or its own problem, in order; what comes prepared is taken as it is."""
         self._in_hand += len(uploads)
         try:
             if len(uploads) == 1:  # as nearly always: no task has to be made for it
-                return [await self._prepare(uploads[0], recipe)]
+                return [await self._prepare(uploads[0], transform)]
             # Of a group that fails as a whole nobody wants the rest.
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._prepare(upload, recipe)) for upload in uploads]
+                tasks = [group.create_task(self._prepare(upload, transform)) for upload in uploads]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             self._in_hand -= len(uploads)
         return [task.result() for task in tasks]
 
-    async def _prepare(self, upload: Upload | Prepared, recipe: Recipe) -> Prepared | ImageProblem:
+    async def _prepare(self, upload: Upload | PreparedImage, transform: Transform) -> PreparedImage | ImageProblem:
         """Wait for the memory that decoding takes, then for a thread."""
         if not isinstance(upload, bytes):
             return upload
@@ -138,7 +140,7 @@ class Decoder:
         except ImageProblem as problem:
             return problem
         taken = await self._memory.take(header.decode_bytes)
-        job = self._pool.submit(self._decode, upload, recipe)
+        job = self._pool.submit(self._decode, upload, transform)
         try:
             return await asyncio.wrap_future(job)
         finally:
@@ -149,14 +151,14 @@ class Decoder:
                 loop = asyncio.get_running_loop()
                 job.add_done_callback(lambda _: call_soon(loop, self._memory.give_back, taken))
 
-    def _decode(self, upload: bytes, recipe: Recipe) -> Prepared | ImageProblem:
+    def _decode(self, upload: bytes, transform: Transform) -> PreparedImage | ImageProblem:
         """On a thread of the pool."""
         started = time.perf_counter()
         try:
-            picture = decode(upload, self._limits, recipe.enough if self._fast else None)
-            plan = recipe.plan(picture.size)
+            picture = decode(upload, self._limits, transform.enough if self._fast else None)
+            plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
-            pixels = to_network(picture, plan, recipe.preprocess.interpolation)
+            pixels = to_network(picture, plan, transform.preprocess.interpolation)
         except ImageProblem as problem:
             return problem
         finally:
@@ -164,7 +166,7 @@ class Decoder:
             self._decode_s += 0.1 * (took - self._decode_s)
             self._decoded(took)
         height, width = picture.size
-        return Prepared(pixels, plan, width, height, picture.format)
+        return PreparedImage(pixels, plan, width, height, picture.format)
 
 
 def _check_scaled(picture: Size, plan: Plan) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from app.api.uploads import Upload
 from app.errors import ImageProblem
 from app.inference.engine import Ranking
-from app.pictures.pool import Prepared
-from app.service.outcome import Answered
+from app.pictures.pool import PreparedImage
+from app.service.outcome import ImageAnswer
 
 HASHED_ON_THE_LOOP_BYTES = 2**18
 """A quarter of a millisecond; what takes longer goes to a thread."""
@@ -17,7 +17,7 @@ OVERHEAD_BYTES = 2**11
 """What an answer takes beside its numbers."""
 
 
-async def keys_of(uploads: Sequence[Upload | Prepared], decisive: tuple[object, ...]) -> list[Hashable]:
+async def cache_keys(uploads: Sequence[Upload | PreparedImage], decisive: tuple[object, ...]) -> list[Hashable]:
     """What decides each image's answer; what cannot come again is equal to nothing else."""
     length = sum(
         len(upload) if isinstance(upload, bytes) else upload.pixels.nbytes
@@ -31,14 +31,14 @@ async def keys_of(uploads: Sequence[Upload | Prepared], decisive: tuple[object, 
     return keys() if length <= HASHED_ON_THE_LOOP_BYTES else await asyncio.to_thread(keys)
 
 
-def _digest(upload: bytes | Prepared) -> bytes:
+def _digest(upload: bytes | PreparedImage) -> bytes:
     if isinstance(upload, bytes):
         return hashlib.blake2b(upload, digest_size=16).digest()
     facts = (upload.pixels.shape, upload.pixels.dtype.str, upload.plan, upload.width, upload.height, upload.format)
     return hashlib.blake2b(repr(facts).encode() + upload.pixels.tobytes(), digest_size=16).digest()
 
 
-def kept_bytes(outcome: Answered | ImageProblem) -> int | None:
+def cached_bytes(outcome: ImageAnswer | ImageProblem) -> int | None:
     """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
     if isinstance(outcome, ImageProblem):
         return None

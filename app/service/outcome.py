@@ -4,18 +4,18 @@ import time
 from dataclasses import dataclass, field
 
 from app.inference.engine import Answer, Pixels
-from app.pictures.pool import Prepared
+from app.pictures.pool import PreparedImage
 
 
 @dataclass(frozen=True)
-class Answered:
+class ImageAnswer:
     """An image's answer, and how it was computed; where nothing was asked of the network, its pixels.
 
     also: the second answer, where the request wants two.
     """
 
     answer: Answer | Pixels
-    image: Prepared
+    image: PreparedImage
     tokens: int
     interpolated: bool
     also: Answer | None = None

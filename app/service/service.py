@@ -14,15 +14,15 @@ from itertools import islice
 
 from app.api.uploads import Upload
 from app.errors import ImageProblem, Problem, internal
-from app.inference.batcher import Ran
+from app.inference.batcher import BatchReport
 from app.inference.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
-from app.inference.queue import Done, Room, Work
+from app.inference.queue import Reservation, Result, Work
 from app.inference.runtime import Load, Runtime, load_engine, overloaded
-from app.inference.task import Want
-from app.pictures.pool import Decoder, Prepared, Recipe, View
+from app.inference.task import Task
+from app.pictures.pool import Decoder, PreparedImage, Resolution, Transform
 from app.service.cache import Cache
-from app.service.cache_keys import kept_bytes, keys_of
-from app.service.outcome import Answered, Timings
+from app.service.cache_keys import cache_keys, cached_bytes
+from app.service.outcome import ImageAnswer, Timings
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
@@ -42,8 +42,8 @@ class Service:
         self.metrics = Metrics()
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
         self.runtime = Runtime(settings, load, self._count_batch)
-        self._cache: Cache[Answered | ImageProblem] | None = (
-            Cache(settings.cache_mb * 2**20, kept_bytes, self.metrics.cache.asked) if settings.cache_mb else None
+        self._cache: Cache[ImageAnswer | ImageProblem] | None = (
+            Cache(settings.cache_mb * 2**20, cached_bytes, self.metrics.cache.asked) if settings.cache_mb else None
         )
         self._watch_gauges()
 
@@ -71,39 +71,49 @@ class Service:
         return engine
 
     async def answer(
-        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
-    ) -> list[Answered | ImageProblem]:
+        self,
+        engine: Engine,
+        uploads: Sequence[Upload | PreparedImage],
+        resolution: Resolution,
+        task: Task,
+        timings: Timings,
+    ) -> list[ImageAnswer | ImageProblem]:
         """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
 
         What comes prepared is taken as it is.
 
         Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
         """
-        self._check_tokens(engine, view)
+        self._check_tokens(engine, resolution)
 
-        async def compute(places: Sequence[int]) -> list[Answered | ImageProblem]:
-            return await self._compute(engine, [uploads[place] for place in places], view, want, timings)
+        async def compute(places: Sequence[int]) -> list[ImageAnswer | ImageProblem]:
+            return await self._compute(engine, [uploads[place] for place in places], resolution, task, timings)
 
         if self._cache is None:
             outcomes = await compute(range(len(uploads)))
         else:
-            keys = await keys_of(uploads, (engine.fingerprint, self.settings.decode, view, want))
+            keys = await cache_keys(uploads, (engine.fingerprint, self.settings.decode, resolution, task))
             outcomes = await self._cache.values(keys, compute)
-        self._count(outcomes, want.task, timings)
+        self._count(outcomes, task.name, timings)
         return outcomes
 
     async def _compute(
-        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, want: Want, timings: Timings
-    ) -> list[Answered | ImageProblem]:
+        self,
+        engine: Engine,
+        uploads: Sequence[Upload | PreparedImage],
+        resolution: Resolution,
+        task: Task,
+        timings: Timings,
+    ) -> list[ImageAnswer | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be thrown away.
-        answers = 2 if want.also else 1
-        expected = len(uploads) * answers * engine.cost(*engine.network_size(view.size), want.look)
-        with self.runtime.reserve(expected) as room:
+        answers = 2 if task.also else 1
+        expected = len(uploads) * answers * engine.cost(*engine.network_size(resolution.size), task.attention_spec)
+        with self.runtime.reserve(expected) as reservation:
             async with self._deadline():
-                images = await self._decode(engine, uploads, view, timings)
-                good = [image for image in images if isinstance(image, Prepared)]
-                done = iter(await self._run(engine, good, want, deadline, room))
+                images = await self._decode(engine, uploads, resolution, timings)
+                good = [image for image in images if isinstance(image, PreparedImage)]
+                done = iter(await self._run(engine, good, task, deadline, reservation))
         return [
             image
             if isinstance(image, ImageProblem)
@@ -112,12 +122,12 @@ class Service:
         ]
 
     async def prepare(
-        self, engine: Engine, uploads: Sequence[Upload], view: View, timings: Timings
-    ) -> list[Answered | ImageProblem]:
+        self, engine: Engine, uploads: Sequence[Upload], resolution: Resolution, timings: Timings
+    ) -> list[ImageAnswer | ImageProblem]:
         """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
-        self._check_tokens(engine, view)
+        self._check_tokens(engine, resolution)
         async with self._deadline():
-            images = await self._decode(engine, uploads, view, timings)
+            images = await self._decode(engine, uploads, resolution, timings)
         outcomes = [
             image if isinstance(image, ImageProblem) else _described(engine, image, image.pixels) for image in images
         ]
@@ -134,28 +144,30 @@ class Service:
             raise Problem("timeout", allowed, {"Retry-After": str(self.runtime.batcher.queue.retry_after_s)}) from error
 
     async def _decode(
-        self, engine: Engine, uploads: Sequence[Upload | Prepared], view: View, timings: Timings
-    ) -> list[Prepared | ImageProblem]:
+        self, engine: Engine, uploads: Sequence[Upload | PreparedImage], resolution: Resolution, timings: Timings
+    ) -> list[PreparedImage | ImageProblem]:
         started = time.perf_counter()
-        recipe = Recipe(engine.checkpoint.content.preprocess, engine.config.patch_size, view)
-        images = await self.decoder.prepare(uploads, recipe)
+        transform = Transform(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution)
+        images = await self.decoder.prepare(uploads, transform)
         timings.add("decode", time.perf_counter() - started)
         return images
 
     async def _run(
-        self, engine: Engine, images: Sequence[Prepared], want: Want, deadline: float, room: Room
-    ) -> list[Done[Answer]]:
+        self, engine: Engine, images: Sequence[PreparedImage], task: Task, deadline: float, reservation: Reservation
+    ) -> list[Result[Answer]]:
         works = [
-            Work(engine.cost(*image.plan.size, want.look), job) for image in images for job in want.of(image.pixels)
+            Work(engine.cost(*image.plan.size, task.attention_spec), job)
+            for image in images
+            for job in task.of(image.pixels)
         ]
-        dones = await self.runtime.run(works, deadline, room)
+        dones = await self.runtime.run(works, deadline, reservation)
         if any(isinstance(done.answer, OutOfMemory) for done in dones):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
         return dones
 
     def _answered(
-        self, engine: Engine, image: Prepared, dones: Sequence[Done[Answer]], timings: Timings
-    ) -> Answered | ImageProblem:
+        self, engine: Engine, image: PreparedImage, dones: Sequence[Result[Answer]], timings: Timings
+    ) -> ImageAnswer | ImageProblem:
         """What became of one image, of which there is one answer or two."""
         answers: list[Answer] = []
         for done in dones:
@@ -166,9 +178,9 @@ class Service:
             answers.append(done.answer)
         return _described(engine, image, *answers)
 
-    def _count(self, outcomes: Sequence[Answered | ImageProblem], task: str, timings: Timings) -> None:
+    def _count(self, outcomes: Sequence[ImageAnswer | ImageProblem], task: str, timings: Timings) -> None:
         """Tell the metrics and the log what became of a request's images."""
-        answered = [outcome for outcome in outcomes if isinstance(outcome, Answered)]
+        answered = [outcome for outcome in outcomes if isinstance(outcome, ImageAnswer)]
         for outcome in outcomes:
             if isinstance(outcome, ImageProblem):
                 self.metrics.images.refused(outcome.code)
@@ -178,7 +190,7 @@ class Service:
         timings.facts["failed"] = len(outcomes) - len(answered)
         timings.facts["tokens"] = sum(outcome.tokens for outcome in answered)
 
-    def _count_batch(self, batch: Ran[Job]) -> None:
+    def _count_batch(self, batch: BatchReport[Job]) -> None:
         tokens = [self._network_tokens(job) for job in batch.payloads]
         self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
 
@@ -192,9 +204,9 @@ class Service:
         self.metrics.cache.watch(lambda: self._cache.held_bytes if self._cache else 0)
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
-    def _check_tokens(self, engine: Engine, view: View) -> None:
+    def _check_tokens(self, engine: Engine, resolution: Resolution) -> None:
         """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
-        config, size = engine.config, engine.network_size(view.size)
+        config, size = engine.config, engine.network_size(resolution.size)
         most = self.settings.max_tokens_per_image
         if config.num_tokens(*size) > most:
             side = int((most - config.num_prefix_tokens) ** 0.5)
@@ -203,9 +215,11 @@ class Service:
             raise Problem("too_many_tokens", f"{detail}, the largest square size is {largest}")
 
 
-def _described(engine: Engine, image: Prepared, answer: Answer | Pixels, also: Answer | None = None) -> Answered:
+def _described(
+    engine: Engine, image: PreparedImage, answer: Answer | Pixels, also: Answer | None = None
+) -> ImageAnswer:
     config, size = engine.config, image.plan.size
-    return Answered(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, also)
+    return ImageAnswer(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, also)
 
 
 def _failed(error: Exception) -> ImageProblem:

@@ -12,7 +12,7 @@ COMPUTE_NICENESS = 5
 """On Linux's scale, where 0 is an ordinary thread: a thread that computes gets a third of the loop's share."""
 
 
-def step_back() -> None:
+def lower_priority() -> None:
     """Let the event loop go before this thread and those that it starts; only Linux knows priorities of threads."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTE_NICENESS)

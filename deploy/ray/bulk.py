@@ -13,9 +13,9 @@ from typing import Any
 import click
 import ray
 
-from app.bulk.answers import Ask, Fault, answered, facts
+from app.bulk.answers import BulkQuery, Failure, answered, facts
 from app.bulk.collection import loaded, started
-from app.bulk.parts import OtherRun
+from app.bulk.parts import DifferentRun
 from app.bulk.tables import Facts, Row
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
@@ -36,7 +36,7 @@ class Worker:
     Raises OtherRun where its hardware would answer otherwise than the run has begun, as in another dtype.
     """
 
-    def __init__(self, settings: Settings, ask: Ask, slices: Slices, expected: Facts) -> None:
+    def __init__(self, settings: Settings, ask: BulkQuery, slices: Slices, expected: Facts) -> None:
         logs.configure(settings.log_level, "text")
         self._ask, self._slices, self._facts = ask, slices, expected
         self._runner = asyncio.Runner()
@@ -44,7 +44,7 @@ class Worker:
         ours = facts(self._service, ask)
         if ours["fingerprint"] != expected["fingerprint"]:
             told = f"this machine answers as {ours['fingerprint']}, the run is of {expected['fingerprint']}"
-            raise OtherRun(told)
+            raise DifferentRun(told)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         """Slices of these numbers: how many files each has, and how many of them could not be used."""
@@ -53,7 +53,7 @@ class Worker:
 
     async def _answer(self, number: int) -> tuple[int, int]:
         rows: list[Row] = []
-        faults: list[Fault] = []
+        faults: list[Failure] = []
         async for row, fault in answered(self._service, self._slices.files(number), self._ask, self._slices.read):
             rows.append(row)
             if fault is not None:
@@ -62,17 +62,19 @@ class Worker:
         return len(rows), len(faults)
 
 
-def _facts_here(settings: Settings, ask: Ask) -> Facts:
+def _facts_here(settings: Settings, ask: BulkQuery) -> Facts:
     """What decides the answers on this hardware."""
 
-    async def look() -> Facts:
+    async def attention_spec() -> Facts:
         async with loaded(settings) as service:
             return facts(service, ask)
 
-    return asyncio.run(look())
+    return asyncio.run(attention_spec())
 
 
-def run(settings: Settings, ask: Ask, slices: Slices, actors: int, resources: dict[str, float]) -> tuple[int, int]:
+def run(
+    settings: Settings, ask: BulkQuery, slices: Slices, actors: int, resources: dict[str, float]
+) -> tuple[int, int]:
     """Do what is still to be done; how many files that were, and how many could not be used. Raises OtherRun."""
     # Where an actor would run: the driver may have another device, and so another dtype.
     told: Facts = ray.get(ray.remote(_facts_here).options(**resources).remote(settings, ask))
@@ -119,7 +121,7 @@ def main(task: str, inputs: tuple[str, ...], output: str, actors: int, **options
         settings, _ = load_settings()
         logs.configure(settings.log_level, "text")
         files, faulty = run(settings, ask, Slices(inputs, output), actors, resources)
-    except OtherRun as error:
+    except DifferentRun as error:
         raise click.ClickException(f"{error}; take another output, or remove that one") from error
     except (BadSettings, CheckpointError, Problem, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -30,7 +30,7 @@ class Process:
     def __init__(self, settings: Settings) -> None:
         logs.configure(settings.log_level, settings.log_format)
         self._app = create_app(settings)
-        self._app.add_middleware(Departures)
+        self._app.add_middleware(ClientDisconnects)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What Serve hands requests to; its lifespan starts loading the model, and ends with the replica."""
@@ -62,7 +62,7 @@ deployment: serve.Deployment = serve.deployment(
 )(Process)
 
 
-class Departures:
+class ClientDisconnects:
     """Tells the service that a client has left.
 
     Serve cancels the call; an ASGI server says `http.disconnect`, upon which the service withdraws the work from its

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from app.bulk.answers import Fault
-from app.bulk.listing import SUFFIXES, Found
+from app.bulk.answers import Failure
+from app.bulk.listing import SUFFIXES, ListedFile
 from app.bulk.parts import compare
 from app.bulk.tables import Facts, Row, arrow, metadata
 from app.settings import ImageFormat
@@ -63,7 +63,7 @@ class Slices:
                 return int(file.readall())
         suffixes = tuple(suffix for one in formats for suffix in SUFFIXES[one])
         count = 0
-        gathered: list[Found] = []
+        gathered: list[ListedFile] = []
         for _, root in self._sources:
             for found in self._walk(root, suffixes):
                 gathered.append(found)
@@ -84,11 +84,11 @@ class Slices:
         done = {int(info.base_name.partition(".")[0]) for info in infos}
         return [number for number in range(total) if number not in done]
 
-    def files(self, number: int) -> Iterator[Found]:
+    def files(self, number: int) -> Iterator[ListedFile]:
         """The files of a slice, in order."""
         table = pq.read_table(f"{self._folder}/files/{number:08d}.parquet", filesystem=self._out, partitioning=None)
         for path, size in zip(table["path"].to_pylist(), table["size"].to_pylist(), strict=True):
-            yield Found(path, size)
+            yield ListedFile(path, size)
 
     def read(self, path: str, most: int) -> bytes:
         """The bytes of a file, of a longer one the beginning. Raises OSError."""
@@ -96,7 +96,7 @@ class Slices:
             data: bytes = file.read(most)
         return data
 
-    def write(self, number: int, rows: Sequence[Row], faults: Sequence[Fault], facts: Facts) -> None:
+    def write(self, number: int, rows: Sequence[Row], faults: Sequence[Failure], facts: Facts) -> None:
         """A slice is done: first its answers, then, by which that is seen, what could not be used."""
         if len(faults) < len(rows):
             table = arrow(rows)
@@ -109,19 +109,19 @@ class Slices:
         lines = "".join(f"{json.dumps(asdict(fault))}\n" for fault in faults)
         self._write(f"{self._folder}/failures/{number:08d}.jsonl", lines.encode())
 
-    def _walk(self, folder: str, suffixes: tuple[str, ...]) -> Iterator[Found]:
+    def _walk(self, folder: str, suffixes: tuple[str, ...]) -> Iterator[ListedFile]:
         """Files, then folders, each by name: the same order as on one machine. In memory is one folder at a time."""
         infos = sorted(self._source.get_file_info(fs.FileSelector(folder)), key=lambda info: info.base_name)
         shown = [info for info in infos if not info.base_name.startswith(".")]
         for info in shown:
             if info.type == fs.FileType.File and info.base_name.lower().endswith(suffixes):
-                yield Found(info.path, info.size)
+                yield ListedFile(info.path, info.size)
         folders = [info.path for info in shown if info.type == fs.FileType.Directory]
         del infos, shown
         for path in folders:
             yield from self._walk(path, suffixes)
 
-    def _write_files(self, number: int, found: Sequence[Found]) -> None:
+    def _write_files(self, number: int, found: Sequence[ListedFile]) -> None:
         table = pa.table({"path": [one.path for one in found], "size": [one.size for one in found]})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")

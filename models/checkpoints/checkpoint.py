@@ -18,10 +18,10 @@ from models.checkpoints.heads import is_head
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.files.opening import open_source
 from models.files.place import find
-from models.layouts import LAYOUTS, foreign
+from models.layouts import LAYOUTS, unsupported
 from models.layouts.profiles import profile_named
 from models.layouts.source import Choices, Converted, Source
-from models.layouts.tensors import few
+from models.layouts.tensors import some_names
 from models.network.vit import VisionTransformer
 
 
@@ -48,7 +48,7 @@ def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
     head: str | None = None,
     num_heads: int | None = None,
     labels: str | None = None,
-    say: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, open it and understand it.
 
@@ -59,7 +59,7 @@ def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
         head: a file with a linear head for a checkpoint that has none.
         num_heads: the number of attention heads, where nothing in the checkpoint tells it.
         labels: a file with a name for each class, `imagenet-1k`, or `none` for plain indices.
-        say: told in a sentence what is being fetched.
+        report: told in a sentence what is being fetched.
 
     Raises:
         CheckpointNotFound: there is nothing at that place, or the hub cannot be reached.
@@ -69,21 +69,21 @@ def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
     choices = Choices(profile, head, num_heads, labels)
     if profile is not None:
         profile_named(profile)  # a name that does not exist should not wait for a download
-    place = find(source, revision, say)
+    place = find(source, revision, report)
     content = understand(open_source(place.path), choices)
     return Checkpoint(place.name, source, _digest(content), content, read_golden(place.path))
 
 
 def understand(source: Source, choices: Choices) -> Converted:
     """What an opened checkpoint is: recognised by the first layout that knows its names, and checked."""
-    foreign.refuse(source.tensors)
+    unsupported.refuse(source.tensors)
     if is_head(source.tensors):
         raise CheckpointUnsupported(
             f"{source.path}: holds a linear head alone; give it as head, and a backbone as model"
         )
     layout = next((layout for layout in LAYOUTS if layout.recognises(source)), None)
     if layout is None:
-        raise CheckpointUnsupported(f"{source.path}: no known layout has these tensors ({few(source.tensors)})")
+        raise CheckpointUnsupported(f"{source.path}: no known layout has these tensors ({some_names(source.tensors)})")
     try:
         content = assemble(layout.read(source), source, choices)
         _check_shapes(content)

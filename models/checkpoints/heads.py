@@ -17,7 +17,7 @@ from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupp
 from models.files.opening import read_tensors
 from models.files.readable import is_file
 from models.layouts.source import Reading
-from models.layouts.tensors import few
+from models.layouts.tensors import some_names
 from models.network.pooling import Pool, pooled_width
 
 LINEAR = re.compile(r"(?:module\.)?(?:classifiers_dict\.(?P<name>[^.]+)\.)?(?:linear\.|head\.)?(?P<part>weight|bias)")
@@ -70,10 +70,12 @@ def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
     tensors, _ = read_tensors(path)
     parts = [(match, tensor) for key, tensor in tensors.items() if (match := LINEAR.fullmatch(key))]
     if len(parts) != len(tensors) or not parts:
-        raise CheckpointUnsupported(f"{path}: holds no linear head alone, but {few(tensors)}")
+        raise CheckpointUnsupported(f"{path}: holds no linear head alone, but {some_names(tensors)}")
     names = {match["name"] or "" for match, _ in parts}
     if len(names) > 1:
-        raise CheckpointUnsupported(f"{path}: holds {len(names)} heads ({few(names)}); keep the one that is meant")
+        raise CheckpointUnsupported(
+            f"{path}: holds {len(names)} heads ({some_names(names)}); keep the one that is meant"
+        )
     found = {match["part"]: tensor.float() for match, tensor in parts}
     if "weight" not in found or found["weight"].dim() != 2:
         raise CheckpointBroken(f"{path}: tensor 'weight' of the linear head is missing or no matrix")

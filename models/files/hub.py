@@ -19,10 +19,10 @@ from huggingface_hub.errors import (
 from models.errors import CheckpointError, CheckpointNotFound
 from models.files.opening import CONFIGS, choose, read_json, shard_names
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def fetch(repository: str, revision: str | None, say: Say) -> Path:
+def fetch(repository: str, revision: str | None, report: Report) -> Path:
     """The folder of the cache that holds the repository's weights and configs.
 
     Raises CheckpointNotFound where the hub does not have it, or cannot be asked and the cache does not have it either.
@@ -30,26 +30,26 @@ def fetch(repository: str, revision: str | None, say: Say) -> Path:
     if constants.is_offline_mode():
         return _cached(repository, revision, "the hub's offline mode is on (HF_HUB_OFFLINE)")
     try:
-        return _download(repository, revision, say)
+        return _download(repository, revision, report)
     except CheckpointError:
         raise
     except HfHubHTTPError as error:
         _refused(error, repository, revision)
     except Exception:  # noqa: BLE001 - huggingface_hub hands on what its HTTP library of the day raises
-        say(f"the hub at {constants.ENDPOINT} cannot be reached: looking for {repository} in the cache")
+        report(f"the hub at {constants.ENDPOINT} cannot be reached: looking for {repository} in the cache")
         return _cached(repository, revision, f"the hub at {constants.ENDPOINT} cannot be reached")
 
 
-def _download(repository: str, revision: str | None, say: Say) -> Path:
+def _download(repository: str, revision: str | None, report: Report) -> Path:
     info = HfApi().model_info(repository, revision=revision)
     names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
     weights = choose(Path(repository), names).name
     # Asked for by the same name as the repository was, so that the cache knows it by this name where there is no hub.
     folders = {hf_hub_download(repository, name, revision=revision) for name in CONFIGS if name in names}
-    say(f"fetching {weights} of {repository} at {(info.sha or revision or 'main')[:12]}")
+    report(f"fetching {weights} of {repository} at {(info.sha or revision or 'main')[:12]}")
     fetched = Path(hf_hub_download(repository, weights, revision=revision))
     for shard in shard_names(read_json(fetched), fetched) if weights.endswith(".index.json") else []:
-        say(f"fetching {shard} of {repository}")
+        report(f"fetching {shard} of {repository}")
         folders.add(hf_hub_download(repository, shard, revision=revision))
     if any(Path(other).parent != fetched.parent for other in folders):
         raise CheckpointNotFound(f"{repository} changed while it was being fetched; try again, or name a revision")

@@ -11,34 +11,34 @@ from models.files.readable import is_there
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 SCHEME = "hf://"
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a checkpoint lies on this machine, and what it is called."""
 
     path: Path
     name: str
 
 
-def find(source: str, revision: str | None, say: Say | None = None) -> Place:
+def find(source: str, revision: str | None, report: Report | None = None) -> Location:
     """A path as it is, or a repository of the hub after its files were fetched.
 
     Raises CheckpointNotFound where there is neither, where the path may not be read or is a pipe, a socket or a device,
     or where the hub cannot be asked.
     """
-    place = find_here(source, revision)
+    place = locate_here(source, revision)
     if place is not None:
         return place
     from models.files.hub import fetch  # noqa: PLC0415 - half a second of imports that no path has to wait for
 
     repository = source.removeprefix(SCHEME)
-    folder = fetch(repository, revision, say or (lambda _: None))
-    return Place(folder, repository.rsplit("/", 1)[1])
+    folder = fetch(repository, revision, report or (lambda _: None))
+    return Location(folder, repository.rsplit("/", 1)[1])
 
 
-def find_here(source: str, revision: str | None) -> Place | None:
+def locate_here(source: str, revision: str | None) -> Location | None:
     """A path of this machine, or None for the name of a repository of the hub, which is not asked.
 
     Raises CheckpointNotFound where the source is neither.
@@ -48,7 +48,7 @@ def find_here(source: str, revision: str | None) -> Place | None:
         if revision is not None:
             raise CheckpointNotFound(f"{source} lies on this machine: it has no revision {revision!r}")
         path = path.resolve()
-        return Place(path, path.name if path.is_dir() else path.stem)
+        return Location(path, path.name if path.is_dir() else path.stem)
     repository = source.removeprefix(SCHEME)
     if not HUB_ID.fullmatch(repository):
         raise CheckpointNotFound(

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.tensors import few
+from models.layouts.tensors import some_names
 
 MODELS = (
     "state_dict_ema",
@@ -82,7 +82,7 @@ def _flat(content: Mapping[Any, Any], tensors: dict[str, Tensor], path: Path) ->
         raise CheckpointUnsupported(f"{path}: holds no tensors, nor a model under any of {', '.join(MODELS)}")
     rest = {str(key) for key in content if str(key) not in tensors} - TRAINING
     if rest:
-        raise CheckpointBroken(f"{path}: beside its tensors there are {few(rest)}, which are none")
+        raise CheckpointBroken(f"{path}: beside its tensors there are {some_names(rest)}, which are none")
     return tensors
 
 

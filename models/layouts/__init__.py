@@ -1,7 +1,7 @@
 """The public layouts of Vision Transformer checkpoints: one file for each, which recognises it and maps its keys.
 
 To add one, write a module with `recognises(source) -> bool` and `read(source) -> Reading`, and list it here, the more
-particular before the more general. What looks like one and is another is refused by `foreign`.
+particular before the more general. What looks like one and is another is refused by `unsupported`.
 """
 
 from types import ModuleType

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.errors import CheckpointBroken
-from models.layouts.tensors import few
+from models.layouts.tensors import some_names
 
 WRAPPERS = ("_orig_mod.", "module.", "backbone.", "model.", "net.", "student.", "teacher.", "base_model.", "encoder.")
 PARTS = r"(weight|bias)"
@@ -68,8 +68,8 @@ class Naming:
             else:
                 unexpected.append(key)
         if unexpected:
-            raise CheckpointBroken(f"unexpected tensors: {few(unexpected)}")
-        return named, "; ".join(f"{what} ({few(keys)})" for what, keys in ignored.items())
+            raise CheckpointBroken(f"unexpected tensors: {some_names(unexpected)}")
+        return named, "; ".join(f"{what} ({some_names(keys)})" for what, keys in ignored.items())
 
     @cached_property
     def _keys(self) -> list[tuple[re.Pattern[str], str]]:

@@ -35,10 +35,10 @@ class Tensors:
     def finish(self) -> None:
         """Raise CheckpointBroken if any tensor was not taken."""
         if self._left:
-            raise CheckpointBroken(f"unexpected tensors: {few(self._left)}")
+            raise CheckpointBroken(f"unexpected tensors: {some_names(self._left)}")
 
 
-def few(names: Mapping[str, object] | set[str] | list[str]) -> str:
+def some_names(names: Mapping[str, object] | set[str] | list[str]) -> str:
     """The first names of many, quoted, and how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""

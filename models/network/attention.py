@@ -24,7 +24,7 @@ MATRIX = 2**22
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionSpec:
     """Which attention of [CLS] is wanted of an image.
 
     layer: counted from 0.
@@ -42,25 +42,25 @@ class Look:
         return range(0 if self.rollout else self.layer, self.layer + 1)
 
 
-class Watch:
+class AttentionRecorder:
     """Keeps what enters the layers that are looked at, of the images that are looked at."""
 
-    def __init__(self, looks: Mapping[int, Look], packing: Packing) -> None:
-        places = packing.places() if looks else {}
-        self._looks = [(look, places[image]) for image, look in looks.items()]
-        self._entered: list[list[Tensor]] = [[] for _ in looks]
+    def __init__(self, specs: Mapping[int, AttentionSpec], packing: Packing) -> None:
+        places = packing.places() if specs else {}
+        self._looks = [(attention_spec, places[image]) for image, attention_spec in specs.items()]
+        self._entered: list[list[Tensor]] = [[] for _ in specs]
 
     def see(self, layer: int, x: Tensor) -> None:
         """Keep the rows of what enters this layer (T, D) that will be needed."""
-        for (look, place), entered in zip(self._looks, self._entered, strict=True):
-            if layer in look.layers:
+        for (attention_spec, place), entered in zip(self._looks, self._entered, strict=True):
+            if layer in attention_spec.layers:
                 entered.append(x[place].clone())  # a view would keep the whole pack alive, of every layer
 
     def read(self, project: Sequence[Project]) -> Iterator[Tensor]:
         """The attention of [CLS] in each image that is looked at: float32 (N,), in the order of the looks."""
-        for (look, _), entered in zip(self._looks, self._entered, strict=True):
-            layers = [project[layer](x)[:2] for layer, x in zip(look.layers, entered, strict=True)]
-            yield rollout(layers) if look.rollout else one_layer(*layers[0], look.head)
+        for (attention_spec, _), entered in zip(self._looks, self._entered, strict=True):
+            layers = [project[layer](x)[:2] for layer, x in zip(attention_spec.layers, entered, strict=True)]
+            yield rollout(layers) if attention_spec.rollout else one_layer(*layers[0], attention_spec.head)
 
 
 def one_layer(q: Tensor, k: Tensor, head: int | None) -> Tensor:

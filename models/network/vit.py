@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.network.attention import Look, Watch
+from models.network.attention import AttentionRecorder, AttentionSpec
 from models.network.block import Block, compile_dense
 from models.network.config import ViTConfig
 from models.network.kernels import Attend
@@ -107,19 +107,19 @@ class VisionTransformer(nn.Module):
         return has
 
     def forward(
-        self, images: Sequence[Tensor], wanted: Readout | None = None, looks: Mapping[int, Look] | None = None
+        self, images: Sequence[Tensor], wanted: Readout | None = None, specs: Mapping[int, AttentionSpec] | None = None
     ) -> Features:
         """Run normalised (3, height, width) images through the network and read off what is wanted (default: all).
 
         Args:
             images: of any sizes.
             wanted: of every image.
-            looks: the attention that is wanted, of those images (by their place in the list) that want it.
+            specs: the attention that is wanted, of those images (by their place in the list) that want it.
 
         Raises ValueError for a readout that the network does not have and for an image smaller than one patch.
         """
-        looks = looks or {}
-        wanted = (self.readouts if wanted is None else wanted) | (Readout.ATTENTION if looks else Readout(0))
+        specs = specs or {}
+        wanted = (self.readouts if wanted is None else wanted) | (Readout.ATTENTION if specs else Readout(0))
         if wanted & ~self.readouts:
             raise ValueError(f"this network has no {wanted & ~self.readouts}")
         grids = [self.config.grid(image.shape[1], image.shape[2]) for image in images]
@@ -128,7 +128,7 @@ class VisionTransformer(nn.Module):
         packing = Packing.of([self.config.num_prefix_tokens + h * w for h, w in grids])
         x = self._tokens([images[i] for i in packing.order], [grids[i] for i in packing.order])
         earlier: list[Tensor] = []  # [CLS] tokens of the blocks before the last that the head reads
-        watch = Watch(looks, packing)
+        watch = AttentionRecorder(specs, packing)
         blocks = [cast(Block, block) for block in self.blocks]
         for i, block in enumerate(blocks[:-1]):
             watch.see(i, x)
@@ -141,7 +141,7 @@ class VisionTransformer(nn.Module):
         else:
             x, packing = blocks[-1].first(x, packing, count), packing.firsts(count)
         features = self._read(x, earlier, packing, grids, wanted)
-        return replace(features, attention=self._attention(watch, looks, grids)) if looks else features
+        return replace(features, attention=self._attention(watch, specs, grids)) if specs else features
 
     def fold(self) -> None:
         """Fold constants into the weights for inference; the answers stay the same."""
@@ -224,8 +224,10 @@ class VisionTransformer(nn.Module):
                 patches[image] = tokens.unflatten(0, grids[image])
         return [patches[image] for image in range(len(grids))]
 
-    def _attention(self, watch: Watch, looks: Mapping[int, Look], grids: Sequence[Grid]) -> dict[int, Tensor]:
+    def _attention(
+        self, watch: AttentionRecorder, specs: Mapping[int, AttentionSpec], grids: Sequence[Grid]
+    ) -> dict[int, Tensor]:
         """The weights of the patch tokens, on each looked-at image's own grid; prefix tokens keep theirs."""
         rows = watch.read([cast(Block, block).before for block in self.blocks])
         prefix = self.config.num_prefix_tokens
-        return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(looks, rows, strict=True)}
+        return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(specs, rows, strict=True)}

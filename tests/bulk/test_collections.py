@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.bulk.progress import Bar
+from app.bulk.progress import ProgressBar
 from tests.bounds import assert_equal_in_float32
 from tests.bulk.collection import FAST, finish, generate, kill_after, read, start, vitrine
 from tests.environment import environment
@@ -61,7 +61,7 @@ def test_a_bar_shows_how_far_it_is_the_rate_and_the_time_left(uninterrupted: Pat
 
 
 def test_a_line_for_a_log_has_the_same() -> None:
-    bar = Bar()
+    bar = ProgressBar()
     bar.begins(100, 300)
     for _ in range(100):
         bar.ended("picture.png", None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bulk.listing import SUFFIXES, NotThere, Search
+from app.bulk.listing import SUFFIXES, PathNotFound, Search
 from app.bulk.tables import Row
 from app.settings import FORMATS, ImageFormat
 
@@ -63,7 +63,7 @@ def test_globs_match_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("named", ["nowhere.png", "pictures/*.tiff"])
 def test_what_is_not_there_is_told_at_once(folder: Path, named: str) -> None:
-    with pytest.raises(NotThere, match="nowhere" if "nowhere" in named else "tiff"):
+    with pytest.raises(PathNotFound, match="nowhere" if "nowhere" in named else "tiff"):
         Search(["pictures", named], FORMATS)
 
 

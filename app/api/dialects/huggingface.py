@@ -17,11 +17,11 @@ from app.api.openapi import FILE, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, with_fingerprint
 from app.api.uploads import Upload, from_texts, read_body
 from app.errors import Problem
-from app.http.problems import Shape, responses
+from app.http.problems import ErrorFormat, responses
 from app.inference.engine import Engine, Ranking
-from app.inference.task import Want
-from app.pictures.pool import View
-from app.schemas import VectorQuery, ViewQuery
+from app.inference.task import Task
+from app.pictures.pool import Resolution
+from app.schemas import ResolutionQuery, VectorQuery
 from app.service.service import Service
 
 
@@ -37,7 +37,7 @@ class Error(BaseModel):
     request_id: str
 
 
-SHAPE = Shape(_error, json_body(Error))
+ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
 router = APIRouter(prefix="/pipeline", tags=["Hugging Face"])
 
 
@@ -82,13 +82,13 @@ class Label(BaseModel):
 
 def _endpoint(body: type[BaseModel], answer: Any) -> dict[str, Any]:
     return {
-        "responses": {200: {"model": answer}, **responses(*PROBLEMS, shape=SHAPE)},
+        "responses": {200: {"model": answer}, **responses(*PROBLEMS, shape=ERROR_FORMAT)},
         "openapi_extra": json_request(body, **{"image/*": FILE}),
     }
 
 
 @router.post("/image-classification", **_endpoint(ClassificationRequest, list[Label]))
-async def image_classification(request: Request, query: Annotated[ViewQuery, Query()]) -> Response:
+async def image_classification(request: Request, query: Annotated[ResolutionQuery, Query()]) -> Response:
     """Classify one image: its best classes with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
@@ -99,11 +99,11 @@ async def image_classification(request: Request, query: Annotated[ViewQuery, Que
     else:
         uploads = await _raw(request)
     _check_function(engine, parameters.function_to_apply)
-    view, want = View(query.height_width, query.resize), Want.classes(engine, parameters.top_k)
+    resolution, task = Resolution(query.height_width, query.resize), Task.classes(engine, parameters.top_k)
 
-    (answered,) = await answer_all(request, engine, uploads, view, want)
+    (answered,) = await answer_all(request, engine, uploads, resolution, task)
     named = cast(Ranking, answered.answer).named(engine.labels.names)
-    return _response([{"label": row["label"], "score": row["score"]} for row in named], engine, view, want)
+    return _response([{"label": row["label"], "score": row["score"]} for row in named], engine, resolution, task)
 
 
 @router.post("/image-feature-extraction", **_endpoint(FeaturesRequest, list[list[float]]))
@@ -119,10 +119,10 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
         normalize = normalize if asked.normalize is None else asked.normalize
     else:
         uploads = await _raw(request)
-    view, want = View(query.height_width, query.resize), Want.vector(engine, query.pool, normalize)
+    resolution, task = Resolution(query.height_width, query.resize), Task.vector(engine, query.pool, normalize)
 
-    answered = await answer_all(request, engine, uploads, view, want)
-    return _response([outcome.answer for outcome in answered], engine, view, want)
+    answered = await answer_all(request, engine, uploads, resolution, task)
+    return _response([outcome.answer for outcome in answered], engine, resolution, task)
 
 
 async def _raw(request: Request) -> list[Upload]:
@@ -131,9 +131,9 @@ async def _raw(request: Request) -> list[Upload]:
     return [body] if body else []
 
 
-def _response(content: Any, engine: Engine, view: View, want: Want) -> Response:
+def _response(content: Any, engine: Engine, resolution: Resolution, task: Task) -> Response:
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return with_fingerprint(Response(body, media_type="application/json"), engine, view, want)
+    return with_fingerprint(Response(body, media_type="application/json"), engine, resolution, task)
 
 
 def _check_function(engine: Engine, asked: str | None) -> None:

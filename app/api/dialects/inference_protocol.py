@@ -25,10 +25,10 @@ from app.api.operation.health import healthz, readyz
 from app.api.results import answer_all, with_fingerprint
 from app.api.uploads import Upload, check_count, from_texts, read_body
 from app.errors import Problem
-from app.http.problems import Shape, responses
+from app.http.problems import ErrorFormat, responses
 from app.inference.engine import Engine, Ranking
-from app.inference.task import Want
-from app.pictures.pool import Prepared, View
+from app.inference.task import Task
+from app.pictures.pool import PreparedImage, Resolution
 from app.schemas import VectorQuery
 from app.service.service import Service
 from models.network.vit import Readout
@@ -47,7 +47,7 @@ class Error(BaseModel):
     error: str
 
 
-SHAPE = Shape(_error, json_body(Error))
+ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
 
@@ -145,27 +145,27 @@ class InferResponse(BaseModel):
     outputs: list[dict[str, Any]]
 
 
-@router.get("", responses=responses("unhealthy", shape=SHAPE))
+@router.get("", responses=responses("unhealthy", shape=ERROR_FORMAT))
 async def server() -> Server:
     """Describe the server."""
     return Server()
 
 
-@router.get("/health/live", responses=responses("unhealthy", shape=SHAPE))
+@router.get("/health/live", responses=responses("unhealthy", shape=ERROR_FORMAT))
 async def live(request: Request) -> Live:
     """Whether the process is alive, as /healthz says."""
     await healthz(request)
     return Live()
 
 
-@router.get("/health/ready", responses=responses("loading", "draining", shape=SHAPE))
+@router.get("/health/ready", responses=responses("loading", "draining", shape=ERROR_FORMAT))
 async def ready(request: Request) -> Ready:
     """Whether the model takes requests, as /readyz says."""
     await readyz(request)
     return Ready()
 
 
-@router.get("/models/{name:path}/ready", responses=responses(*OF_A_MODEL, shape=SHAPE))
+@router.get("/models/{name:path}/ready", responses=responses(*OF_A_MODEL, shape=ERROR_FORMAT))
 async def model_ready(request: Request, name: str) -> ModelReady:
     """Whether the model of this name takes requests."""
     await readyz(request)
@@ -173,7 +173,7 @@ async def model_ready(request: Request, name: str) -> ModelReady:
     return ModelReady(name=name)
 
 
-@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=SHAPE))
+@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=ERROR_FORMAT))
 async def metadata(request: Request, name: str) -> ModelMetadata:
     """Describe the model's inputs and outputs."""
     engine = _engine(request)
@@ -189,7 +189,7 @@ async def metadata(request: Request, name: str) -> ModelMetadata:
     "/models/{name:path}/infer",
     responses={
         200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
-        **responses(*PROBLEMS, "model_not_found", shape=SHAPE),
+        **responses(*PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
     },
     openapi_extra=json_request(InferRequest, **{BINARY: FILE}),
 )
@@ -206,26 +206,26 @@ async def infer(request: Request, name: str) -> Response:
     asked = await asyncio.to_thread(parse_json, header, InferRequest)
 
     parameters, wanted, images = asked.parameters, asked.wanted(engine), await _images(engine, asked, tail, service)
-    view = View(parameters.height_width, parameters.resize)
-    of_pixels = [image for image in images if isinstance(image, Prepared)]
+    resolution = Resolution(parameters.height_width, parameters.resize)
+    of_pixels = [image for image in images if isinstance(image, PreparedImage)]
     if of_pixels:
-        view = View(of_pixels[0].plan.size)
-    want = _want(engine, wanted, parameters)
-    answered = await answer_all(request, engine, images, view, want)
+        resolution = Resolution(of_pixels[0].plan.size)
+    task = _task(engine, wanted, parameters)
+    answered = await answer_all(request, engine, images, resolution, task)
     outputs = _tensors(engine, [outcome.answer for outcome in answered])
-    if want.also:
+    if task.also:
         outputs |= _tensors(engine, [outcome.also for outcome in answered])
     head = {"model_name": name} | ({} if asked.id is None else {"id": asked.id})
     response = respond(head, [OutputTensor(name, outputs[name], binary) for name, binary in wanted.items()])
-    return response if of_pixels else with_fingerprint(response, engine, view, want)
+    return response if of_pixels else with_fingerprint(response, engine, resolution, task)
 
 
-def _want(engine: Engine, wanted: Container[str], parameters: InferParameters) -> Want:
+def _task(engine: Engine, wanted: Container[str], parameters: InferParameters) -> Task:
     """A vector, classes, or both."""
-    classes = Want.classes(engine, parameters.top_k) if "scores" in wanted or "labels" in wanted else None
+    classes = Task.classes(engine, parameters.top_k) if "scores" in wanted or "labels" in wanted else None
     if "embedding" not in wanted and classes:
         return classes
-    return replace(Want.vector(engine, parameters.pool, parameters.normalize), also=classes)
+    return replace(Task.vector(engine, parameters.pool, parameters.normalize), also=classes)
 
 
 def _engine(request: Request) -> Engine:
@@ -242,7 +242,9 @@ def _outputs(engine: Engine) -> list[TensorMetadata]:
     return outputs
 
 
-async def _images(engine: Engine, asked: InferRequest, tail: bytes, service: Service) -> Sequence[Upload | Prepared]:
+async def _images(
+    engine: Engine, asked: InferRequest, tail: bytes, service: Service
+) -> Sequence[Upload | PreparedImage]:
     """The one input: files, or pixels that need no preparing."""
     tensor = asked.inputs[0]
     if INPUTS.get(tensor.name) != tensor.datatype:

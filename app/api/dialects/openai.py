@@ -18,9 +18,9 @@ from app.api.openapi import OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, float32_base64, with_fingerprint
 from app.api.uploads import from_texts
 from app.errors import Problem
-from app.http.problems import Shape, responses
-from app.inference.task import Want
-from app.pictures.pool import View
+from app.http.problems import ErrorFormat, responses
+from app.inference.task import Task
+from app.pictures.pool import Resolution
 from app.schemas import VectorQuery
 from app.service.service import Service
 
@@ -45,7 +45,7 @@ class Error(BaseModel):
     error: ErrorDetail
 
 
-SHAPE = Shape(_error, json_body(Error))
+ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
@@ -124,7 +124,7 @@ class Models(BaseModel):
 
 @router.post(
     "/embeddings",
-    responses={200: {"model": Embeddings}, **responses(*PROBLEMS, "model_not_found", shape=SHAPE)},
+    responses={200: {"model": Embeddings}, **responses(*PROBLEMS, "model_not_found", shape=ERROR_FORMAT)},
     openapi_extra=json_request(EmbeddingRequest),
 )
 async def embeddings(request: Request) -> Response:
@@ -133,9 +133,9 @@ async def embeddings(request: Request) -> Response:
     engine = service.admit()
     asked = await read_json(request, service.settings, EmbeddingRequest)
     check_model(engine, asked.model)
-    view, want = View(asked.height_width, asked.resize), Want.vector(engine, asked.pool, asked.normalize)
+    resolution, task = Resolution(asked.height_width, asked.resize), Task.vector(engine, asked.pool, asked.normalize)
 
-    answered = await answer_all(request, engine, await from_texts(asked.texts(), service.settings), view, want)
+    answered = await answer_all(request, engine, await from_texts(asked.texts(), service.settings), resolution, task)
     vectors = [cast(Any, outcome.answer) for outcome in answered]
     _check_dimensions(asked.dimensions, len(vectors[0]))
     tokens = sum(outcome.tokens for outcome in answered)
@@ -149,17 +149,17 @@ async def embeddings(request: Request) -> Response:
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     response = Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
-    return with_fingerprint(response, engine, view, want)
+    return with_fingerprint(response, engine, resolution, task)
 
 
-@router.get("/models", responses=responses("loading", "draining", shape=SHAPE))
+@router.get("/models", responses=responses("loading", "draining", shape=ERROR_FORMAT))
 async def models(request: Request) -> Models:
     """List the one model that is served."""
     service: Service = request.app.state.service
     return Models(data=[Model(id=service.engine.checkpoint.name)])
 
 
-@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=SHAPE))
+@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=ERROR_FORMAT))
 async def model(request: Request, name: str) -> Model:
     """Describe the model of this name."""
     service: Service = request.app.state.service

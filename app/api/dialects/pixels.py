@@ -8,7 +8,7 @@ import numpy as np
 
 from app.errors import Problem
 from app.inference.engine import Engine, Pixels
-from app.pictures.pool import Prepared
+from app.pictures.pool import PreparedImage
 from models.preprocess import Plan
 
 BEYOND = 10
@@ -16,7 +16,7 @@ BEYOND = 10
 beyond, those that nobody normalised a hundred times."""
 
 
-def ready_pixels(engine: Engine, pixels: Pixels) -> list[Prepared]:
+def ready_pixels(engine: Engine, pixels: Pixels) -> list[PreparedImage]:
     """Each image as the network is to see it. Raises Problem for what it cannot see."""
     patch = engine.config.patch_size
     size = pixels.shape[2:]
@@ -27,7 +27,7 @@ def ready_pixels(engine: Engine, pixels: Pixels) -> list[Prepared]:
         _check_normalised(engine, pixels)
     height, width = size
     plan = Plan("none", (height, width), (0, 0), (height, width))
-    return [Prepared(image, plan, width, height, "pixels") for image in pixels]
+    return [PreparedImage(image, plan, width, height, "pixels") for image in pixels]
 
 
 def _check_normalised(engine: Engine, pixels: Pixels) -> None:

@@ -20,11 +20,11 @@ from app.api.results import (
 )
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.task import Want
+from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.pool import View
+from app.pictures.pool import Resolution
 from app.schemas import AttentionQuery, AttentionResponse
-from app.service.outcome import Answered
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
@@ -37,17 +37,21 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
     """Show what the [CLS] token attends to: one layer's attention over the patches, or the rollout through all."""
     service: Service = request.app.state.service
     engine = service.admit()
-    view = View(query.height_width, query.resize)
-    want = Want.attention(engine, query.layer, query.head_index, query.method == "rollout")
+    resolution = Resolution(query.height_width, query.resize)
+    task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
     as_npy = query.output is None and wants_npy(request)
     as_json = query.output == "json" or (query.output is None and wants(request, JSON))
 
     uploads = await read_uploads(request, service.settings)
     if not (as_npy or as_json):
         single(uploads, "output=json")
-    outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
+    outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
 
-    said: dict[str, Any] = {"layer": want.look.layer if want.look else 0, "head": query.head, "method": query.method}
+    said: dict[str, Any] = {
+        "layer": task.attention_spec.layer if task.attention_spec else 0,
+        "head": query.head,
+        "method": query.method,
+    }
     if query.head_index is not None:
         said["head"] = query.head_index
     if as_npy:
@@ -56,15 +60,15 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
         response = json_results(request, outcomes, {"model": engine.checkpoint.name, **said}, _numbers)
     else:
         response = await _picture(answered(outcomes[0]), said, over=query.output != "map")
-    return with_fingerprint(response, engine, view, want)
+    return with_fingerprint(response, engine, resolution, task)
 
 
-def _numbers(outcome: Answered) -> dict[str, Any]:
+def _numbers(outcome: ImageAnswer) -> dict[str, Any]:
     weights = np.asarray(outcome.answer)
     return {"attention": weights, "grid": weights.shape}
 
 
-async def _picture(outcome: Answered, said: dict[str, Any], *, over: bool) -> Response:
+async def _picture(outcome: ImageAnswer, said: dict[str, Any], *, over: bool) -> Response:
     weights = np.asarray(outcome.answer)
     png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=over)
     rows, columns = weights.shape

@@ -9,10 +9,10 @@ from app.api.results import json_results, npy_results, wants_npy, with_fingerpri
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.inference.engine import Ranking
-from app.inference.task import Want
-from app.pictures.pool import View
+from app.inference.task import Task
+from app.pictures.pool import Resolution
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service.outcome import Answered
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
@@ -24,14 +24,17 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     service: Service = request.app.state.service
     engine = service.admit()
     as_npy = wants_npy(request)
-    view, want = View(query.height_width, query.resize), Want.classes(engine, None if as_npy else query.top_k)
+    resolution, task = (
+        Resolution(query.height_width, query.resize),
+        Task.classes(engine, None if as_npy else query.top_k),
+    )
 
     uploads = await read_uploads(request, service.settings)
-    outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
+    outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
 
-    def result(outcome: Answered) -> dict[str, Any]:
+    def result(outcome: ImageAnswer) -> dict[str, Any]:
         return {"predictions": cast(Ranking, outcome.answer).named(engine.labels.names)}
 
     head = {"model": engine.checkpoint.name, "activation": engine.labels.activation}
     response = npy_results(outcomes) if as_npy else json_results(request, outcomes, head, result)
-    return with_fingerprint(response, engine, view, want)
+    return with_fingerprint(response, engine, resolution, task)

@@ -11,10 +11,10 @@ from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.errors import Problem
 from app.inference.engine import Engine
-from app.inference.task import Want
-from app.pictures.pool import View
+from app.inference.task import Task
+from app.pictures.pool import Resolution
 from app.schemas import EmbedQuery, EmbedResponse
-from app.service.outcome import Answered
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 from models.network.vit import Readout
 
@@ -31,26 +31,26 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     """Embed images: for each the [CLS] vector, or what `pool` names."""
     service: Service = request.app.state.service
     engine = service.admit()
-    view, want = View(query.height_width, query.resize), Want.vector(engine, query.pool, query.normalize)
+    resolution, task = Resolution(query.height_width, query.resize), Task.vector(engine, query.pool, query.normalize)
 
     uploads = await read_uploads(request, service.settings)
-    as_npy = wants_npy(request) or want.readout is Readout.PATCHES
-    if want.readout is Readout.PATCHES:
-        _check_length(engine, view, len(uploads))
-    outcomes = await service.answer(engine, uploads, view, want, request.state.timings)
+    as_npy = wants_npy(request) or task.readout is Readout.PATCHES
+    if task.readout is Readout.PATCHES:
+        _check_length(engine, resolution, len(uploads))
+    outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
 
-    def result(outcome: Answered) -> dict[str, Any]:
+    def result(outcome: ImageAnswer) -> dict[str, Any]:
         return {"embedding": float32_base64(outcome.answer) if query.encoding == "base64" else outcome.answer}
 
-    dim = next((len(o.answer) for o in outcomes if isinstance(o, Answered) and isinstance(o.answer, np.ndarray)), 0)
+    dim = next((len(o.answer) for o in outcomes if isinstance(o, ImageAnswer) and isinstance(o.answer, np.ndarray)), 0)
     head = {"model": engine.checkpoint.name, "dim": dim}
     response = npy_results(outcomes) if as_npy else json_results(request, outcomes, head, result)
-    return with_fingerprint(response, engine, view, want)
+    return with_fingerprint(response, engine, resolution, task)
 
 
-def _check_length(engine: Engine, view: View, images: int) -> None:
+def _check_length(engine: Engine, resolution: Resolution, images: int) -> None:
     """All patch tokens together may take so much."""
-    size = engine.network_size(view.size)
+    size = engine.network_size(resolution.size)
     length = images * engine.config.num_tokens(*size) * engine.config.embed_dim * 4
     if length > MAX_PATCHES_BYTES:
         detail = f"the patch tokens of {images} images of {size[0]}x{size[1]} take {length} bytes"

@@ -11,9 +11,9 @@ from app.api.results import JSON, answered, json_results, png_result, single, wa
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.pictures.decode import to_png
-from app.pictures.pool import View
+from app.pictures.pool import Resolution
 from app.schemas import PreprocessQuery, PreprocessResponse
-from app.service.outcome import Answered
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
@@ -26,20 +26,20 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
     """Show images as the network sees them: after orientation, alpha, scaling and cutting."""
     service: Service = request.app.state.service
     engine = service.admit()
-    view = View(query.height_width, query.resize)
+    resolution = Resolution(query.height_width, query.resize)
     as_json = query.output == "json" or (query.output is None and wants(request, JSON))
 
     uploads = await read_uploads(request, service.settings)
     if not as_json:
         single(uploads, "output=json")
-    outcomes = await service.prepare(engine, uploads, view, request.state.timings)
+    outcomes = await service.prepare(engine, uploads, resolution, request.state.timings)
 
     if not as_json:
         outcome = answered(outcomes[0])
         png = await asyncio.to_thread(to_png, outcome.image.rgb)
         return png_result(png, outcome, steps=_steps(outcome))
 
-    def result(outcome: Answered) -> dict[str, Any]:
+    def result(outcome: ImageAnswer) -> dict[str, Any]:
         png = base64.b64encode(to_png(outcome.image.rgb)).decode("ascii")
         return {
             "picture": f"data:image/png;base64,{png}",
@@ -50,7 +50,7 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
     return await asyncio.to_thread(json_results, request, outcomes, {"model": engine.checkpoint.name}, result)
 
 
-def _steps(outcome: Answered) -> dict[str, int]:
+def _steps(outcome: ImageAnswer) -> dict[str, int]:
     plan = outcome.image.plan
     return {
         "scaled_width": plan.scaled[1],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     """Where to write what is to be `path`: brought to the disk and renamed at the end, left behind by an error.
 
     `scratch` is a directory of the same filesystem for it; the file's own unless one is given.
