@@ -22,7 +22,10 @@ KEPT = (
 )
 """Variables that the tests take from whoever runs them."""
 
-DEFINED = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": "tests", "LOGNAME": "tests"}
+USER = f"tests-{os.getuid()}"
+"""Of this user alone: temporary folders are named by it, and a user without an entry has one too."""
+
+DEFINED = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": USER, "LOGNAME": USER}
 UMASK = 0o022
 
 
