@@ -114,7 +114,7 @@ def _report(service: Service) -> None:
         logger.info(
             "serving %s (%s) on %s in %s; threads: %d for the forward pass, %d for decoding",
             *(engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype),
-            *(engine.threads, service.decoder.threads),
+            *(engine.backend.threads, service.decoder.threads),
         )
         return
     if runtime.finished_loading.is_set():

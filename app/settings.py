@@ -161,6 +161,10 @@ class Settings(BaseSettings):
             return self.api_keys
         try:
             lines = self.api_keys_file.read_text(encoding="ascii").split()
+        except PermissionError as error:
+            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
+            detail = f"may not be read by {user} (permission denied)"
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: {detail}") from error
         except (OSError, ValueError) as error:
             raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: cannot be read") from error
         if not lines:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app.inference.engine import DTYPES, Engine, Job, Ranking
+from app.inference.backend import DTYPES
+from app.inference.engine import Engine
+from app.inference.jobs import Job, Ranking
 from app.pictures.decode import Limits, decode, to_network
-from app.pictures.pool import Resolution, Transform
+from app.pictures.pool import Transform
+from app.pictures.prepared import Resolution
 from app.settings import FORMATS, SHIPPED_MODEL
 from models.checkpoints.checkpoint import open_checkpoint
 from models.network.vit import Readout

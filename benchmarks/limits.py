@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.inference.engine import DTYPES, Engine, Job
+from app.inference.backend import DTYPES
+from app.inference.engine import Engine
+from app.inference.jobs import Job
 from app.inference.runtime import load_engine
 from app.settings import load_settings
 from models.network.vit import Readout

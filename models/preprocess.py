@@ -10,7 +10,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Size = tuple[int, int]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+"""(3, height, width): values from 0 to 255; or, in float32, normalised already, as the network takes them."""
+
 Steps = Literal["crop", "squash", "border", "edge"]
 Resize = Literal["crop", "squash", "fit"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]

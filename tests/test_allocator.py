@@ -17,7 +17,8 @@ import resource, sys, threading
 import numpy as np
 import torch
 from app.inference.allocator import keep_large_blocks
-from app.inference.engine import Engine, Job
+from app.inference.engine import Engine
+from app.inference.jobs import Job
 from models.checkpoints.checkpoint import open_checkpoint
 from models.network.vit import Readout
 

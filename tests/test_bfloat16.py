@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.engine import choose_dtype, native_on_cpu
+from app.inference.backend import choose_dtype, native_on_cpu
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import VisionTransformer
 from tests.bounds import LEAST_COSINE_TOGETHER, SCORES_APART, assert_near

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.engine import Engine, Job
+from app.inference.engine import Engine
+from app.inference.jobs import Job
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.block import Block
 from models.network.kernels import grouped, varlen

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.pictures.pool import Decoder, PreparedImage, Resolution, Transform
+from app.pictures.pool import Decoder, Transform
+from app.pictures.prepared import PreparedImage, Resolution
 from app.settings import Settings
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import Readout, VisionTransformer

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.engine import Engine, OutputInvalid
+from app.inference.engine import Engine
+from app.inference.jobs import OutputInvalid
 from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from models.checkpoints.golden import FILE, picture, read_golden
 from models.errors import CheckpointBroken
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
+
+FINGERPRINT = "509e0f9947649d36ccb01903"
 
 
 def test_the_golden_answer_is_timms(original: Any, checkpoint: Checkpoint) -> None:
@@ -47,3 +50,8 @@ def test_a_broken_golden_answer_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{}")
     with pytest.raises(CheckpointBroken, match=FILE):
         read_golden(tmp_path)
+
+
+def test_its_fingerprint_is_the_one_that_clients_have_stored(checkpoint: Checkpoint) -> None:
+    """It must not change with the names of our classes, or with anything else that leaves the answers alone."""
+    assert Engine(checkpoint, "cpu", "float32").fingerprint == FINGERPRINT

@@ -67,7 +67,8 @@ def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
 
 
 def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None:
-    from app.inference.engine import Engine, Job
+    from app.inference.engine import Engine
+    from app.inference.jobs import Job
     from tests.originals import timm
 
     with Image.open(io.BytesIO(cat)) as image:
@@ -80,7 +81,8 @@ def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None
 
 
 def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
-    from app.inference.engine import Engine, Job
+    from app.inference.engine import Engine
+    from app.inference.jobs import Job
 
     # Of two sizes, turned sizes and both types, none beside its like.
     engine, chance = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)

@@ -11,12 +11,12 @@ import numpy as np
 import orjson
 from fastapi import Request, Response
 
-from app.api.uploads import Upload, check_count
+from app.api.uploads import check_count
 from app.errors import ImageProblem, Problem
 from app.http.problems import PROBLEM_JSON, problem_response
 from app.inference.engine import Engine
 from app.inference.task import Task
-from app.pictures.pool import PreparedImage, Resolution
+from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
 
@@ -108,7 +108,9 @@ def with_fingerprint(response: Response, engine: Engine, resolution: Resolution,
         task.readout.name,
         task.normalize,
     )
-    parts += (task.attention_spec,) if task.attention_spec else ()
+    if (spec := task.attention_spec) is not None:
+        # Written out: the name of a class must not be part of what clients store.
+        parts += (f"Look(layer={spec.layer}, head={spec.head}, rollout={spec.rollout})",)
     response.headers["Vitrine-Fingerprint"] = _digest(parts)
     return response
 

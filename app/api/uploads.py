@@ -17,9 +17,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import ImageProblem, Problem
+from app.pictures.prepared import Upload
 from app.settings import Settings
-
-Upload = bytes | ImageProblem
 
 FIELD = "image"
 WHERE_PARAMETERS_GO = "parameters go into the query, as in /classify?size=224"

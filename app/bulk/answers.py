@@ -13,7 +13,7 @@ from app.bulk.collection import Read, answers, read_file
 from app.bulk.listing import ListedFile
 from app.bulk.tables import Facts, Row, Value
 from app.errors import ImageProblem
-from app.inference.engine import Ranking
+from app.inference.jobs import Ranking
 from app.schemas import ClassifyQuery, EmbedQuery
 from app.service.outcome import ImageAnswer
 from app.service.service import Service

@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ImageProblem
-from app.inference.engine import Engine, Ranking
+from app.inference.engine import Engine
+from app.inference.jobs import Ranking
 from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service.outcome import ImageAnswer, Timings
+from app.service.outcome import ImageAnswer
 from app.service.service import Service
 from app.settings import Settings
+from app.telemetry.timings import Timings
 
 READING = 32
 """Files that are being read or decoded at the same time: what they take together is bounded, whatever their number."""

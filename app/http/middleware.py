@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, internal
 from app.http.problems import error_format_of, problem_response
-from app.service.outcome import Timings
 from app.telemetry import tracing
 from app.telemetry.metrics import CLIENT_LEFT, Metrics
+from app.telemetry.timings import Timings
 
 logger = logging.getLogger("vitrine")
 access = logging.getLogger("vitrine.access")

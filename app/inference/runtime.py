@@ -14,7 +14,8 @@ import torch
 from app.errors import Fatal, Problem
 from app.inference.allocator import keep_large_blocks
 from app.inference.batcher import Batcher, BatchReport, Expired
-from app.inference.engine import Answer, Engine, Job
+from app.inference.engine import Engine
+from app.inference.jobs import Answer, Job
 from app.inference.queue import QueueFull, Reservation, Result, Work
 from app.settings import Settings
 from app.threads.cores import usable_cores

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from app.errors import Problem
-from app.inference.engine import Engine, Job, Pixels
+from app.inference.engine import Engine
+from app.inference.jobs import Job
 from models.network.attention import AttentionSpec
 from models.network.vit import Readout
+from models.preprocess import Pixels
 
 TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
 """What reading these off is called; all the rest is `embed`."""

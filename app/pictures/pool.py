@@ -8,22 +8,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from app.api.uploads import Upload
 from app.errors import ImageProblem
-from app.inference.engine import Pixels
 from app.pictures.budget import MemoryBudget
 from app.pictures.decode import decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
+from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.settings import Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
 from app.threads.priority import lower_priority
-from models.preprocess import Plan, Preprocess, Resize, Size
+from models.preprocess import Plan, Preprocess, Size
 
 DECODE_MEMORY_BYTES = 2**30
 """What all pictures that are being decoded may take together."""
@@ -37,30 +32,6 @@ READ_ON_THE_LOOP_BYTES = 2**14
 
 SPARE = 2
 """How many times the scaled size a picture has to be decoded at: its filter then sees more than it keeps."""
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """The resolution that a request asks for; None is the checkpoint's own."""
-
-    size: Size | None = None
-    resize: Resize | None = None
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """An image that is ready for the queue, and what became of it on the way."""
-
-    pixels: Pixels  # (3, height, width)
-    plan: Plan
-    width: int  # of the upright picture
-    height: int
-    format: str
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        """The pixels from 0 to 255, as whatever came as a file has them."""
-        return cast(NDArray[np.uint8], self.pixels)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ import asyncio
 import hashlib
 from collections.abc import Hashable, Sequence
 
-from app.api.uploads import Upload
 from app.errors import ImageProblem
-from app.inference.engine import Ranking
-from app.pictures.pool import PreparedImage
+from app.inference.jobs import Ranking
+from app.pictures.prepared import PreparedImage, Upload
 from app.service.outcome import ImageAnswer
 
 HASHED_ON_THE_LOOP_BYTES = 2**18

@@ -1,10 +1,10 @@
-"""What became of an image, and where the time of its request went."""
+"""The answer to one image of a request."""
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from app.inference.engine import Answer, Pixels
-from app.pictures.pool import PreparedImage
+from app.inference.jobs import Answer
+from app.pictures.prepared import PreparedImage
+from models.preprocess import Pixels
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,3 @@ class ImageAnswer:
     tokens: int
     interpolated: bool
     also: Answer | None = None
-
-
-@dataclass
-class Timings:
-    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
-
-    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
-    """
-
-    spans: dict[str, float] = field(default_factory=dict)
-    ended_at: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
-        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
-        if seconds >= self.spans.get(name, 0.0):
-            self.spans[name] = seconds
-            self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at

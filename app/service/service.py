@@ -12,19 +12,22 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 
-from app.api.uploads import Upload
 from app.errors import ImageProblem, Problem, internal
 from app.inference.batcher import BatchReport
-from app.inference.engine import Answer, Engine, Job, OutOfMemory, OutputInvalid, Pixels
+from app.inference.engine import Engine
+from app.inference.jobs import Answer, Job, OutOfMemory, OutputInvalid
 from app.inference.queue import Reservation, Result, Work
 from app.inference.runtime import Load, Runtime, load_engine, overloaded
 from app.inference.task import Task
-from app.pictures.pool import Decoder, PreparedImage, Resolution, Transform
+from app.pictures.pool import Decoder, Transform
+from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.service.cache import Cache
 from app.service.cache_keys import cache_keys, cached_bytes
-from app.service.outcome import ImageAnswer, Timings
+from app.service.outcome import ImageAnswer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from app.telemetry.timings import Timings
+from models.preprocess import Pixels
 
 logger = logging.getLogger("vitrine")
 

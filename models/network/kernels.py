@@ -27,8 +27,8 @@ CLOSE = 2e-2
 def grouped(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asking: Packing) -> Tensor:
     """What each query gathers inside its image: one batched call for each length."""
     gathered = []
-    for run, some_names in zip(packing.runs, asking.runs, strict=True):
-        of_run = some_names.of(q).transpose(1, 2), run.of(k).transpose(1, 2), run.of(v).transpose(1, 2)
+    for run, few in zip(packing.runs, asking.runs, strict=True):
+        of_run = few.of(q).transpose(1, 2), run.of(k).transpose(1, 2), run.of(v).transpose(1, 2)
         out = F.scaled_dot_product_attention(*of_run)  # (images, H, n, d), scale 1 / sqrt(d)
         gathered.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
     return gathered[0] if len(gathered) == 1 else torch.cat(gathered)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from app import server
-from app.inference.engine import Answer, Engine, Job
+from app.inference.engine import Engine
+from app.inference.jobs import Answer, Job
 from app.main import create_app
 from app.settings import Settings, load_settings
 from models.checkpoints.checkpoint import open_checkpoint

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.bodies import is_json, read_json
 from app.api.openapi import FILE, PROBLEMS, json_body, json_request
 from app.api.results import answer_all, with_fingerprint
-from app.api.uploads import Upload, from_texts, read_body
+from app.api.uploads import from_texts, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.engine import Engine, Ranking
+from app.inference.engine import Engine
+from app.inference.jobs import Ranking
 from app.inference.task import Task
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution, Upload
 from app.schemas import ResolutionQuery, VectorQuery
 from app.service.service import Service
 

@@ -23,12 +23,13 @@ from app.api.dialects.tensors import BINARY, HEADER_LENGTH, InputTensor, OutputT
 from app.api.openapi import FILE, OF_A_MODEL, PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
 from app.api.results import answer_all, with_fingerprint
-from app.api.uploads import Upload, check_count, from_texts, read_body
+from app.api.uploads import check_count, from_texts, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.engine import Engine, Ranking
+from app.inference.engine import Engine
+from app.inference.jobs import Ranking
 from app.inference.task import Task
-from app.pictures.pool import PreparedImage, Resolution
+from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.schemas import VectorQuery
 from app.service.service import Service
 from models.network.vit import Readout

@@ -20,7 +20,7 @@ from app.api.uploads import from_texts
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.inference.task import Task
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import VectorQuery
 from app.service.service import Service
 

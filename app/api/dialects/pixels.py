@@ -7,9 +7,9 @@ the network sees exactly these numbers.
 import numpy as np
 
 from app.errors import Problem
-from app.inference.engine import Engine, Pixels
-from app.pictures.pool import PreparedImage
-from models.preprocess import Plan
+from app.inference.engine import Engine
+from app.pictures.prepared import PreparedImage
+from models.preprocess import Pixels, Plan
 
 BEYOND = 10
 """How many times further out than black and white a normalised value may lie: those of a resized picture lie a little

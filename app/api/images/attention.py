@@ -22,7 +22,7 @@ from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, AttentionResponse
 from app.service.outcome import ImageAnswer
 from app.service.service import Service

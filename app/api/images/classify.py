@@ -8,9 +8,9 @@ from app.api.openapi import image_endpoint
 from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.engine import Ranking
+from app.inference.jobs import Ranking
 from app.inference.task import Task
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import ClassifyQuery, ClassifyResponse
 from app.service.outcome import ImageAnswer
 from app.service.service import Service

@@ -12,7 +12,7 @@ from app.api.uploads import read_uploads
 from app.errors import Problem
 from app.inference.engine import Engine
 from app.inference.task import Task
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import EmbedQuery, EmbedResponse
 from app.service.outcome import ImageAnswer
 from app.service.service import Service

@@ -11,7 +11,7 @@ from app.api.results import JSON, answered, json_results, png_result, single, wa
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.pictures.decode import to_png
-from app.pictures.pool import Resolution
+from app.pictures.prepared import Resolution
 from app.schemas import PreprocessQuery, PreprocessResponse
 from app.service.outcome import ImageAnswer
 from app.service.service import Service

@@ -17,7 +17,7 @@ router = APIRouter(tags=["operation"])
 async def model(request: Request) -> dict[str, Any]:
     """Describe the model."""
     service: Service = request.app.state.service
-    threads = {"forward": service.engine.threads, "decode": service.decoder.threads}
+    threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
     return describe(service.engine) | {"threads": threads, "limits": _limits(service.settings, service.engine)}
 
 

@@ -1,0 +1,136 @@
+"""The device that runs the network, and everything that differs between devices.
+
+To add an accelerator, change this module: which device and dtype a name means, the size of a batch, how attention is
+computed, how pixels reach the device, what its errors mean and how much memory a batch takes. `engine.py` and the rooms
+above it know none of this.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.network.config import ViTConfig
+from models.network.kernels import Attend, best, varlen
+from models.preprocess import Pixels
+
+logger = logging.getLogger("vitrine")
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
+"""Tokens of one batch: enough to fill the device's matrix units, few enough that nobody waits long for a batch."""
+
+MEMORY_SHARE = 0.8
+"""Share of the free memory for a batch. The rest is for what a small batch does not show: rounding, fragments, other
+processes."""
+
+
+class DeviceUnavailable(Exception):
+    """The machine does not have the device or the dtype that was asked for."""
+
+
+class Backend:
+    """A device and the dtype that the network computes in.
+
+    Args:
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
+        dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
+
+    Raises DeviceUnavailable.
+    """
+
+    def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.torch_dtype = DTYPES[self.dtype]
+        self.max_batch_tokens = MAX_BATCH_TOKENS[self.device.type]
+        self.threads = torch.get_num_threads()
+        """Threads of a forward pass on the CPU."""
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is an NVIDIA GPU."""
+        return self.device.type == "cuda"
+
+    def attention(self, config: ViTConfig) -> Attend:
+        """Return the fastest way to compute attention that is correct here, found by trying."""
+        attend = best(self.device, self.torch_dtype, config.num_heads, config.head_dim)
+        if self.on_cuda:
+            logger.info("attention: one call for %s", "all images" if attend is varlen else "the images of each length")
+        return attend
+
+    def upload(self, pixels: Sequence[Pixels]) -> Tensor:
+        """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).
+
+        From pinned memory it is one copy that nobody waits for: the forward's first kernels do.
+        """
+        first = torch.from_numpy(pixels[0])
+        batch = torch.empty(len(pixels), *first.shape, dtype=first.dtype, pin_memory=self.on_cuda)
+        np.stack(pixels, out=batch.numpy())
+        return batch.to(self.device, non_blocking=True)
+
+    def largest_batch(self, run: Callable[[], object], cost: int) -> int | None:
+        """Return the cost of the largest batch that fits into the memory, or None where memory is not measured.
+
+        Args:
+            run: runs a small batch.
+            cost: the cost of that batch.
+        """
+        if not self.on_cuda:
+            return None
+        torch.cuda.reset_peak_memory_stats(self.device)
+        held = torch.cuda.memory_allocated(self.device)
+        run()
+        taken = torch.cuda.max_memory_allocated(self.device) - held
+        torch.cuda.empty_cache()  # what the run has left with the allocator is free too
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, int(MEMORY_SHARE * free * cost / taken))
+
+    def release_memory(self) -> None:
+        """Return the memory that a failed batch has left with the allocator."""
+        if self.on_cuda:
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def is_lost(error: Exception) -> bool:
+        """Whether an error of torch means that only a new process can use the device again."""
+        return isinstance(error, torch.AcceleratorError)
+
+    @staticmethod
+    def is_out_of_memory(error: Exception) -> bool:
+        """Whether an error of torch means too little memory. The CPU's allocator has no error class: its text tells."""
+        return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name. Raises DeviceUnavailable rather than choose another one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(f"device {name!r} does not exist: torch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceUnavailable("device 'mps' does not exist: torch sees no Apple GPU")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> Dtype:
+    """Return the dtype of this name; `auto` is the fastest that the hardware computes natively."""
+    for dtype in DTYPES:
+        if name == dtype:
+            return dtype
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+    if device.type == "cpu":
+        return native_on_cpu(torch.cpu.get_capabilities())
+    return "float32"
+
+
+def native_on_cpu(has: Mapping[str, Any]) -> Dtype:
+    """Return the fastest dtype of a processor with these capabilities: one that it multiplies matrices of."""
+    return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
