@@ -101,23 +101,18 @@ def float32_base64(vector: Any) -> str:
 def with_fingerprint(response: Response, engine: Engine, resolution: Resolution, task: Task) -> Response:
     """Name what decided the numbers of this answer in one word: equal words mean comparable vectors."""
     size = engine.network_size(resolution.size)
-    parts: tuple[object, ...] = (
-        engine.fingerprint,
-        size,
-        resolution.resize or "own",
-        task.readout.name,
-        task.normalize,
-    )
+    # Written out: clients store the digest, and the name of a class or of its fields must not change it.
+    resize = resolution.resize or "own"
+    parts = f"{engine.fingerprint!r}, {size}, {resize!r}, {task.readout.name!r}, {task.normalize}"
     if (spec := task.attention_spec) is not None:
-        # Written out: the name of a class must not be part of what clients store.
-        parts += (f"Look(layer={spec.layer}, head={spec.head}, rollout={spec.rollout})",)
-    response.headers["Vitrine-Fingerprint"] = _digest(parts)
+        parts += f", Look(layer={spec.layer}, head={spec.head}, rollout={spec.rollout})"
+    response.headers["Vitrine-Fingerprint"] = _digest(f"({parts})")
     return response
 
 
 @lru_cache(256)
-def _digest(parts: tuple[object, ...]) -> str:
-    return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def png_result(png: bytes, outcome: ImageAnswer, **numbers: dict[str, Any]) -> Response:
