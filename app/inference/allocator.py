@@ -20,7 +20,7 @@ TRIM_BYTES = 2 * MMAP_BYTES
 
 
 def keep_large_blocks() -> None:
-    """Set the thresholds to where glibc's own adaptation ends; leave an operator's choice or another allocator alone."""
+    """Set the thresholds to where glibc's own adaptation ends; keep an operator's choice and another allocator."""
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
         return
     libc = ctypes.CDLL(None)

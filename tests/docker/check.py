@@ -102,10 +102,10 @@ def seconds(action: Callable[[], object]) -> str:
 
 def same_context(tree: Path) -> None:
     """What the engine sends to a build is what the tests work out from .dockerignore, of the tree and of its copy."""
-    transform = tree.parent / "Dockerfile"
-    transform.write_text(f"FROM {BASE}\nCOPY . /context\n")
+    recipe = tree.parent / "Dockerfile"
+    recipe.write_text(f"FROM {BASE}\nCOPY . /context\n")
     for root in (ROOT, tree):
-        docker("build", "--quiet", "--file", str(transform), "--tag", f"{IMAGE}-context", str(root))
+        docker("build", "--quiet", "--file", str(recipe), "--tag", f"{IMAGE}-context", str(root))
         inside = ("--rm", "--network", "none", f"{IMAGE}-context", "find", "/context", "!", "-type", "d")
         sent = {Path(line).relative_to("/context") for line in docker("run", *inside).splitlines()}
         docker("rmi", f"{IMAGE}-context")
