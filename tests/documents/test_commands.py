@@ -23,7 +23,7 @@ ELSEWHERE = ("docker", "kubectl", "serve", "python", "pip", "opentelemetry-instr
 
 PRELUDE = f"""
 curl() {{ command curl --silent --show-error --fail "$@"; }}
-vitrine() {{ '{sys.executable}' -m app.cli "$@"; }}
+vitrine() {{ '{sys.executable}' -m app "$@"; }}
 make() {{ command make --dry-run "$@"; }}
 """
 """curl without its progress bar, the `vitrine` of this tree, and a make that runs nothing: not all targets end."""
