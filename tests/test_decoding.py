@@ -28,7 +28,7 @@ def prepared(checkpoint: Checkpoint, data: bytes, decode: str, resolution: Resol
 
 
 @pytest.mark.parametrize(
-    "view",
+    "resolution",
     [Resolution(), Resolution((70, 70)), Resolution((98, 140), "squash"), Resolution((112, 112), "fit")],
     ids=["own", "70", "squash", "fit"],
 )

@@ -57,7 +57,7 @@ LOOKS: dict[str, tuple[dict[str, str], AttentionSpec, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("query", "look", "size", "resize"), LOOKS.values(), ids=LOOKS.keys())
+@pytest.mark.parametrize(("query", "attention_spec", "size", "resize"), LOOKS.values(), ids=LOOKS.keys())
 def test_attention_is_that_of_the_network_run_by_hand(
     client: httpx.Client,
     checkpoint: Checkpoint,
