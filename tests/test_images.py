@@ -32,11 +32,12 @@ def photo(cat: bytes) -> Image.Image:
         return image.convert("RGB").resize((90, 60))
 
 
-def test_every_format_has_a_row_that_alone_matches_its_files(photo: Image.Image) -> None:
+def test_every_format_has_a_row_whose_signature_is_the_first_to_match(photo: Image.Image) -> None:
     assert set(TABLE) == set(get_args(ImageFormat))
     for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"):
         data = encoded(photo, image_format)
-        assert [name for name, container in TABLE.items() if container.matches(data)] == [image_format]
+        # The first and not the only one: an AVIF file names a brand of HEIC too.
+        assert next(name for name, container in TABLE.items() if container.matches(data)) == image_format
 
 
 @pytest.mark.parametrize(
