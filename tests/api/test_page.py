@@ -173,7 +173,7 @@ def test_a_file_that_is_no_picture_is_said_to_be_none(page: Page) -> None:
     page.wait(lambda: page("#problem").is_displayed() and page("figcaption").text == "cat")
     page.settled()
     assert page("#problem-title").text == "That is no picture"
-    assert "allowed are JPEG" in page("#problem-detail").text
+    assert "allowed formats are JPEG" in page("#problem-detail").text
     assert re.search(r"415 not_an_image · request [0-9a-f]{32}", page("#problem-code").text)
     assert page.bars()[0][0] == "Egyptian cat"
     assert len(page.all("#tray > li")) == 1

@@ -10,7 +10,7 @@ from app.api.openapi import image_endpoint
 from app.api.results import JSON, answered, json_results, png_result, single, wants
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.pictures.decode import to_png
+from app.pictures.drawing import to_png
 from app.pictures.prepared import Resolution
 from app.schemas import PreprocessQuery, PreprocessResponse
 from app.service.outcome import ImageAnswer
