@@ -66,7 +66,7 @@ def looked_at(network: VisionTransformer, image: Tensor, attention_spec: Attenti
     return row
 
 
-@pytest.mark.parametrize(("size", "looks"), SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize(("size", "specs"), SIZES.values(), ids=SIZES.keys())
 def test_every_layer_head_and_rollout_is_what_the_plain_formula_gives(
     network: VisionTransformer,
     unfused: Any,

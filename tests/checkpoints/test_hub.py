@@ -89,7 +89,7 @@ from models.errors import CheckpointError
 said = []
 for source, revision in json.loads(sys.argv[1]):
     try:
-        checkpoint = open_checkpoint(source, revision=revision, say=said.append)
+        checkpoint = open_checkpoint(source, revision=revision, report=said.append)
         print(json.dumps([checkpoint.name, checkpoint.content.config.depth, said]))
     except CheckpointError as error:
         print(json.dumps([type(error).__name__, str(error), said]))
