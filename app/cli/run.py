@@ -33,7 +33,7 @@ def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
     from models.checkpoints import checkpoint
 
     try:
-        return checkpoint.open_checkpoint(settings.model, **settings.choices, report=logger.info)
+        return checkpoint.open_checkpoint(settings.model, **settings.choices, log=logger.info)
     except CheckpointError as error:
         raise click.ClickException(str(error)) from error
 

@@ -8,7 +8,7 @@ import click
 
 from app.cli import options
 from models.errors import CheckpointError
-from models.files.place import locate_here
+from models.files.location import locate_local
 
 logger = logging.getLogger("vitrine")
 
@@ -24,7 +24,7 @@ def command(**flags: Any) -> None:
     from app import server
 
     try:
-        locate_here(settings.model, settings.revision)  # a wrong path is reported before the port is taken
+        locate_local(settings.model, settings.revision)  # a wrong path is reported before the port is taken
         listener = server.bind(settings)
     except CheckpointError as error:
         raise click.ClickException(f"the model could not be loaded: {error}") from error
