@@ -13,7 +13,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.dialects.shared import answer_all, check_model, read_json
+from app.api.dialects.shared import ModelName, answer_all, check_model, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.responses import float32_base64
@@ -119,14 +119,14 @@ class Model(BaseModel):
     id: str = Field(description="Name of the model.")
     object: Literal["model"] = "model"
     created: int = Field(default=0, description="Always 0, because a checkpoint does not record when it was created.")
-    owned_by: str = "vitrine"
+    owned_by: str = Field(default="vitrine", description="Always `vitrine`.")
 
 
 class Models(BaseModel):
     """The response of GET /v1/models."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[Model] = Field(description="The one model that is served.")
 
 
 @router.post(
@@ -170,7 +170,7 @@ async def models(request: Request) -> Models:
 
 
 @router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
-async def model(request: Request, name: str) -> Model:
+async def model(request: Request, name: ModelName) -> Model:
     """Return the model with this name, or 404 if another one is served."""
     service: Service = request.app.state.service
     check_model(service.engine, name)

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from fastapi import Request
+from fastapi import Path, Request
 from pydantic import BaseModel, ValidationError
 
 from app.api.responses import all_answers
@@ -19,6 +19,9 @@ from app.service.service import Service
 from app.settings import Settings
 
 Content = TypeVar("Content", bound=BaseModel)
+
+ModelName = Annotated[str, Path(description="Name of the model, as in GET /model.")]
+"""The parameter of a route with the model's name in its path."""
 
 
 def is_json(request: Request) -> bool:

@@ -30,7 +30,7 @@ from app.api.dialects.inference_protocol.tensors import (
     split_body,
     tensor_response,
 )
-from app.api.dialects.shared import answer_all, check_model, parse_json
+from app.api.dialects.shared import ModelName, answer_all, check_model, parse_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
@@ -80,7 +80,7 @@ async def ready(request: Request) -> Ready:
     summary="Check a model's readiness",
     responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
 )
-async def model_ready(request: Request, name: str) -> ModelReady:
+async def model_ready(request: Request, name: ModelName) -> ModelReady:
     """Return 200 while the model with this name accepts requests."""
     await readyz(request)
     check_model(_engine(request), name)
@@ -88,7 +88,7 @@ async def model_ready(request: Request, name: str) -> ModelReady:
 
 
 @router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
-async def metadata(request: Request, name: str) -> ModelMetadata:
+async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""
     engine = _engine(request)
     check_model(engine, name)
@@ -108,7 +108,7 @@ async def metadata(request: Request, name: str) -> ModelMetadata:
     },
     openapi_extra=json_request(InferRequest, **{BINARY: FILE}),
 )
-async def infer(request: Request, name: str) -> Response:
+async def infer(request: Request, name: ModelName) -> Response:
     """Return embeddings and classes of image files or of preprocessed pixels. If one image fails, the request fails.
 
     Embeddings and classes are computed separately: select only the outputs that you need.
