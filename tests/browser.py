@@ -42,7 +42,7 @@ document.body.append(input);
 """
 # In one piece: the page may be about to write the next answer.
 BARS = """
-const bars = document.querySelectorAll("figure.exhibit")[arguments[0]].querySelectorAll(".bars li");
+const bars = document.querySelectorAll("figure.image-view")[arguments[0]].querySelectorAll(".bars li");
 return [...bars].map((bar) => [".name", ".score"].map((part) => bar.querySelector(part).textContent));
 """
 
@@ -73,14 +73,14 @@ class Page:
 
     def example(self, name: str) -> None:
         self(f"[title='{name}'][data-path]").click()
-        self.wait(lambda: self.all("figure.exhibit"))
+        self.wait(lambda: self.all("figure.image-view"))
         self.settled()
 
     def bring(self, way: Literal["drop", "paste"], *files: Path) -> None:
         self.driver.execute_script(HOLD_FILES)
         self("#held").send_keys("\n".join(map(str, files)))
         self.driver.execute_script(DROP if way == "drop" else PASTE, self("#held"))
-        self.wait(lambda: self.all("figure.exhibit"))
+        self.wait(lambda: self.all("figure.image-view"))
         self.settled()
 
     def slide(self, name: str, value: int) -> None:
@@ -92,8 +92,8 @@ class Page:
         self(f"#{group} label:has([value='{value}'])").click()
         self.settled()
 
-    def bars(self, exhibit: int = 0) -> list[tuple[str, float]]:
-        bars = self.driver.execute_script(BARS, exhibit)
+    def bars(self, index: int = 0) -> list[tuple[str, float]]:
+        bars = self.driver.execute_script(BARS, index)
         return [(name, float(score.rstrip("%")) / 100) for name, score in bars]
 
     def drawn(self) -> str:
@@ -132,8 +132,8 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         running.quit()
 
 
-def attention_spec(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
-    """Be a window or a phone of this size, in light or in dark mode."""
+def resize_window(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
+    """Emulate a window or a phone of this size, in light or dark mode."""
     phone = width < 500
     size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -1,4 +1,4 @@
-"""What commands over files and checkpoints share: open, run to the end, report, exit."""
+"""Shared by the commands over files and checkpoints: open a checkpoint, run a coroutine, report results, exit."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
-    """Open the checkpoint at a place. Raises ClickException with the reason why it cannot be served."""
+    """Open a checkpoint. Raises ClickException with the reason why it cannot be served."""
     settings = options.read_settings(flags | {"model": source})
     from models.checkpoints import checkpoint
 
@@ -41,7 +41,7 @@ def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
 def export(
     settings: Settings, paths: Sequence[str], output: Path, query: ClassifyQuery | EmbedQuery, overwrite: bool
 ) -> None:
-    """Write a table. The exit status is not 0 if a file that was named has no answer, or no file has one."""
+    """Write a table. The exit status is 1 if a file that the user named itself failed, or if all files failed."""
     from app.bulk.parts import DifferentRun, OutputLocked
     from app.bulk.progress import ProgressBar
     from app.bulk.run import Export, Interrupted
@@ -52,48 +52,48 @@ def export(
         started = time.monotonic()
         with closing(ProgressBar()) as bar:
             try:
-                told = await write(settings, Export(paths, output, query, overwrite), bar)
+                summary = await write(settings, Export(paths, output, query, overwrite), bar)
             except DifferentRun as error:
-                raise click.ClickException(f"{error}; --overwrite replaces it") from error
+                raise click.ClickException(f"{error}; use --overwrite to replace it") from error
             except (OutputLocked, NoParquet, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except Interrupted as interrupted:
                 bar.close()
                 click.echo(str(interrupted), err=True)
                 raise SystemExit(INTERRUPTED) from None
-        _summarise(told, output, time.monotonic() - started)
-        return told.faulty if told.faulty == told.files else told.named_failures
+        _print_summary(summary, output, time.monotonic() - started)
+        return summary.failed if summary.failed == summary.files else summary.named_failures
 
     run_async(over_files)
 
 
-def _summarise(told: "Summary", output: Path, seconds: float) -> None:
-    """Say what a finished run has written."""
-    if told.skipped:
-        logger.info("skipped %d files of these folders that have no image's suffix", told.skipped)
-    if told.before == told.files:
-        click.echo(f"{output} is complete: {told.files} files", err=True)
-    elif told.faulty < told.files:
-        rows = told.files if output.suffix == ".npy" else told.files - told.faulty
-        width = f" of {told.width} numbers" if told.width else ""
-        click.echo(f"{output}: {rows} rows{width} in {seconds:.1f} s", err=True)
-    if told.faulty:
-        nan = ", a row of NaN each" if output.suffix == ".npy" else ""
+def _print_summary(summary: "Summary", output: Path, seconds: float) -> None:
+    """Print what a finished run has written."""
+    if summary.skipped:
+        logger.info("skipped %d files in folders: not images by their suffix, or hidden", summary.skipped)
+    if summary.resumed == summary.files:
+        click.echo(f"{output} is already complete: {summary.files} files", err=True)
+    elif summary.failed < summary.files:
+        rows = summary.files if output.suffix == ".npy" else summary.files - summary.failed
+        dim = f" of {summary.dim} numbers" if summary.dim else ""
+        click.echo(f"{output}: wrote {rows} rows{dim} in {seconds:.1f} s", err=True)
+    if summary.failed:
+        nan = ", each is a row of NaN" if output.suffix == ".npy" else ""
         report = output.with_suffix(".failures.jsonl")
-        click.echo(f"{told.faulty} files could not be used{nan}: {report}", err=True)
+        click.echo(f"{summary.failed} files failed{nan}; see {report}", err=True)
 
 
 def report(path: str, problem: Exception) -> int:
-    """Print why a file has no answer; return 1, to be counted."""
+    """Print why a file failed. Return 1, for the caller to count."""
     click.echo(f"{path}: {problem}", err=True)
     return 1
 
 
 def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run a coroutine that returns how many of the named files failed; the exit status is 1 if any did."""
+    """Run a coroutine that returns the number of failed files; the exit status is 1 if there are any."""
     from app.bulk.listing import PathNotFound
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio takes it from there, and cancels the run
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run
     try:
         failed = asyncio.run(over_files())
     except (Problem, CheckpointError, PathNotFound) as error:
@@ -101,4 +101,4 @@ def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     if failed:
-        raise click.ClickException(f"{failed} of the files could not be used")
+        raise click.ClickException(f"{failed} files failed")

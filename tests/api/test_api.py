@@ -301,6 +301,35 @@ def test_the_document_states_the_contract(client: httpx.Client) -> None:
     assert "Problem" in document["components"]["schemas"]
 
 
+def undescribed(name: str, node: Any) -> list[str]:
+    """The members of all schemas in a part of the document that have no description."""
+    if isinstance(node, list):
+        return [found for item in node for found in undescribed(name, item)]
+    if not isinstance(node, dict):
+        return []
+    members = node.get("properties")
+    found = [
+        f"{name}.{member}"
+        for member, schema in (members.items() if isinstance(members, dict) else ())
+        if not {"description", "$ref", "const"} & set(schema)  # a reference is described by what it refers to
+    ]
+    return found + [more for key, value in node.items() for more in undescribed(f"{name}.{key}", value)]
+
+
+def test_the_document_explains_every_endpoint_parameter_and_member(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["summary"], path
+            assert operation["description"].endswith("."), path
+            assert all(parameter.get("description") for parameter in operation.get("parameters", ())), path
+            assert undescribed(path, operation) == []
+    schemas = document["components"]["schemas"]
+    assert undescribed("schemas", schemas) == []
+    assert all(schema.get("description") for schema in schemas.values())
+    assert not [name for name in schemas if "__" in name]  # two schemas of one name get the names of their modules
+
+
 def test_the_documentation_page_needs_no_other_host(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert "http" not in re.sub(r'"http[^"]*oauth2-redirect[^"]*"', "", page.text.replace(str(client.base_url), ""))

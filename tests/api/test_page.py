@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from app.main import create_app
 from app.settings import Settings
 from tests.api.test_api import NPY, array
-from tests.browser import Page, attention_spec, chromium
+from tests.browser import Page, chromium, resize_window
 from tests.server import ROOT, Server, serving
 
 CAT, ESPRESSO = ROOT / "examples" / "cat.png", ROOT / "examples" / "espresso.jpg"
@@ -31,7 +31,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, server: Server) -> Iterator[Page]:
-    attention_spec(driver, 1280, 900)
+    resize_window(driver, 1280, 900)
     opened = Page(driver, server.url)
     opened.errors()
     yield opened
@@ -46,7 +46,7 @@ def test_a_dropped_picture_is_seen_as_the_service_answers_it(page: Page, client:
         assert score == pytest.approx(expected["score"], abs=1e-3)
     assert "451 × 300 PNG → 112 × 112 (crop) · 8 × 8 patches, 65 tokens" in page("figure .facts").text
     assert "interpolated from 37 × 37 to 8 × 8" in page("#interpolation").text
-    assert [name.text for name in page.all("#timings .name")] == ["classes", "attention", "picture"]
+    assert [name.text for name in page.all("#timings .name")] == ["classes", "attention", "image"]
     assert all(float(ms.text.split()[0]) > 0 for ms in page.all("#timings .ms"))
 
 
@@ -58,8 +58,8 @@ def test_every_way_in(page: Page) -> None:
     page.settled()
     page.example("espresso")
     assert page.bars()[0][0] == "espresso"
-    assert len(page.all("#tray > li")) == 3
-    page.all("#tray > li > button:first-child")[1].click()
+    assert len(page.all("#images > li")) == 3
+    page.all("#images > li > button:first-child")[1].click()
     page.wait(lambda: page("figcaption").text == "cat.png")
     page.settled()
     assert page("#photograph").get_attribute("capture") == "environment"
@@ -93,7 +93,7 @@ def test_the_resolution_slider_changes_the_answer_live(page: Page, client: httpx
     assert page("#size-value").text == "42 px"
     assert "to 3 × 3" in page("#interpolation").text
     page.slide("size", 37)
-    assert "nothing is interpolated" in page("#interpolation").text
+    assert "not interpolated" in page("#interpolation").text
     dots = [dot.get_attribute("textContent") for dot in page.all("#chart .dot title")]
     assert [dot.split(":")[0] for dot in dots if dot] == ["42 px", "112 px", "518 px"]
     page.choose("resize", "fit")
@@ -138,12 +138,12 @@ def test_two_pictures_side_by_side(page: Page, client: httpx.Client) -> None:
     files = [("image", CAT.read_bytes()), ("image", ESPRESSO.read_bytes())]
     a, b = array(client.post("/embed?normalize=true", files=files, headers=NPY))
     assert float(page("#cosine").text) == pytest.approx(a @ b, abs=1e-3)
-    page.all("#tray > li > button:first-child")[0].click()
-    page.wait(lambda: len(page.all("figure.exhibit")) == 1)
+    page.all("#images > li > button:first-child")[0].click()
+    page.wait(lambda: len(page.all("figure.image-view")) == 1)
     page.settled()
     assert not page("#similarity").is_displayed()
-    page("#tray .compare").click()
-    page.wait(lambda: len(page.all("figure.exhibit")) == 2)
+    page("#images .compare").click()
+    page.wait(lambda: len(page.all("figure.image-view")) == 2)
     page.settled()
 
 
@@ -152,7 +152,7 @@ def test_the_commands_do_what_is_on_screen(page: Page, tmp_path: Path) -> None:
     page.slide("size", 5)
     page.choose("head", "1")
     commands = [code.text for code in page.all("#curls code")]
-    assert [name.text for name in page.all("#curls span")] == ["classes", "attention", "picture"]
+    assert [name.text for name in page.all("#curls span")] == ["classes", "attention", "image"]
     for command in commands:
         there = command.replace("@examples/", f"@{ROOT}/examples/")
         ended = subprocess.run(
@@ -172,11 +172,11 @@ def test_a_file_that_is_no_picture_is_said_to_be_none(page: Page) -> None:
     page.bring("drop", ROOT / "README.md")
     page.wait(lambda: page("#problem").is_displayed() and page("figcaption").text == "cat")
     page.settled()
-    assert page("#problem-title").text == "That is no picture"
+    assert page("#problem-title").text == "This file is not an image"
     assert "allowed formats are JPEG" in page("#problem-detail").text
     assert re.search(r"415 not_an_image · request [0-9a-f]{32}", page("#problem-code").text)
     assert page.bars()[0][0] == "Egyptian cat"
-    assert len(page.all("#tray > li")) == 1
+    assert len(page.all("#images > li")) == 1
     # The browser itself notes each refused request.
     assert all("status of 415" in message for message in page.errors())
     page.slide("size", 9)
@@ -187,14 +187,14 @@ def test_a_file_that_is_no_picture_is_said_to_be_none(page: Page) -> None:
 def test_on_a_phone_nothing_runs_out_of_the_screen(
     driver: webdriver.Chrome, server: Server, tmp_path: Path, dark: bool
 ) -> None:
-    attention_spec(driver, 390, 844, dark=dark)
+    resize_window(driver, 390, 844, dark=dark)
     page = Page(driver, server.url)
     page.bring("drop", CAT, ESPRESSO)
     for _ in range(2):
         width = driver.execute_script("return document.documentElement.scrollWidth")
         assert width == 390
-        page.all("#tray > li > button:first-child")[0].click()
-        page.wait(lambda: len(page.all("figure.exhibit")) == 1)
+        page.all("#images > li > button:first-child")[0].click()
+        page.wait(lambda: len(page.all("figure.image-view")) == 1)
         page.settled()
     red, green, blue = map(int, re.findall(r"\d+", page("body").value_of_css_property("background-color"))[:3])
     assert (red + green + blue < 120) == dark
@@ -207,9 +207,9 @@ def test_on_a_phone_nothing_runs_out_of_the_screen(
 
 def test_a_key_is_asked_for_and_used(driver: webdriver.Chrome, tmp_path: Path) -> None:
     with serving(tmp_path / "log", api_keys="open-sesame", docs="false") as server:
-        attention_spec(driver, 1280, 900)
+        resize_window(driver, 1280, 900)
         page = Page(driver, server.url)
-        assert page("#problem-title").text == "This service wants a key"
+        assert page("#problem-title").text == "This service requires an API key"
         page("#key").send_keys("open-sesame", Keys.ENTER)
         page.wait(lambda: "parameters" in page("#model").text)
         assert not page("#problem").is_displayed()

@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         tensor("pixels", zeros(1, 3, 14, 14), "UINT8"),
         {"parameters": {"size": "28"}},
         "422",
-        "for images",
+        "only for images",
     ),
     "an unknown parameter": (
         tensor("image", files(b"x"), "BYTES"),

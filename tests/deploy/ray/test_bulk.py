@@ -57,7 +57,7 @@ def test_rows_are_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, 
     os.kill(workers[0], signal.SIGKILL)
     code, said = finish(second)
     assert code == 0, said
-    assert "1 of 2 slices are still to be done" in said
+    assert "1 of 2 slices remain" in said
     rows = tmp_path / "out" / "rows"
     assert (rows / "thousand=00000" / "00000000.parquet").stat().st_ino == made.st_ino, "the first slice was made twice"
 
