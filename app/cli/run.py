@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -60,7 +62,7 @@ def export(
             except Interrupted as interrupted:
                 bar.close()
                 click.echo(str(interrupted), err=True)
-                raise SystemExit(INTERRUPTED) from None
+                exit_interrupted()
         _print_summary(summary, output, time.monotonic() - started)
         return summary.failed if summary.failed == summary.files else summary.named_failures
 
@@ -83,6 +85,19 @@ def _print_summary(summary: "Summary", output: Path, seconds: float) -> None:
         click.echo(f"{summary.failed} files failed{nan}; see {report}", err=True)
 
 
+def exit_interrupted() -> NoReturn:
+    """End the process after Ctrl-C, without Python's own shutdown.
+
+    A forward pass cannot be interrupted. If one is still running on its thread, Python's shutdown ends that thread
+    inside torch, whose C++ runtime then aborts the process ("terminate called without an active exception"). All
+    answers are on disk by now.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
 def report(path: str, problem: Exception) -> int:
     """Print why a file failed. Return 1, for the caller to count."""
     click.echo(f"{path}: {problem}", err=True)
@@ -99,6 +114,6 @@ def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     except (Problem, CheckpointError, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        exit_interrupted()
     if failed:
         raise click.ClickException(f"{failed} files failed")

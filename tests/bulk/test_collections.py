@@ -196,6 +196,21 @@ def test_ctrl_c_before_anything_is_answered_is_quiet(few: Path, tmp_path: Path) 
     assert "Aborted" not in said
 
 
+def test_ctrl_c_during_a_long_forward_pass_ends_without_an_abort(tmp_path: Path) -> None:
+    """The forward pass of 14401 tokens takes longer than the command waits for it."""
+    output = tmp_path / "vectors.npy"
+    size = ("--size", "1680", "--max-tokens-per-image", "20000", "--dtype", "float32", "--torch-threads", "1")
+    process = start("embed", ROOT / "examples" / "cat.png", "-o", output, *size)
+    while not (tmp_path / "vectors.npy.parts" / "files.jsonl").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    time.sleep(1)  # until it runs
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert code == 130, said
+    assert "interrupted: 0 of 1 files are saved" in said
+
+
 def test_files_that_come_and_go_in_between_move_no_row(tmp_path: Path) -> None:
     pictures, output = generate(tmp_path / "pictures", 1500), tmp_path / "vectors.parquet"
     command = ("embed", pictures, "-o", output, *FAST)
