@@ -70,19 +70,21 @@ def export(
 
 
 def _print_summary(summary: "Summary", output: Path, seconds: float) -> None:
-    """Print what a finished run has written."""
-    if summary.skipped:
-        logger.info("skipped %d files in folders: not images by their suffix, or hidden", summary.skipped)
+    """Print what a finished run has written; only what went wrong is printed to standard error."""
     if summary.resumed == summary.files:
-        click.echo(f"{output} is already complete: {summary.files} files", err=True)
+        click.echo(f"{output} is already complete: {summary.files} files")
     elif summary.failed < summary.files:
         rows = summary.files if output.suffix == ".npy" else summary.files - summary.failed
         dim = f" of {summary.dim} numbers" if summary.dim else ""
-        click.echo(f"{output}: wrote {rows} rows{dim} in {seconds:.1f} s", err=True)
+        click.echo(f"{output}: wrote {rows} rows{dim} in {seconds:.1f} s")
+    if summary.skipped:
+        files = "1 file" if summary.skipped == 1 else f"{summary.skipped} files"
+        click.echo(f"skipped {files} in folders: no image suffix, or hidden")
     if summary.failed:
         nan = ", each is a row of NaN" if output.suffix == ".npy" else ""
         report = output.with_suffix(".failures.jsonl")
-        click.echo(f"{summary.failed} files failed{nan}; see {report}", err=True)
+        files = "1 file" if summary.failed == 1 else f"{summary.failed} files"
+        click.echo(f"{files} failed{nan}; see {report}", err=True)
 
 
 def exit_interrupted() -> NoReturn:
@@ -116,4 +118,4 @@ def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     except KeyboardInterrupt:
         exit_interrupted()
     if failed:
-        raise click.ClickException(f"{failed} files failed")
+        raise click.ClickException("1 file failed" if failed == 1 else f"{failed} files failed")

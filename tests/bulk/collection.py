@@ -31,26 +31,28 @@ def generate(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
     return folder
 
 
-def start(command: str, *arguments: object, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
+def start(command: str, *arguments: object, output: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "app", command, *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment(**settings), stderr=stderr, text=True)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(**settings), stdout=output, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 600) -> tuple[int, str]:
     """The exit code and what was said."""
-    _, said = process.communicate(timeout=timeout_s)
+    said, _ = process.communicate(timeout=timeout_s)
     return process.returncode, said
 
 
 def vitrine(command: str, *arguments: object, **settings: object) -> tuple[int, str]:
-    return finish(start(command, *arguments, stderr=subprocess.PIPE, **settings))
+    return finish(start(command, *arguments, output=subprocess.PIPE, **settings))
 
 
 def kill_after(process: subprocess.Popen[str], part: Path, deadline_s: float = 120) -> None:
     """kill -9 as soon as this file is there."""
     end = time.monotonic() + deadline_s
     while not part.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.005)
     process.kill()

@@ -40,7 +40,7 @@ def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     output = tmp_path_factory.mktemp("uninterrupted") / "vectors.parquet"
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    process = start("embed", pictures, "-o", output, *FAST, stderr=theirs)
+    process = start("embed", pictures, "-o", output, *FAST, output=theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         output.with_name("terminal").write_bytes(b"".join(_chunks(terminal)))
@@ -141,7 +141,9 @@ OFTEN = "import app.bulk.run; app.bulk.run.PART_SECONDS = 0.2; from app.__main__
 
 def start_with_short_parts(*arguments: object) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", OFTEN, *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
@@ -155,7 +157,7 @@ def test_a_run_that_ends_early_keeps_what_it_has_answered(
     process = start_with_short_parts(*command)
     part = tmp_path / f"vectors{suffix}.parts" / "00000000.jsonl"
     while not part.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.005)
     process.send_signal(number)
     code, said = finish(process)
@@ -202,7 +204,7 @@ def test_ctrl_c_during_a_long_forward_pass_ends_without_an_abort(tmp_path: Path)
     size = ("--size", "1680", "--max-tokens-per-image", "20000", "--dtype", "float32", "--torch-threads", "1")
     process = start("embed", ROOT / "examples" / "cat.png", "-o", output, *size)
     while not (tmp_path / "vectors.npy.parts" / "files.jsonl").exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     time.sleep(1)  # until it runs
     process.send_signal(signal.SIGINT)
@@ -268,7 +270,7 @@ def test_two_processes_are_not_at_the_same_run(tmp_path: Path, pictures: Path) -
     output = tmp_path / "vectors.parquet"
     first = start("embed", pictures, "-o", output, *FAST)
     while not (tmp_path / "vectors.parquet.parts" / "files.jsonl").exists():
-        assert first.poll() is None, first.communicate()[1]
+        assert first.poll() is None, first.communicate()[0]
     code, said = vitrine("embed", pictures, "-o", output, *FAST)
     assert (code, "another process is writing" in said) == (1, True), said
     assert finish(first)[0] == 0
