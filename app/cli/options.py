@@ -80,22 +80,37 @@ def settings(names: Sequence[str], taken: Sequence[str] = ()) -> Callable[[Funct
 
     def decorate(function: Function) -> Function:
         for name in reversed(names):
-            field = Settings.model_fields[name]
             flag = f"--{name.replace('_', '-')}"
-            shown = field.default if isinstance(field.default, str | int | float) and name != "model" else None
-            text = f"{field.description}" + (f"  [default: {shown}]" if shown not in (None, "") else "")
             flags = [flag, "--head-file"] if name == "head" else [flag]
-            if field.annotation is bool:
+            if Settings.model_fields[name].annotation is bool:
                 flags, metavar = [f"{flag}/--no-{flag[2:]}"], None
             else:
                 metavar = "VALUE"
             flags = [flag for flag in flags if flag not in taken]
             function = click.option(
-                *flags, f"{PREFIX}{name}", cls=SettingOption, default=None, metavar=metavar, help=text
+                *flags, f"{PREFIX}{name}", cls=SettingOption, default=None, metavar=metavar, help=_setting_help(name)
             )(function)
         return function
 
     return decorate
+
+
+def _setting_help(name: str) -> str:
+    """Return a setting's description, with its default at the end in click's form."""
+    field = Settings.model_fields[name]
+    text, _, described = (field.description or "").partition(" [default: ")
+    default = field.default
+    if described:  # in words, because the default is decided at start-up
+        shown = described.removesuffix("].")
+    elif name == "model":
+        shown = "the shipped model"
+    elif isinstance(default, bool):
+        shown = "on" if default else "off"
+    elif isinstance(default, tuple):
+        shown = ",".join(default) or "none"
+    else:
+        shown = "none" if default in (None, "") else str(default)
+    return f"{text.removesuffix('.')}.  [default: {shown}]"
 
 
 class Command(click.Command):
