@@ -17,7 +17,7 @@ check: $(VENV)/dev ray ## all tests but the soak: every family of checkpoints, e
 	$(BIN)/python -m pytest -q
 
 docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load
-	$(BIN)/python -m tests.docker.check
+	$(BIN)/python -m tests.deploy.docker.check
 
 parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md

@@ -32,18 +32,22 @@ EXPOSED_HEADERS = [
 ]
 
 BODIES = 8
-"""Bodies of the largest size that may be in hand at the same time; of smaller ones as many more."""
+"""How many bodies of the largest size may be in memory at the same time; the limit counts bytes."""
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
 
 DIALECTS = (openai, inference_protocol, huggingface)
-"""Rooms that speak as another service does, errors included, under a prefix of their own."""
+"""Routers that speak another server's protocol, errors included, under a prefix of their own."""
 
 
 def create_app(settings: Settings | None = None, load: Load = load_engine) -> FastAPI:
-    """The service. Without settings it reads the environment; raises BadSettings.
+    """Return the application.
 
-    `load` makes what runs the model, for whoever has another way of running it.
+    Args:
+        settings: None reads the VITRINE_* environment variables.
+        load: creates the engine; replace it to run the model in another way.
+
+    Raises BadSettings.
     """
     if settings is None:
         settings, warnings = load_settings()
@@ -51,7 +55,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
             logger.warning(warning)
     service = Service(settings, load)
     app = _fastapi(settings, service)
-    app.root_path = settings.root_path  # as an argument it is deprecated, in favour of one of each server's own
+    app.root_path = settings.root_path  # as an argument it is deprecated: uvicorn and others set it themselves
     app.state.service = service
     problems.install(app, {room.router.prefix: room.ERROR_FORMAT for room in DIALECTS})
     _wrap(app, settings, service.metrics)
@@ -63,7 +67,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """What stands around the routes; the last one added is the first to see a request."""
+    """Add the middleware; the one that is added last sees a request first."""
     if settings.keys:
         app.add_middleware(ApiKeys, keys=settings.keys, root_path=settings.root_path)
     if settings.cors_origins:
@@ -90,17 +94,17 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
         "description": DESCRIPTION,
     }
     if settings.docs:
-        # Swagger UI's files come from us: uploading from /docs works without a network.
+        # Swagger UI's files are served from here, so that /docs works without a network.
         return FastAPIOffline(redoc_url=None, lifespan=lifespan, **facts)
     return FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, **facts)
 
 
 def _report(service: Service) -> None:
-    """Say what is served; a model that could not be loaded, or was lost, ends the process."""
+    """Log what is served; end the process if the model could not be loaded or was lost."""
     runtime = service.runtime
     if runtime.failure is None:
-        # What is there now stays to the end: looking through it for garbage, every thousand requests or so, would hold
-        # up everybody for some tenths of a second.
+        # What exists now stays to the end. A search of it for garbage, every thousand requests or so, would delay all
+        # requests by some tenths of a second.
         gc.freeze()
         gc.enable()  # `vitrine serve` starts without it
         engine = runtime.engine
@@ -118,7 +122,7 @@ def _report(service: Service) -> None:
         )
         return
     if runtime.finished_loading.is_set():
-        logger.critical("the model was lost: %s", runtime.failure)
+        logger.critical("the model failed: %s", runtime.failure)
     else:
         logger.critical("the model could not be loaded: %s", runtime.failure)
     signal.raise_signal(signal.SIGTERM)

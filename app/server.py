@@ -1,10 +1,10 @@
-"""What only a server can do: bind before anything slow begins, run uvicorn, drain when told to stop.
+"""The server process: bind the port before anything slow begins, run uvicorn, drain on a signal.
 
-SIGTERM or SIGINT: `/readyz` says 503 at once and every answer ends its connection. Requests are served for
-`drain_delay_s` more, so that a balancer can look elsewhere; then the port is closed, what the system has accepted by
-then is served too, everything later on open connections is refused, and the process ends when all is answered, or
-after `drain_timeout_s`. A second signal ends it at once, and so does the first one while the model is being loaded:
-no request has been accepted then.
+On SIGTERM or SIGINT `/readyz` answers 503 at once, and every answer ends its connection. Requests are served for
+another `drain_delay_s`, so that a load balancer can send them elsewhere. Then the port is closed, connections that the
+kernel has accepted by then are served too, later requests on open connections are refused, and the process ends when
+all requests are answered, or after `drain_timeout_s`. A second signal ends the process at once, and so does the first
+one while the model is loading: no request has been accepted then.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ if TYPE_CHECKING:  # it imports torch, and the port is bound before that
 
 logger = logging.getLogger("vitrine")
 
-LAST_CALL_S = 0.2
-"""For requests that are on their way on open connections when the port is closed."""
+TRANSIT_S = 0.2
+"""Time for requests that are in transit on open connections when the port is closed."""
 
-PATIENT_CALLS = 4
-"""How many times more, while there is a connection that has not sent its first one."""
+TRANSIT_REPEATS = 4
+"""How often that time is repeated while a new connection has not sent its first request."""
 
 
 def bind(settings: Settings) -> socket.socket:
-    """Take the port. Raises OSError."""
+    """Bind and listen. Raises OSError."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,7 +76,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> NoReturn:
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the end of a terminal is not the end of a service
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # closing a terminal does not end a service
     server = _Server(config, service)
     server.run([listener])
     _end(server.stopped_by if service.runtime.failure is None else None)
@@ -100,7 +100,7 @@ def _end(stopped_by: int | None) -> NoReturn:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which loses nothing when it is told to stop."""
+    """uvicorn's server, with a stop that loses no request."""
 
     def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
@@ -123,7 +123,7 @@ class _Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """On SIGTERM or SIGINT: `/readyz` says so before anything else."""
+        """Start the drain on SIGTERM or SIGINT: `/readyz` answers 503 from now on."""
         if self.should_exit:
             os._exit(128 + sig)
         self._service.runtime.leaving = True
@@ -137,13 +137,13 @@ class _Server(uvicorn.Server):
         if self._service.runtime.state == "ready":
             await asyncio.sleep(self._service.settings.drain_delay_s)
         for listener in sockets or []:
-            await self._accept_the_rest(listener)
-        await self._last_call()
+            await self._accept_pending(listener)
+        await self._wait_for_transit()
         self._service.runtime.drain()
         await super().shutdown(sockets)
 
-    async def _accept_the_rest(self, listener: socket.socket) -> None:
-        """Close the port, and serve the connections that the system has made before: else it would reset them."""
+    async def _accept_pending(self, listener: socket.socket) -> None:
+        """Close the port and serve the connections that the kernel has accepted; otherwise it would reset them."""
         loop = asyncio.get_running_loop()
         with listener.dup() as rest:
             rest.setblocking(False)
@@ -157,13 +157,13 @@ class _Server(uvicorn.Server):
                     return
                 await loop.connect_accepted_socket(self._connection, accepted)
 
-    async def _last_call(self) -> None:
-        """Take the requests that are on their way."""
-        await asyncio.sleep(LAST_CALL_S)
-        for _ in range(PATIENT_CALLS):
+    async def _wait_for_transit(self) -> None:
+        """Wait for requests in transit."""
+        await asyncio.sleep(TRANSIT_S)
+        for _ in range(TRANSIT_REPEATS):
             if not any(isinstance(one, Connection) and one.fresh for one in self.server_state.connections):
                 return
-            await asyncio.sleep(LAST_CALL_S)
+            await asyncio.sleep(TRANSIT_S)
 
     def _connection(self) -> Connection:
         return Connection(self.config, self.server_state, self.lifespan.state, asyncio.get_running_loop())

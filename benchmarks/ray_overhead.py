@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks import load
 from benchmarks.load import Load
+from tests.deploy.ray.cluster import request
+from tests.deploy.ray.conftest import ray_environment
 from tests.environment import AS_IT_COMES
-from tests.ray.cluster import request
-from tests.ray.conftest import ray_environment
 from tests.server import ROOT, serving
 
 PHOTO = (ROOT / "examples" / "espresso.jpg").read_bytes()
@@ -35,7 +35,7 @@ def on_ray(log: Path, threads: int) -> Iterator[int]:
     """One replica on a local Ray, and its port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.ray.cluster", str(port)]
+    command = [sys.executable, "-m", "tests.deploy.ray.cluster", str(port)]
     # Each writes its lines into a file; Ray's driver does not gather them.
     settings = ray_environment(**AS_IT_COMES) | {"RAY_LOG_TO_DRIVER": "0"}
     pipe = subprocess.PIPE

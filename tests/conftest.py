@@ -17,14 +17,29 @@ from models.network.vit import VisionTransformer
 from tests.environment import SETTINGS, defined
 from tests.server import ROOT, Address, Server, serving
 
+pytest_plugins = ["tests.faults.fixtures"]
+
 SHARED = Path(os.environ.get("VITRINE_TEST_SHARED", ROOT.parent / "shared"))
 MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 
 
 THOROUGH = (
-    *("bulk/", "checkpoints/", "dialects/", "faults/", "ray/"),
-    *("test_attention.py", "test_clients.py", "test_corpus.py", "test_metrics.py", "test_monitoring.py"),
-    *("test_page.py", "test_pictures.py", "test_tracing.py"),
+    *(
+        "api/dialects/",
+        "api/test_page.py",
+        "bulk/",
+        "checkpoints/",
+        "deploy/ray/",
+        "documents/test_clients.py",
+        "http/",
+    ),
+    *("inference/test_compute.py", "network/test_attention.py", "pictures/test_corpus.py"),
+    *("pictures/test_good_corpus.py", "pictures/test_hostile_images.py", "pictures/test_pictures.py", "process/"),
+    *("telemetry/test_metrics.py", "telemetry/test_monitoring.py", "telemetry/test_tracing.py"),
+)
+QUICK = (
+    *("checkpoints/test_checkpoint.py", "checkpoints/test_golden.py", "checkpoints/test_preprocess.py"),
+    "process/test_lifecycle.py",
 )
 """Tests that `make test` leaves to `make check`, so that it ends in minutes on two cores."""
 
@@ -39,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is thorough by where it lies."""
     for item in items:
-        if str(item.path.relative_to(Path(__file__).parent)).startswith(THOROUGH):
+        path = str(item.path.relative_to(Path(__file__).parent))
+        if path.startswith(THOROUGH) and not path.startswith(QUICK):
             item.add_marker(pytest.mark.thorough)
 
 
@@ -64,7 +80,7 @@ def original() -> Any:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    if port := os.environ.get("VITRINE_TEST_PORT"):  # of a service that runs already, as in tests/docker
+    if port := os.environ.get("VITRINE_TEST_PORT"):  # of a service that runs already, as in tests/deploy/docker
         yield Address(int(port))
         return
     # Exact, because the answers are compared with those of the originals.

@@ -36,7 +36,8 @@ def defined() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="vitrine-home-", ignore_cleanup_errors=True) as home:
         for name in set(os.environ) - set(KEPT):
             del os.environ[name]
-        os.environ.update(DEFINED, HOME=home)
+        # What torch compiles is for one processor: two runs that share it may run the other one's code.
+        os.environ.update(DEFINED, HOME=home, TORCHINDUCTOR_CACHE_DIR=f"{home}/inductor")
         try:
             yield
         finally:

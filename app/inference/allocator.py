@@ -1,9 +1,9 @@
-"""The C library's allocator keeps the large blocks of a forward pass, for the next pass to use again.
+"""Let the C library's allocator keep the large blocks of a forward pass for the next one.
 
-As it comes, glibc gives a block of many megabytes back to the system when it is freed, and the system hands it out
-again page by page, each cleared first: on two cores that was a tenth of the time of a forward pass of ViT-S.
-A thread's memory lies in heaps of 64 MiB, of which glibc gives back those that become empty: a batch that takes several
-of them still loses a part each time. Source: mallopt(3), and glibc's arena.c.
+By default glibc returns a freed block of many megabytes to the kernel, which hands it out again page by page and clears
+each page first. On two cores that was a tenth of the time of a forward pass of ViT-S. What remains: a thread's memory
+lies in heaps of 64 MiB, and glibc returns those that become empty, so a batch that takes several of them still loses a
+part each time. Sources: mallopt(3), and glibc's arena.c.
 """
 
 import ctypes
@@ -13,14 +13,14 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 MMAP_BYTES = 2**25
-"""Blocks from here on are the system's; the most that glibc itself comes to when a program frees such blocks."""
+"""Larger blocks come from the kernel each time; glibc's own adaptation ends at this size."""
 
 TRIM_BYTES = 2 * MMAP_BYTES
-"""Free memory at the end of a heap that is kept; the most that glibc itself comes to, too."""
+"""Free memory that is kept at the end of a heap; glibc's own adaptation ends here too."""
 
 
 def keep_large_blocks() -> None:
-    """Start where glibc's own adaptation ends; what the operator has set stays, and so does another allocator."""
+    """Set the thresholds to where glibc's own adaptation ends; keep an operator's choice and another allocator."""
     if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
         return
     libc = ctypes.CDLL(None)

@@ -196,7 +196,8 @@ class Engine:
                 self.forward(jobs)
                 self.forward([replace(job, readout=Readout.MEAN) for job in jobs])
         except TorchDynamoException as error:
-            detail = "compile: the network cannot be compiled here; it needs a C++ compiler"
+            needs = "it needs a C++ compiler, and no space in torch's own path"
+            detail = f"compile: the network cannot be compiled here; {needs}"
             raise DeviceUnavailable(f"{detail} (torch: {type(error).__name__})") from error
 
     def _compare(self, golden: Golden) -> None:

@@ -1,7 +1,8 @@
-"""Work that waits, bounded by what it costs: who may come in, who has left, and what makes up the next batch.
+"""The bounded queue between requests and the device: admission, withdrawal, and what goes into the next batch.
 
-Room is taken before the work is ready: an image that will not fit is refused before it is decoded. Shared by the event
-loop, which puts work in, and by the thread that takes it out. Of work it reads the cost and the deadline alone.
+Space is reserved before the work is ready, so that an image that does not fit is refused before it is decoded. The
+event loop puts work in and the device thread takes it out; a lock guards both. The queue reads the cost and the
+deadline of work, and nothing else.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ A = TypeVar("A")  # answer
 
 @dataclass(frozen=True)
 class Work(Generic[P]):
-    """Something to be done: what it costs, in units that the backend's budget is in, and what it is."""
+    """A payload for the backend, and its cost in the units of the batch budget (tokens)."""
 
     cost: int
     payload: P
@@ -28,7 +29,7 @@ class Work(Generic[P]):
 
 @dataclass(frozen=True)
 class Result(Generic[A]):
-    """The answer to a piece of work or its error, and how long it waited and ran, in seconds."""
+    """The answer to a piece of work, or its error; and how long it waited and ran, in seconds."""
 
     answer: A | Exception
     queue_s: float
@@ -36,7 +37,7 @@ class Result(Generic[A]):
 
 
 class QueueFull(Exception):
-    """There is no room for this work; it might be worth another try in `retry_after_s` whole seconds."""
+    """The queue has no space for this work; a retry may succeed after `retry_after_s` whole seconds."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"the queue is full; try again in {retry_after_s} s")
@@ -45,7 +46,7 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class Entry(Generic[P, A]):
-    """A piece of work in the queue, and who waits for it until when."""
+    """A piece of work in the queue, the future that its caller awaits, and its deadline."""
 
     work: Work[P]
     future: asyncio.Future[Result[A]]
@@ -53,21 +54,21 @@ class Entry(Generic[P, A]):
     deadline: float
 
     def fail(self, error: Exception) -> None:
-        """Tell who waits, if somebody still does. To be called on the event loop."""
+        """Set the error on the future, unless the caller has gone. Call it on the event loop."""
         if not self.future.done():
             self.future.set_exception(error)
-            self.future.exception()  # of several in one request only the first is looked at
+            self.future.exception()  # a request of several reads the first error only; asyncio would warn of the others
 
 
 class Reservation:
-    """Room in the queue for work that is being prepared, given back at the end of the block as far as it was not used.
+    """Space in the queue for work that is still being prepared; leaving the `with` block releases what was not used.
 
-    cost: what is left of it.
+    cost: the space that is left.
     """
 
-    def __init__(self, cost: int, give_back: Callable[["Reservation"], None]) -> None:
+    def __init__(self, cost: int, release: Callable[["Reservation"], None]) -> None:
         self.cost = cost
-        self._give_back = give_back
+        self._release = release
 
     def __enter__(self) -> Self:
         return self
@@ -75,22 +76,23 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._give_back(self)
+        self._release(self)
 
 
 class Queue(Generic[P, A]):
-    """Waiting work, in the order of its arrival.
+    """A first-in, first-out queue with a limit on the total cost.
 
     Args:
-        max_cost: the most that may wait; an empty queue admits anything. None: not known yet, and nothing is refused.
+        max_cost: the limit; an empty queue accepts work of any cost. None: the limit is not known yet, and nothing is
+            refused.
     """
 
     def __init__(self, max_cost: int | None = None) -> None:
         self.max_cost = max_cost
         self.cost = 0
-        """What waits and what room is kept for, together."""
+        """Cost of the waiting work and of the reservations together."""
         self.cost_per_s = 0.0
-        """How fast it empties; 0 before that was measured."""
+        """Measured throughput; 0 before the first batch."""
         self._entries: deque[Entry[P, A]] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -100,23 +102,23 @@ class Queue(Generic[P, A]):
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds until the queue has emptied, at the measured rate."""
+        """Estimate the whole seconds until the queue is empty, from 1 to 60."""
         return min(60, max(1, math.ceil(self.cost / self.cost_per_s))) if self.cost_per_s else 1
 
     def has_room(self, cost: int) -> bool:
-        """Whether this much would be let in now."""
+        """Whether work of this cost would be accepted now."""
         return self.max_cost is None or not self.cost or self.cost + cost <= self.max_cost
 
     def reserve(self, cost: int) -> Reservation:
-        """Keep room for work that is still to be prepared. Raises QueueFull."""
+        """Reserve space for work that is still to be prepared. Raises QueueFull."""
         with self._changed:
             if not self.has_room(cost):
                 raise QueueFull(self.retry_after_s)
             self.cost += cost
-        return Reservation(cost, self._give_back)
+        return Reservation(cost, self._release)
 
     def put(self, entries: Sequence[Entry[P, A]], reservation: Reservation | None = None) -> None:
-        """Let all of this in, in the place of the room that was kept for it, or none. Raises QueueFull."""
+        """Add all entries or none; the reservation's space is used first. Raises QueueFull."""
         cost = sum(entry.work.cost for entry in entries)
         with self._changed:
             kept = reservation.cost if reservation else 0
@@ -131,7 +133,7 @@ class Queue(Generic[P, A]):
             self._changed.notify()
 
     def withdraw(self, entries: Sequence[Entry[P, A]]) -> None:
-        """Make room at once for work that nobody waits for; what was taken already is not here any more."""
+        """Remove the entries whose callers have gone, unless a batch has taken them already."""
         abandoned = {entry for entry in entries if not entry.future.done() or entry.future.cancelled()}
         if abandoned:
             with self._changed:
@@ -140,9 +142,10 @@ class Queue(Generic[P, A]):
                 self._entries = deque(left)
 
     def take(self, budget: Callable[[], int]) -> tuple[list[Entry[P, A]], list[Entry[P, A]]]:
-        """Wait for work and take the oldest of it, as much as fits into the budget, but always something.
+        """Wait for work, and take the oldest entries that fit into the budget, at least one.
 
-        Returns what is to be done, and what it is too late for; neither only when the queue is closed and empty.
+        Returns the batch, and the entries whose deadline has passed. Both are empty only when the queue is closed and
+        empty.
         """
         with self._changed:
             while True:
@@ -152,34 +155,34 @@ class Queue(Generic[P, A]):
                     return batch, late
 
     def close(self) -> None:
-        """Let `take` end once nothing waits."""
+        """Let `take` return empty lists once nothing waits."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def clear(self) -> list[Entry[P, A]]:
-        """Forget what waits, and return it."""
+        """Remove and return all waiting entries."""
         with self._changed:
             entries = list(self._entries)
             self.cost -= sum(entry.work.cost for entry in entries)
             self._entries.clear()
             return entries
 
-    def _next(self, reservation: int) -> tuple[list[Entry[P, A]], list[Entry[P, A]]]:
+    def _next(self, budget: int) -> tuple[list[Entry[P, A]], list[Entry[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Entry[P, A]] = []
         now = time.monotonic()
-        while self._entries and (not batch or self._entries[0].work.cost <= reservation):
+        while self._entries and (not batch or self._entries[0].work.cost <= budget):
             entry = self._entries.popleft()
             self.cost -= entry.work.cost
             if entry.deadline <= now:
                 late.append(entry)
             elif not entry.future.done():
-                reservation -= entry.work.cost
+                budget -= entry.work.cost
                 batch.append(entry)
         return batch, late
 
-    def _give_back(self, reservation: Reservation) -> None:
+    def _release(self, reservation: Reservation) -> None:
         with self._changed:
             self.cost -= reservation.cost
             reservation.cost = 0

@@ -1,6 +1,7 @@
-"""The model behind its queue, from the start of loading to the end of the process: its state, and who may use it.
+"""The lifecycle of the model: loading, ready, draining, failed; and which requests may use it in each state.
 
-Loads in the background, takes work while it is ready, watches for a forward that hangs or keeps failing, drains.
+It loads in the background, accepts work while it is ready, detects a forward pass that hangs or keeps failing, and
+drains.
 """
 
 import asyncio
@@ -28,21 +29,21 @@ State = Literal["loading", "ready", "draining", "failed"]
 Load = Callable[[Settings], Engine]
 
 FAILING_AFTER = 3
-"""Requests in a row whose every forward failed; from then on readiness wants to see one that does not."""
+"""Consecutive requests whose forward passes all failed; after that, readiness depends on a probe that succeeds."""
 
 PROBE_S = 5.0
-"""How long that one may take."""
+"""Timeout of the probe."""
 
 LAST_BATCH_S = 5.0
-"""For a batch that is running when the process ends."""
+"""Timeout for the batch that runs when the process ends."""
 
 
 class Stuck(Fatal):
-    """A forward does not end."""
+    """A forward pass does not end."""
 
 
 def load_engine(settings: Settings) -> Engine:
-    """Open the checkpoint, move it to its device, warm it up."""
+    """Open the checkpoint, move it to its device and warm it up."""
     keep_large_blocks()
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
@@ -57,17 +58,20 @@ class Runtime:
 
     Args:
         settings: how the service runs.
-        load: makes the engine, on the thread that will own it.
-        ran: told of each batch that is over.
+        load: creates the engine, on the device thread.
+        on_batch: called after each batch.
     """
 
     def __init__(
-        self, settings: Settings, load: Load = load_engine, ran: Callable[[BatchReport[Job]], None] = lambda _: None
+        self,
+        settings: Settings,
+        load: Load = load_engine,
+        on_batch: Callable[[BatchReport[Job]], None] = lambda _: None,
     ) -> None:
         self.settings = settings
         self.state: State = "loading"
         self.leaving = False
-        """Told to stop, and still serving: whoever sends requests here should look elsewhere."""
+        """The process was told to stop and still serves: a load balancer should send requests elsewhere."""
         self.failure: Exception | None = None
         self.finished_loading = asyncio.Event()
         self._load = load
@@ -75,11 +79,11 @@ class Runtime:
         self._report: Callable[[], None] = lambda: None
         self._failures = 0
         self._watchdog: asyncio.Task[None] | None = None
-        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, ran)
+        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, on_batch)
 
     @property
     def engine(self) -> Engine:
-        """The engine, for a new request. Raises Problem while there is none, and while nothing new is taken."""
+        """The engine, for a new request. Raises Problem while the model is loading, draining or failed."""
         if self.state in ("draining", "failed"):
             raise Problem("draining", "the service is shutting down", {"Retry-After": "1"})
         if self._engine is None or self.state == "loading":
@@ -88,20 +92,20 @@ class Runtime:
 
     @property
     def loaded(self) -> Engine:
-        """The engine, for what was admitted: also while nothing new is taken."""
+        """The engine, for a request that was admitted, also while the service drains."""
         if self._engine is None:
             raise Problem("loading", "the model is still being loaded", {"Retry-After": "1"})
         return self._engine
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that runs the model is there and moving."""
+        """Whether the device thread runs and does not hang."""
         return self.state != "failed" and self.batcher.alive and not self._stuck
 
     async def check_ready(self) -> None:
-        """Whether requests should come here. Raises Problem.
+        """Raise Problem unless the model can answer.
 
-        Costs nothing as long as forwards succeed; after several failures it runs one to see (as TEI does).
+        This costs nothing while forward passes succeed; after several failures it runs one as a probe (as TEI does).
         """
         engine = self.engine
         if self.leaving:
@@ -113,32 +117,32 @@ class Runtime:
             async with asyncio.timeout(PROBE_S):
                 await self.run([Work(engine.cost(*job.pixels.shape[1:]), job)])
         except (TimeoutError, Problem):
-            logger.warning("the probe of a model that keeps failing was not answered")
+            logger.warning("the probe was not answered; forward passes keep failing")
         if self._failures:
             raise Problem("unhealthy", "the model's forward passes keep failing", {"Retry-After": "1"})
 
     def start(self, report: Callable[[], None]) -> None:
-        """Start loading the model, and `report` on the event loop when that has ended, or the model was lost."""
+        """Start loading; call `report` on the event loop when loading has ended, and when the model is lost."""
         self._report = report
         self.batcher.start()
         self._watchdog = asyncio.create_task(self._watch())
 
     def drain(self) -> None:
-        """Take nothing new; what was taken is answered."""
+        """Accept no new work; accepted work is still answered."""
         if self.state != "failed":
             self.state = "draining"
 
     async def stop(self) -> None:
-        """Let go of the thread; the server has waited for the answers already."""
+        """End the device thread; the server has already waited for the answers."""
         self.drain()
         if self._watchdog is not None:
             self._watchdog.cancel()
-        # A load or a forward that hangs cannot be interrupted, and nobody waits for its end.
+        # A load or a forward pass that hangs cannot be interrupted; do not wait for it.
         waits = self.finished_loading.is_set() and self.failure is None
         await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
     def reserve(self, cost: int) -> Reservation:
-        """Keep room in the queue for images that are still to be decoded. Raises Problem."""
+        """Reserve space in the queue for images that are still to be decoded. Raises Problem."""
         try:
             return self.batcher.queue.reserve(cost)
         except QueueFull as full:
@@ -147,7 +151,7 @@ class Runtime:
     async def run(
         self, works: Sequence[Work[Job]], deadline: float = math.inf, reservation: Reservation | None = None
     ) -> list[Result[Answer]]:
-        """The answer to each piece of work, or its own error. Raises Problem where it concerns all of them."""
+        """Return the answer or the error of each piece of work. Raises Problem for an error of the whole request."""
         try:
             dones = await self.batcher.submit(works, deadline, reservation)
         except QueueFull as full:
@@ -167,7 +171,7 @@ class Runtime:
         return self._engine
 
     def _prepared(self, failure: Exception | None) -> None:
-        """Loading has ended, or the backend was lost."""
+        """Loading has ended, or the model was lost."""
         if failure is not None:
             self._fail(failure)
         elif self.state == "loading":
@@ -176,9 +180,9 @@ class Runtime:
         self.finished_loading.set()
 
     def _fail(self, failure: Exception) -> None:
-        told = self.state in ("draining", "failed")
+        reported = self.state in ("draining", "failed")
         self.failure, self.state = failure, "failed"
-        if not told:
+        if not reported:
             self._report()
 
     @property
@@ -186,8 +190,8 @@ class Runtime:
         return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
 
     async def _watch(self) -> None:
-        """End the process when a forward hangs: its thread cannot be interrupted, and the queue waits behind it."""
-        while not self._stuck:  # noqa: ASYNC110 - what is waited for is that nothing happens
+        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it."""
+        while not self._stuck:  # noqa: ASYNC110 - there is no event to wait for: a hang is the absence of one
             await asyncio.sleep(0.5)
         failure = Stuck(f"a forward pass has been running for {self.batcher.busy_s:.0f} s")
         self.batcher.abandon(failure)
@@ -195,5 +199,5 @@ class Runtime:
 
 
 def overloaded(retry_after_s: int) -> Problem:
-    """The queue is full."""
+    """Return the problem of a full queue."""
     return Problem("overloaded", "the queue is full", {"Retry-After": str(retry_after_s)})

@@ -1,4 +1,4 @@
-"""What a request wants of each of its images, held against what the model has."""
+"""What a request asks of each of its images, checked against what the model has."""
 
 from dataclasses import dataclass
 
@@ -10,38 +10,38 @@ from models.network.vit import Readout
 from models.preprocess import Pixels
 
 TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
-"""What reading these off is called; all the rest is `embed`."""
+"""Names of tasks in the metrics; every other readout is `embed`."""
 
 BOTH = "both"
-"""What a vector and classes of the same image are called."""
+"""Name of the task in the metrics that answers a vector and classes of the same image."""
 
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a request asks of each image; see `engine.Job`."""
+    """What a request asks of each image; the fields are those of `Job`."""
 
     readout: Readout
     normalize: bool = False
     top_k: int | None = None
     attention_spec: AttentionSpec | None = None
     also: "Task | None" = None
-    """A second answer to the same image."""
+    """A second task for the same image."""
 
     @property
     def name(self) -> str:
-        """What this is called in metrics; an image has one task, however many answers."""
+        """Name in the metrics; an image has one task, however many answers."""
         return BOTH if self.also else TASKS.get(self.readout, "embed")
 
     def of(self, pixels: Pixels) -> list[Job]:
-        """The same, of one image: a job for each answer."""
+        """Return the jobs of one image: one for each answer."""
         job = Job(pixels, self.readout, self.normalize, self.top_k, self.attention_spec)
         return [job, *(self.also.of(pixels) if self.also else ())]
 
     @classmethod
     def classes(cls, engine: Engine, top_k: int | None) -> "Task":
-        """The best `top_k` classes (0: all), or the probabilities of all in their order (None).
+        """Return the task of the best `top_k` classes (0: all), or of all probabilities in their order (None).
 
         Raises Problem for a model without a classifier.
         """
@@ -51,7 +51,7 @@ class Task:
 
     @classmethod
     def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Task":
-        """The vector of this pool. Raises Problem for one that the model does not have."""
+        """Return the task of the vector of a pool. Raises Problem for a pool that the model does not have."""
         readout = POOLS[pool] if pool else engine.native_readout
         if readout not in engine.readouts:
             has = ", ".join(name for name, readout in POOLS.items() if readout in engine.readouts)
@@ -60,13 +60,21 @@ class Task:
 
     @classmethod
     def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Task":
-        """The attention of [CLS] of a layer (None: the last) and head (None: their mean), or rolled out up to there.
+        """Return the task of the attention of [CLS].
+
+        Args:
+            engine: the model.
+            layer: counted from 0; None is the last one.
+            head: counted from 0; None is the mean over the heads.
+            rollout: through all layers up to that one, instead of that one alone.
 
         Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
         """
         config = engine.config
         if Readout.ATTENTION not in engine.readouts:
-            raise Problem("no_cls_token", f"{engine.checkpoint.name} has no [CLS] token whose attention could be shown")
+            raise Problem(
+                "no_cls_token", f"{engine.checkpoint.name} has no [CLS] token, so it has no attention of [CLS]"
+            )
         for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
             if value is not None and value >= count:
                 raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")

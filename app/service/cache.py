@@ -1,6 +1,6 @@
-"""Values that were asked for before, within so many bytes, and those that are on their way for somebody else.
+"""A least-recently-used cache with a limit in bytes, which also shares computations in flight.
 
-Knows neither images nor answers: a key stands for all that decides a value. Used on the event loop alone.
+Knows neither images nor answers: a key stands for everything that decides a value. Used on the event loop only.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ from typing import Generic, Literal, TypeVar
 V = TypeVar("V")
 
 Compute = Callable[[Sequence[int]], Awaitable[Sequence[V]]]
-"""The places of keys -> their values, in that order."""
+"""Positions of keys -> their values, in that order."""
 
 How = Literal["hit", "shared", "miss"]
-"""How a value was come by: kept, under way for somebody else, or computed."""
+"""Where a value came from: the cache, another request's computation, or an own one."""
 
 
 @dataclass(eq=False)
-class _UnderWay(Generic[V]):
-    """A computation, and how many wait for it; it ends with the last of them."""
+class _InFlight(Generic[V]):
+    """A computation in flight and the number of its waiters; it is cancelled when the last one leaves."""
 
     task: asyncio.Task[Mapping[Hashable, V]]
     waiting: int = 0
@@ -31,56 +31,56 @@ class _UnderWay(Generic[V]):
 
 
 class Cache(Generic[V]):
-    """The least recently used values are forgotten first.
+    """A cache that evicts the least recently used values first.
 
     Args:
-        max_bytes: what all values may take together.
-        size: what one takes, in bytes; None for what is not to be kept.
-        asked: told of every key that is asked for.
+        max_bytes: limit of all values together.
+        size: returns the size of a value in bytes, or None for one that is not kept.
+        on_lookup: called for each key that is looked up.
     """
 
-    def __init__(self, max_bytes: int, size: Callable[[V], int | None], asked: Callable[[How], None]) -> None:
+    def __init__(self, max_bytes: int, size: Callable[[V], int | None], on_lookup: Callable[[How], None]) -> None:
         self.max_bytes = max_bytes
         self.held_bytes = 0
         self._size = size
-        self._asked = asked
+        self._on_lookup = on_lookup
         self._kept: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
-        self._under_way: dict[Hashable, _UnderWay[V]] = {}
+        self._in_flight: dict[Hashable, _InFlight[V]] = {}
 
     async def values(self, keys: Sequence[Hashable], compute: Compute[V]) -> list[V]:
-        """The value of each key: kept, waited for, or computed together with the others that are neither.
+        """Return the value of each key: from the cache, from a computation in flight, or from a new one.
 
-        Raises what `compute` raises. A failure for somebody else is not ours: what was waited for in vain is computed.
+        Raises what `compute` raises. If another request's computation fails, the value is computed here.
         """
         found = {key: self._recall(key) for key in keys if key in self._kept}
-        ways = {key: self._under_way[key] for key in keys if key in self._under_way}
+        flights = {key: self._in_flight[key] for key in keys if key in self._in_flight}
         for key in keys:
-            self._asked("hit" if key in found else "shared" if key in ways else "miss")
-        new = {key: place for place, key in enumerate(keys) if key not in found and key not in ways}
+            self._on_lookup("hit" if key in found else "shared" if key in flights else "miss")
+        new = {key: place for place, key in enumerate(keys) if key not in found and key not in flights}
         if new:
-            ways |= dict.fromkeys(new, self._start(new, compute))
-        await _wait(set(ways.values()))
-        found |= {key: way.task.result()[key] for key, way in ways.items() if key in new or way.succeeded}
-        vain = {key: place for place, key in enumerate(keys) if key not in found}
-        if vain:
-            found |= dict(zip(vain, await compute(list(vain.values())), strict=True))
+            flights |= dict.fromkeys(new, self._start(new, compute))
+        await _wait(set(flights.values()))
+        found |= {key: flight.task.result()[key] for key, flight in flights.items() if key in new or flight.succeeded}
+        missing = {key: place for place, key in enumerate(keys) if key not in found}
+        if missing:
+            found |= dict(zip(missing, await compute(list(missing.values())), strict=True))
         return [found[key] for key in keys]
 
     def _recall(self, key: Hashable) -> V:
         self._kept.move_to_end(key)
         return self._kept[key][0]
 
-    def _start(self, places: Mapping[Hashable, int], compute: Compute[V]) -> _UnderWay[V]:
-        way = _UnderWay(asyncio.create_task(self._run(places, compute)))
-        self._under_way |= dict.fromkeys(places, way)
-        return way
+    def _start(self, places: Mapping[Hashable, int], compute: Compute[V]) -> _InFlight[V]:
+        flight = _InFlight(asyncio.create_task(self._run(places, compute)))
+        self._in_flight |= dict.fromkeys(places, flight)
+        return flight
 
     async def _run(self, places: Mapping[Hashable, int], compute: Compute[V]) -> Mapping[Hashable, V]:
         try:
             values = dict(zip(places, await compute(list(places.values())), strict=True))
         finally:
             for key in places:
-                del self._under_way[key]
+                del self._in_flight[key]
         for key, value in values.items():
             self._keep(key, value)
         return values
@@ -96,15 +96,15 @@ class Cache(Generic[V]):
             self.held_bytes -= freed
 
 
-async def _wait(ways: Collection[_UnderWay[V]]) -> None:
-    """Until all have ended, well or not; who stops waiting as the last one ends them."""
-    for way in ways:
-        way.waiting += 1
+async def _wait(flights: Collection[_InFlight[V]]) -> None:
+    """Wait until all have ended or failed; the last waiter that is cancelled cancels the computation."""
+    for flight in flights:
+        flight.waiting += 1
     try:
-        if ways:
-            await asyncio.wait([way.task for way in ways])
+        if flights:
+            await asyncio.wait([flight.task for flight in flights])
     finally:
-        for way in ways:
-            way.waiting -= 1
-            if not way.waiting and not way.task.done():
-                way.task.cancel()
+        for flight in flights:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()

@@ -1,4 +1,4 @@
-"""Images that come again: what decides an image's answer, and what it takes to keep one."""
+"""Keys and sizes for the cache of answers."""
 
 import asyncio
 import hashlib
@@ -10,14 +10,17 @@ from app.pictures.prepared import PreparedImage, Upload
 from app.service.outcome import ImageAnswer
 
 HASHED_ON_THE_LOOP_BYTES = 2**18
-"""A quarter of a millisecond; what takes longer goes to a thread."""
+"""Hashing this many bytes takes a quarter of a millisecond; more is hashed on a thread."""
 
 OVERHEAD_BYTES = 2**11
-"""What an answer takes beside its numbers."""
+"""Size of an answer beside its numbers."""
 
 
 async def cache_keys(uploads: Sequence[Upload | PreparedImage], decisive: tuple[object, ...]) -> list[Hashable]:
-    """What decides each image's answer; what cannot come again is equal to nothing else."""
+    """Return a key for each image: its bytes and everything else that decides the answer.
+
+    An upload that is an error gets a key that equals no other.
+    """
     length = sum(
         len(upload) if isinstance(upload, bytes) else upload.pixels.nbytes
         for upload in uploads
@@ -38,7 +41,7 @@ def _digest(upload: bytes | PreparedImage) -> bytes:
 
 
 def cached_bytes(outcome: ImageAnswer | ImageProblem) -> int | None:
-    """What an outcome takes in the cache; problems are found again as cheaply as they are kept, or were ours."""
+    """Return the size of an answer in the cache; None for a problem, which is cheap to find again or was our fault."""
     if isinstance(outcome, ImageProblem):
         return None
     answers = [outcome.answer] if outcome.also is None else [outcome.answer, outcome.also]

@@ -9,9 +9,11 @@ from models.preprocess import Pixels
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """An image's answer, and how it was computed; where nothing was asked of the network, its pixels.
+    """The answer to an image (for /preprocess: its pixels) and how it was computed.
 
-    also: the second answer, where the request wants two.
+    tokens: patches and prefix tokens of the image.
+    interpolated: whether the position embeddings were resampled.
+    also: the second answer, where the request asks for two.
     """
 
     answer: Answer | Pixels

@@ -1,7 +1,7 @@
-"""The straight line that every way of asking shares: bytes -> decode -> queue -> one forward -> answers.
+"""The path that all requests share: bytes -> decode -> queue -> one forward pass -> answers.
 
-What could not be run within the time that a request may wait is refused before its body is read, and what comes
-to find the queue full before it is decoded.
+A request that could not be run within its timeout is refused before its body is read; an image for which the queue has
+no space is refused before it is decoded.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ logger = logging.getLogger("vitrine")
 
 
 class Service:
-    """One model, served.
+    """One model and everything that is needed to answer requests with it.
 
     Args:
         settings: how the service runs.
-        load: makes the engine; see `Runtime`.
+        load: creates the engine; see `Runtime`.
     """
 
     def __init__(self, settings: Settings, load: Load = load_engine) -> None:
@@ -52,20 +52,20 @@ class Service:
 
     @property
     def engine(self) -> Engine:
-        """The engine. Raises Problem while there is none, and while nothing new is taken."""
+        """The engine. Raises Problem while the model is loading, draining or failed."""
         return self.runtime.engine
 
     def start(self, report: Callable[[], None]) -> None:
-        """Start loading the model, and `report` on the event loop when that has ended; returns at once."""
+        """Start loading the model and return at once; call `report` on the event loop when loading has ended."""
         self.runtime.start(report)
 
     async def stop(self) -> None:
-        """Answer what was taken, then let go of the threads."""
+        """Answer the accepted requests, then end the threads."""
         await self.runtime.stop()
         self.decoder.stop()
 
     def admit(self) -> Engine:
-        """The engine, if it takes requests now: asked before a body is read. Raises Problem."""
+        """Return the engine if it accepts requests now. Call it before a body is read. Raises Problem."""
         engine, queue = self.engine, self.runtime.batcher.queue
         if not queue.has_room(engine.cost(*engine.network_size(None))):
             raise overloaded(queue.retry_after_s)
@@ -81,11 +81,14 @@ class Service:
         task: Task,
         timings: Timings,
     ) -> list[ImageAnswer | ImageProblem]:
-        """Each image's answer or its own problem, in order. Raises Problem where it concerns the whole request.
+        """Return the answer or the problem of each image, in order. Raises Problem for an error of the whole request.
 
-        What comes prepared is taken as it is.
-
-        Takes the engine that admitted the request: what was admitted is answered, also while the service drains.
+        Args:
+            engine: what `admit` returned: a request that was admitted is answered, also while the service drains.
+            uploads: image files; a PreparedImage is used as it is.
+            resolution: the size and the resize mode that the request asks for.
+            task: what to answer.
+            timings: receives the duration of each step.
         """
         self._check_tokens(engine, resolution)
 
@@ -109,7 +112,7 @@ class Service:
         timings: Timings,
     ) -> list[ImageAnswer | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
-        # Before anything is decoded: under overload that work would be thrown away.
+        # Before anything is decoded: under overload that work would be wasted.
         answers = 2 if task.also else 1
         expected = len(uploads) * answers * engine.cost(*engine.network_size(resolution.size), task.attention_spec)
         with self.runtime.reserve(expected) as reservation:
@@ -127,7 +130,7 @@ class Service:
     async def prepare(
         self, engine: Engine, uploads: Sequence[Upload], resolution: Resolution, timings: Timings
     ) -> list[ImageAnswer | ImageProblem]:
-        """Each image's pixels as the network would be given them, or its own problem; else like `answer`."""
+        """Return the network's input for each image, or its problem, in order; the network does not run."""
         self._check_tokens(engine, resolution)
         async with self._deadline():
             images = await self._decode(engine, uploads, resolution, timings)
@@ -163,26 +166,26 @@ class Service:
             for image in images
             for job in task.of(image.pixels)
         ]
-        dones = await self.runtime.run(works, deadline, reservation)
-        if any(isinstance(done.answer, OutOfMemory) for done in dones):
+        results = await self.runtime.run(works, deadline, reservation)
+        if any(isinstance(result.answer, OutOfMemory) for result in results):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
-        return dones
+        return results
 
     def _answered(
-        self, engine: Engine, image: PreparedImage, dones: Sequence[Result[Answer]], timings: Timings
+        self, engine: Engine, image: PreparedImage, results: Sequence[Result[Answer]], timings: Timings
     ) -> ImageAnswer | ImageProblem:
-        """What became of one image, of which there is one answer or two."""
+        """Return the answer to one image, which has one result or two."""
         answers: list[Answer] = []
-        for done in dones:
-            timings.add("queue", done.queue_s, time.perf_counter() - done.run_s)
-            timings.add("forward", done.run_s)
-            if isinstance(done.answer, Exception):
-                return _failed(done.answer)
-            answers.append(done.answer)
+        for result in results:
+            timings.add("queue", result.queue_s, time.perf_counter() - result.run_s)
+            timings.add("forward", result.run_s)
+            if isinstance(result.answer, Exception):
+                return _failed(result.answer)
+            answers.append(result.answer)
         return _described(engine, image, *answers)
 
     def _count(self, outcomes: Sequence[ImageAnswer | ImageProblem], task: str, timings: Timings) -> None:
-        """Tell the metrics and the log what became of a request's images."""
+        """Count a request's images for the metrics and the log."""
         answered = [outcome for outcome in outcomes if isinstance(outcome, ImageAnswer)]
         for outcome in outcomes:
             if isinstance(outcome, ImageProblem):
@@ -208,7 +211,7 @@ class Service:
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     def _check_tokens(self, engine: Engine, resolution: Resolution) -> None:
-        """No image of the request may need more tokens than one image may have; `fit` only ever needs fewer."""
+        """Raise Problem if an image may need more tokens than are allowed; `fit` never needs more than the others."""
         config, size = engine.config, engine.network_size(resolution.size)
         most = self.settings.max_tokens_per_image
         if config.num_tokens(*size) > most:
@@ -226,7 +229,7 @@ def _described(
 
 
 def _failed(error: Exception) -> ImageProblem:
-    """What a client hears of an error of the forward pass."""
+    """Return what a client is told about an error of the forward pass."""
     if isinstance(error, OutputInvalid):
         return ImageProblem("model_output_invalid", "the model's answer to this image is not a finite number")
     logger.error("the forward pass failed", exc_info=error)

@@ -1,0 +1,54 @@
+"""What SageMaker sends to a container, sent to a real server process: its clients speak to it alone."""
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.api.dialects.conftest import Reference
+from tests.bounds import assert_equal_in_float32
+
+ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+
+
+def test_ping(client: httpx.Client) -> None:
+    assert client.get("/ping").status_code == 200
+
+
+def test_invocations_answer_as_classify_and_embed_do(client: httpx.Client, reference: Reference, cat: bytes) -> None:
+    headers = {"Content-Type": "image/png"}
+    classified = client.post("/invocations", content=cat, headers=headers).json()["results"][0]["predictions"]
+    assert [row["label"] for row in classified] == [row["label"] for row in reference.classes[0]]
+    assert_equal_in_float32([p["score"] for p in classified], [p["score"] for p in reference.classes[0]])
+    embedded = client.post("/invocations", json={"images": reference.texts}, headers={ATTRIBUTES: "task=embed"})
+    assert_equal_in_float32([result["embedding"] for result in embedded.json()["results"]], reference.vectors)
+
+
+def test_attributes_carry_the_parameters_and_accept_the_form(client: httpx.Client, cat: bytes) -> None:
+    query = "size=70&pool=mean&normalize=true"
+    headers = {ATTRIBUTES: f"task=embed&{query}", "Accept": "application/x-npy"}
+    ours = client.post("/invocations", content=cat, headers=headers)
+    theirs = client.post(f"/embed?{query}", content=cat, headers={"Accept": "application/x-npy"})
+    assert ours.headers["vitrine-fingerprint"] == theirs.headers["vitrine-fingerprint"]
+    assert_equal_in_float32(np.frombuffer(ours.content[-1536:], "<f4"), np.frombuffer(theirs.content[-1536:], "<f4"))
+    top = client.post("/invocations", content=cat, headers={ATTRIBUTES: "task=classify&top_k=2"})
+    assert len(top.json()["results"][0]["predictions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "content", "status", "code"),
+    [
+        ("", b"", 400, "no_image"),
+        ("", b"hello", 415, "not_an_image"),
+        ("task=paint", b"x", 422, "invalid_parameter"),
+        ("task=embed&top_k=2", b"x", 422, "unknown_parameter"),
+        ("size=0", b"x", 422, "invalid_parameter"),
+        ("size=2000", b"x", 422, "too_many_tokens"),
+        ("a" * 1025, b"x", 422, "invalid_parameter"),
+    ],
+)
+def test_refusals(client: httpx.Client, attributes: str, content: bytes, status: int, code: str) -> None:
+    response: Any = client.post("/invocations", content=content, headers={ATTRIBUTES: attributes})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,49 @@
+"""From bytes to the network's pixels: what a reduced scale does to the answers."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.pictures.pool import Decoder, Transform
+from app.pictures.prepared import PreparedImage, Resolution
+from app.settings import Settings
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.vit import Readout, VisionTransformer
+from tests.server import ROOT
+
+PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
+
+
+def prepared(checkpoint: Checkpoint, data: bytes, decode: str, resolution: Resolution) -> PreparedImage:
+    decoder = Decoder(Settings.model_validate({"decode": decode}), lambda _: None)
+    transform = Transform(checkpoint.content.preprocess, checkpoint.content.config.patch_size, resolution)
+    try:
+        (image,) = asyncio.run(decoder.prepare([data], transform))
+    finally:
+        decoder.stop()
+    assert isinstance(image, PreparedImage)
+    return image
+
+
+@pytest.mark.parametrize(
+    "resolution",
+    [Resolution(), Resolution((70, 70)), Resolution((98, 140), "squash"), Resolution((112, 112), "fit")],
+    ids=["own", "70", "squash", "fit"],
+)
+def test_fast_decoding_leaves_the_vectors_as_they_are(
+    checkpoint: Checkpoint, network: VisionTransformer, phone_picture: bytes, resolution: Resolution
+) -> None:
+    mean, std = (torch.tensor(getattr(checkpoint.content.preprocess, name))[:, None, None] for name in ("mean", "std"))
+    changed = 0
+    for data in [phone_picture, *(Path(photo).read_bytes() for photo in PHOTOS)]:
+        fast, exact = (prepared(checkpoint, data, decode, resolution) for decode in ("fast", "exact"))
+        assert (fast.plan, fast.width, fast.height) == (exact.plan, exact.width, exact.height)
+        changed += not (fast.pixels == exact.pixels).all()
+        pixels = [(torch.from_numpy(image.pixels) / 255 - mean) / std for image in (fast, exact)]
+        with torch.inference_mode():
+            cls = network(pixels, Readout.CLS).cls
+        assert cls is not None
+        assert torch.nn.functional.cosine_similarity(cls[0], cls[1], dim=0) >= 0.999
+    assert changed  # else nothing was compared
