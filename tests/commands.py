@@ -1,30 +1,31 @@
-"""The commands that README.md and docs/ show, taken out of their pages."""
+"""Extract the commands and Python blocks that README.md and docs/ show. The how-tos have tests of their own."""
 
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.server import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| `([a-z][^` ]* [^`]+)` \|", re.MULTILINE)
-"""The first cell of a table's row, where it is more than a word."""
+"""The first cell of a table row, if it has more than one word."""
 
 ASSIGNMENT = re.compile(r"\w+=\S*\s+")
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command as it is printed, with the page that prints it."""
+    """A command or a block of Python, and the page that shows it (relative to the repository's root)."""
 
     page: str
     text: str
 
     @property
     def program(self) -> str:
-        """What it runs."""
+        """The name of the program that it runs."""
         text = self.text
         while found := ASSIGNMENT.match(text):
             text = text[found.end() :]
@@ -32,18 +33,23 @@ class Command:
 
 
 def commands() -> Iterator[Command]:
-    """All of them, page by page, in their order."""
+    """Yield all commands, page by page, in order."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         blocks = [(found.start(), found[2]) for found in BLOCK.finditer(text) if found[1] == "sh"]
         rows = [(found.start(), f"{found[1]}\n") for found in ROW.finditer(text)]
         for _, block in sorted(blocks + rows):
             for command in split(block):
-                yield Command(page.name, command)
+                yield Command(name_of(page), command)
+
+
+def name_of(page: Path) -> str:
+    """Return the page's path below the repository's root."""
+    return str(page.relative_to(ROOT))
 
 
 def split(block: str) -> Iterator[str]:
-    """The commands of a block: a line each, unless the shell wants more lines for one."""
+    """Yield the commands of a block: one a line, unless the shell needs more lines for one."""
     lines: list[str] = []
     for line in block.splitlines():
         lines.append(line)
@@ -52,18 +58,18 @@ def split(block: str) -> Iterator[str]:
             lines.clear()
             if text.strip() and not text.startswith("#"):
                 yield text
-    assert not lines, f"no whole command: {lines}"
+    assert not lines, f"an incomplete command: {lines}"
 
 
 def accepted(text: str) -> bool:
-    """Whether it is whole to the shell, which takes a here-document without its end with a warning."""
+    """Return whether the shell considers it complete; for a here-document without its end the shell only warns."""
     ended = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True, check=False)
     return not ended.returncode and not ended.stderr
 
 
 def python_blocks() -> Iterator[Command]:
-    """The blocks of Python, page by page."""
+    """Yield the blocks of Python, page by page."""
     for page in PAGES:
         for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
             if language == "python":
-                yield Command(page.name, text)
+                yield Command(name_of(page), text)

@@ -31,6 +31,7 @@ THOROUGH = (
         "checkpoints/",
         "deploy/ray/",
         "documents/test_clients.py",
+        "documents/test_how_to.py",
         "http/",
     ),
     *("inference/test_compute.py", "network/test_attention.py", "pictures/test_corpus.py"),

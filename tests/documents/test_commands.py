@@ -1,8 +1,8 @@
-"""Every command of README.md and docs/ ends well, and warns of nothing on standard error.
+"""Every command of README.md and docs/ succeeds and prints no warning on standard error.
 
-They run page by page in their order, in a folder that has what the repository's root has, and two folders of pictures.
-Those of `ELSEWHERE` want a container engine, a cluster, a bucket or the network: only their grammar is checked here,
-and that the files exist which they name. Of `make` it is checked what it would run.
+They run page by page, in order, in a folder with the contents of the repository's root and two folders of pictures.
+The programs in `ELSEWHERE` need a container engine, a cluster, a bucket or the network: the tests check only the
+grammar of these commands and that the files they name exist. `make` runs with --dry-run.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import PAGES, Command, commands, python_blocks
+from tests.commands import PAGES, Command, commands, name_of, python_blocks
 from tests.environment import environment
 from tests.server import ROOT, Server
 
@@ -26,7 +26,7 @@ curl() {{ command curl --silent --show-error --fail "$@"; }}
 vitrine() {{ '{sys.executable}' -m app "$@"; }}
 make() {{ command make --dry-run "$@"; }}
 """
-"""curl without its progress bar, the `vitrine` of this tree, and a make that runs nothing: not all targets end."""
+"""curl without its progress bar, the `vitrine` of this tree, and a make that runs nothing: some targets never end."""
 
 FILES = re.compile(r"(?<![\w/:.@-])((?:[\w-]+/)*[\w-]+\.(?:ya?ml|txt|py))\b")
 WRITTEN = re.compile(r" -o (\w+\.(\w+))")
@@ -35,10 +35,10 @@ SIGNATURES = {"npy": b"\x93NUM", "png": b"\x89PNG", "parquet": b"PAR1"}
 
 @pytest.fixture(scope="module")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder for each page, like the repository's root."""
+    """A folder for each page, with the contents of the repository's root."""
     made = {}
     for page in PAGES:
-        made[page.name] = folder = tmp_path_factory.mktemp(page.stem) / "vitrine"
+        made[name_of(page)] = folder = tmp_path_factory.mktemp(page.stem) / "vitrine"
         folder.mkdir()
         for entry in ROOT.iterdir():
             if not entry.name.startswith("."):
@@ -51,7 +51,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def run(server: Server, folder: Path, command: list[str]) -> str:
-    """What it prints; it has to succeed, and what it says on standard error is only how a run went."""
+    """Return what the command prints; assert that it succeeds and writes only its report to standard error."""
     ended = subprocess.run(
         command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -60,12 +60,14 @@ def run(server: Server, folder: Path, command: list[str]) -> str:
 
 
 def at(server: Server, text: str) -> str:
-    """The text with this server's address in the place of the usual one."""
+    """Return the text with this server's address in place of the default one."""
     return text.replace("localhost:8000", f"127.0.0.1:{server.port}")
 
 
 def test_the_pages_have_commands() -> None:
-    assert {command.page for command in COMMANDS} >= {"README.md", "operations.md", "scaling.md", "clients.md"}
+    assert {command.page for command in COMMANDS} >= {
+        *("README.md", "docs/operations.md", "docs/scaling.md", "docs/clients.md"),
+    }
     assert {command.program for command in COMMANDS} == {*ELSEWHERE, "curl", "vitrine", "make"}
 
 
@@ -88,7 +90,7 @@ def test_a_command_does_what_it_says(server: Server, checkouts: dict[str, Path],
     "command", [one for one in COMMANDS if one.program in ELSEWHERE], ids=lambda one: f"{one.page}: {one.text[:60]}"
 )
 def test_a_command_for_elsewhere_names_files_that_exist(command: Command) -> None:
-    """That it is a whole command to the shell was seen when it was taken out of its page."""
+    """`split` has already checked that the shell considers it a complete command."""
     for name in FILES.findall(command.text):
         assert (ROOT / name).is_file(), f"{command.page} names {name}"
     if module := re.search(r"python -m ([\w.]+)", command.text):
@@ -97,11 +99,11 @@ def test_a_command_for_elsewhere_names_files_that_exist(command: Command) -> Non
 
 @pytest.mark.parametrize(
     "block",
-    [one for one in python_blocks() if one.page != "clients.md"],
+    [one for one in python_blocks() if one.page != "docs/clients.md"],
     ids=lambda one: f"{one.page}: {one.text[:40]}",
 )
 def test_a_block_of_python_runs(server: Server, checkouts: dict[str, Path], block: Command) -> None:
-    """Those of clients.md run in test_clients.py, which looks at what they print as well."""
+    """Those of clients.md run in test_clients.py, which also checks what they print."""
     if "s3://" in block.text:  # a bucket that is not here
         compile(block.text, block.page, "exec")
         return

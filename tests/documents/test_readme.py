@@ -1,4 +1,4 @@
-"""The README does what it says: its commands are run and its answer is compared."""
+"""README.md is short, and its first answer and the settings it names are those of the service."""
 
 import json
 import re
@@ -18,7 +18,7 @@ FIRST = next(command.text for command in commands() if command.program == "curl"
 
 
 def first_answer(server: Server) -> Any:
-    """What the README's first command prints."""
+    """Return what the first command of the README prints."""
     command = FIRST.replace("localhost:8000", f"127.0.0.1:{server.port}").replace("curl ", "curl -sS --fail ")
     ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     return json.loads(ended.stdout)
@@ -29,12 +29,12 @@ def scores(answer: Any) -> Any:
 
 
 def as_printed(numbers: Sequence[float], texts: Sequence[str]) -> list[str]:
-    """The numbers with as many digits as the texts have."""
+    """Return the numbers with as many digits as the texts have."""
     return [f"{number:.{len(text.partition('.')[2])}f}" for number, text in zip(numbers, texts, strict=True)]
 
 
 def test_the_first_answer_is_the_one_that_is_printed(server: Server, half: Server) -> None:
-    """In any dtype at the precision that is shown; the digits that the text adds are float32's."""
+    """In any dtype at the precision that is shown; the text adds the digits of float32."""
     (named,) = re.findall(r"([\d.]+) and ([\d.]+) in float32, and up to a hundredth off in bfloat16", README)
     for running in (server, half):
         answer, printed = first_answer(running), json.loads(ANSWER, parse_float=str)
@@ -45,12 +45,8 @@ def test_the_first_answer_is_the_one_that_is_printed(server: Server, half: Serve
         assert np.abs(np.subtract(found, np.array(named, float))).max() <= SCORES_APART
 
 
-def test_the_tree_names_every_file_of_the_house() -> None:
-    tree = README.split("## The house")[1].split("## Develop")[0]
-    for folder in ("app", "models"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            if path.name != "__init__.py":
-                assert path.name in tree, f"{path} is not in the README"
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_settings_that_are_named_exist() -> None:

@@ -236,7 +236,7 @@ def stop_under_load(compose: Compose) -> None:
 def converted(compose: Compose) -> None:
     """A checkpoint converted on the host into ./checkpoints is served; one that may not be read is called that."""
     folder = compose.tree / "checkpoints" / "converted"
-    command = [sys.executable, "-m", "app.cli", "convert", str(compose.tree / "weights" / SHIPPED), str(folder)]
+    command = [sys.executable, "-m", "app", "convert", str(compose.tree / "weights" / SHIPPED), str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, umask=0o022)
     up(compose, VITRINE_MODEL="/checkpoints/converted")
     answer = httpx.post(f"{compose.url}/classify?top_k=1", content=CAT, timeout=60).json()
