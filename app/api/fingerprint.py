@@ -5,9 +5,7 @@ from functools import lru_cache
 
 from fastapi import Response
 
-from app.inference.engine import Engine
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
+from app.service import Engine, Resolution, Task
 
 
 def with_fingerprint(response: Response, engine: Engine, resolution: Resolution, task: Task) -> Response:

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 
 from app.errors import ImageProblem, Problem
 from app.http.problems import PROBLEM_JSON, problem_response
-from app.service.outcome import ImageAnswer
+from app.service import ImageAnswer
 
 NPY = "application/x-npy"
 PNG = "image/png"

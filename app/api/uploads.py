@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import ImageProblem, Problem
-from app.pictures.prepared import Upload
+from app.service import Upload
 from app.settings import Settings
 
 FIELD = "image"

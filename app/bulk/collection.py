@@ -11,14 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ImageProblem
-from app.inference.engine import Engine
-from app.inference.jobs import Ranking
-from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import Engine, ImageAnswer, Ranking, Resolution, Service, Task
 from app.settings import Settings
 from app.telemetry.timings import Timings
 

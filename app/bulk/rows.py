@@ -13,10 +13,8 @@ from app.bulk.collection import ReadFile, answer_files, read_file
 from app.bulk.listing import ListedFile
 from app.bulk.tables import Facts, Row, Value
 from app.errors import ImageProblem
-from app.inference.jobs import Ranking
 from app.schemas import ClassifyQuery, EmbedQuery
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Ranking, Service
 
 BulkQuery = ClassifyQuery | EmbedQuery
 

@@ -18,7 +18,7 @@ from app.bulk.listing import Search
 from app.bulk.parts import PART_FILES, PART_SECONDS, Parts, check_same_run
 from app.bulk.rows import BulkQuery, Failure, answer_rows, run_facts
 from app.bulk.tables import TABLES, Row
-from app.service.service import Service
+from app.service import Service
 from app.settings import Settings
 
 

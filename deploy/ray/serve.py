@@ -12,7 +12,7 @@ from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.main import create_app
-from app.service.service import Service
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.telemetry import logs
 

@@ -18,12 +18,8 @@ from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
 from app.api.uploads import decode_base64, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.engine import Engine
-from app.inference.jobs import Ranking
-from app.inference.task import Task
-from app.pictures.prepared import Resolution, Upload
 from app.schemas import TOP_K, ResolutionQuery, VectorQuery
-from app.service.service import Service
+from app.service import Engine, Ranking, Resolution, Service, Task, Upload
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:

@@ -20,10 +20,8 @@ from app.api.responses import float32_base64
 from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
 from app.schemas import VectorQuery
-from app.service.service import Service
+from app.service import Resolution, Service, Task
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001 - clients read the id from its header

@@ -18,8 +18,7 @@ from app.api.operation.health import readyz
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
-from app.service.service import Service
-from models.network.vit import Readout
+from app.service import Readout, Service
 
 router = APIRouter(tags=["SageMaker"])
 

@@ -11,11 +11,7 @@ from app.api.responses import all_answers
 from app.api.uploads import check_count, json_object, read_body
 from app.errors import Problem
 from app.http.problems import invalid
-from app.inference.engine import Engine
-from app.inference.task import Task
-from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload
 from app.settings import Settings
 
 Content = TypeVar("Content", bound=BaseModel)

@@ -11,12 +11,9 @@ from app.api.openapi import image_endpoint
 from app.api.responses import JSON, NPY, accepts, answer_of, check_single, json_response, npy_response, png_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, AttentionResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

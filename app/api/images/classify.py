@@ -9,12 +9,8 @@ from app.api.openapi import image_endpoint
 from app.api.responses import NPY, accepts, json_response, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.jobs import Ranking
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Ranking, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

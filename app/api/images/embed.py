@@ -11,13 +11,8 @@ from app.api.responses import NPY, accepts, float32_base64, json_response, npy_r
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.errors import Problem
-from app.inference.engine import Engine
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
 from app.schemas import EmbedQuery, EmbedResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
-from models.network.vit import Readout
+from app.service import Engine, ImageAnswer, Readout, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

@@ -11,10 +11,8 @@ from app.api.responses import JSON, accepts, answer_of, check_single, json_respo
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.pictures.drawing import to_png
-from app.pictures.prepared import Resolution
 from app.schemas import PreprocessQuery, PreprocessResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Resolution, Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 

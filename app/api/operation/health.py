@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from app.errors import Problem
 from app.http.problems import responses
 from app.schemas import Health
-from app.service.service import Service
+from app.service import Service
 
 router = APIRouter(tags=["operation"])
 

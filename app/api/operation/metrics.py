@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.service.service import Service
+from app.service import Service
 
 router = APIRouter(tags=["operation"])
 

@@ -5,8 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from app.http.problems import responses
-from app.inference.engine import Engine
-from app.service.service import Service
+from app.service import Engine, Service
 from app.settings import Settings
 from models.checkpoints.describe import describe as describe_checkpoint
 

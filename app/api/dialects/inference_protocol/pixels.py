@@ -7,8 +7,7 @@ checkpoint's mean and std: the network receives exactly these numbers.
 import numpy as np
 
 from app.errors import Problem
-from app.inference.engine import Engine
-from app.pictures.prepared import PreparedImage
+from app.service import Engine, PreparedImage
 from models.preprocess import Pixels, Plan
 
 MARGIN = 10

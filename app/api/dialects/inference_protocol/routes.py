@@ -37,11 +37,7 @@ from app.api.operation.health import healthz, readyz
 from app.api.uploads import check_count, decode_base64, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.engine import Engine
-from app.inference.jobs import Ranking
-from app.inference.task import Task
-from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.service.service import Service
+from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
 
 INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
 """The datatype of each input."""

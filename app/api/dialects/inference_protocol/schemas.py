@@ -6,9 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import __version__
 from app.api.dialects.inference_protocol.tensors import InputTensor
-from app.inference.engine import Engine
 from app.schemas import TOP_K, VectorQuery
-from models.network.vit import Readout
+from app.service import Engine, Readout
 
 OutputName = Literal["embedding", "scores", "labels"]
 
