@@ -146,7 +146,7 @@ def test_inspect_takes_what_a_checkpoint_does_not_say() -> None:
     assert told["labels"][:2] == ["0", "1"]
     refused = vitrine("inspect", model, "--profile", "nonsense")
     assert refused.returncode == 1
-    assert "there is no profile 'nonsense'" in refused.stderr
+    assert "unknown profile 'nonsense'" in refused.stderr
 
 
 def test_convert_writes_what_is_served_the_same(tmp_path: Path) -> None:
