@@ -21,17 +21,17 @@ def differences(original: Original, network: VisionTransformer) -> dict[str, dic
     for name, size in original.sizes.items():
         images = pictures(size)
         with torch.inference_mode():
-            theirs = original.forward(images)
+            expected = original.forward(images)
             ours = network(list(images))
-        found[name] = {what: difference(value, ours, what) for what, value in theirs.items()}
+        found[name] = {what: difference(value, ours, what) for what, value in expected.items()}
     return found
 
 
-def difference(theirs: Tensor, ours: Features, what: str) -> float:
+def difference(expected: Tensor, ours: Features, what: str) -> float:
     value = getattr(ours, what)
     assert value is not None, f"{what} was not read"
-    assert value.shape == theirs.shape, (what, value.shape, theirs.shape)
-    return float((value - theirs).abs().max() / max(1.0, float(theirs.abs().max())))
+    assert value.shape == expected.shape, (what, value.shape, expected.shape)
+    return float((value - expected).abs().max() / max(1.0, float(expected.abs().max())))
 
 
 def worst(found: dict[str, dict[str, float]]) -> float:

@@ -95,7 +95,7 @@ def _jpeg_of(size: tuple[int, int]) -> bytes:
     return jpeg(*size)
 
 
-def _largest(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+def _largest(mine: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """Return the largest difference, relative to the original's largest value if that is over 1."""
-    assert mine.shape == theirs.shape, (mine.shape, theirs.shape)
-    return float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(theirs).max()))
+    assert mine.shape == expected.shape, (mine.shape, expected.shape)
+    return float(np.abs(mine - expected).max()) / max(1.0, float(np.abs(expected).max()))

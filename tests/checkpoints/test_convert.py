@@ -49,9 +49,9 @@ def test_a_converted_checkpoint_gives_the_same_answers(family: Family, tmp_path:
     assert again.digest == checkpoint.digest
     assert again.content.config == checkpoint.content.config
     images = [pictures(size, count=1)[0] for size in SIZES.values()]
-    ours, theirs = after(images), before(images)
+    ours, expected = after(images), before(images)
     for name in ("cls", "mean", "native", "logits"):
-        mine, other = getattr(ours, name), getattr(theirs, name)
+        mine, other = getattr(ours, name), getattr(expected, name)
         assert (mine is None) == (other is None), name
         assert mine is None or torch.equal(mine, other), name
     assert again.content.preprocess == checkpoint.content.preprocess
@@ -65,12 +65,12 @@ def assert_timm_agrees(folder: Path, network: Any, differences: list[str]) -> No
     native = tuple(json.loads((folder / "config.json").read_text())["model_args"]["img_size"])
     images = pictures((native[0], native[1]))
     with torch.inference_mode():
-        theirs, ours = model(images), network(list(images))
+        expected, ours = model(images), network(list(images))
     answer = ours.logits if ours.logits is not None else ours.native
     assert answer is not None
     # Another epsilon changes the answers by about this much at the scale of these activations.
     bar = 5e-5 if any("LayerNorm" in difference for difference in differences) else BAR
-    assert float((theirs - answer).abs().max()) <= bar * max(1.0, float(theirs.abs().max()))
+    assert float((expected - answer).abs().max()) <= bar * max(1.0, float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in REFUSED], ids=lambda family: family.name)

@@ -39,8 +39,8 @@ def test_pixels_equal_torchvision() -> None:
     preprocess = Preprocess((224, 224), crop_pct=SEVEN_EIGHTHS, interpolation="bilinear")
     for size in SIZES:
         data = jpeg(*size)
-        theirs = weights.transforms()(Image.open(io.BytesIO(data)).convert("RGB")).numpy()
-        assert float(np.abs(ours(data, preprocess, (16, 16)) - theirs).max()) <= 1e-5
+        expected = weights.transforms()(Image.open(io.BytesIO(data)).convert("RGB")).numpy()
+        assert float(np.abs(ours(data, preprocess, (16, 16)) - expected).max()) <= 1e-5
 
 
 def test_the_crop_of_transformers_is_one_pixel_from_torchvisions() -> None:
@@ -62,6 +62,6 @@ def test_logits_of_a_file_equal_transformers(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(tmp_path))
     data = (ROOT / "examples" / "espresso.jpg").read_bytes()
     mine = build(checkpoint)([torch.from_numpy(ours(data, checkpoint.content.preprocess))]).logits
-    theirs = original.forward(torch.from_numpy(processed(tmp_path, data))[None])["logits"]
+    expected = original.forward(torch.from_numpy(processed(tmp_path, data))[None])["logits"]
     assert mine is not None
-    assert float((mine - theirs).abs().max()) <= 1e-5 * max(1.0, float(theirs.abs().max()))
+    assert float((mine - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))

@@ -147,11 +147,11 @@ def test_a_regression_head_is_not_a_classifier_and_gives_the_native_vector(tmp_p
     checkpoint = open_checkpoint(str(tmp_path))
     network = build(checkpoint)
     images = pictures((64, 64))
-    ours, theirs = network(list(images)), original.forward(images)["logits"]
+    ours, expected = network(list(images)), original.forward(images)["logits"]
     assert checkpoint.content.labels is None
     assert Readout.LOGITS not in network.readouts
     assert ours.native is not None
-    assert torch.allclose(ours.native, theirs, atol=1e-5)
+    assert torch.allclose(ours.native, expected, atol=1e-5)
 
 
 def test_a_multi_label_classifier_uses_sigmoid(tmp_path: Path) -> None:

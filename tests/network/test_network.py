@@ -86,9 +86,9 @@ def test_outputs_with_another_resampling_rule_differ_from_timms(checkpoint: Chec
     other.load_state_dict(dict(checkpoint.content.weights))
     (image,) = images((112, 112))
     with torch.inference_mode():
-        ours, theirs = other([image], Readout.CLS), original.forward_features(image[None])[:, 0]
+        ours, expected = other([image], Readout.CLS), original.forward_features(image[None])[:, 0]
     assert ours.cls is not None
-    assert differ(ours.cls, theirs)
+    assert differ(ours.cls, expected)
 
 
 MIX = [(16, 16), (64, 64), (40, 24), (24, 40), (64, 64), (8, 8), (104, 56), (16, 16)]
