@@ -1,8 +1,8 @@
 # Vitrine with its default model: docker build -t vitrine .
 #
-# Stages: `packages` resolves nothing, it installs what requirements/ pins into /opt/venv; the last one copies that, then
-# the weights, then the code, so that a change of the code rebuilds one small layer. Written for BuildKit and for the
-# classic builder alike.
+# Two stages. `packages` installs the pinned packages of requirements/ into /opt/venv. The last stage copies that, then the
+# weights, then the code, so that a change of the code rebuilds only one small layer. Works with BuildKit and with the
+# classic builder.
 
 # A release pins the base by its digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:...
 ARG BASE=python:3.11-slim-bookworm
@@ -14,26 +14,26 @@ RUN python -m venv --without-pip /opt/venv \
 COPY requirements/image.txt /build/
 RUN pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: -r /build/image.txt
 
-# Where torch comes from: PyTorch's own index of CPU builds. cu130 in the place of cpu is the build for CUDA 13; empty
-# means pip's usual index, whose build for Linux brings CUDA along. This index names its hashes in its links, so pip
-# checks what it downloads, but they cannot be pinned for all builds of a version at once.
+# The index that provides torch: by default PyTorch's own, with CPU builds. Replace cpu by cu130 for CUDA 13. Empty means
+# pip's default index, whose build for Linux includes CUDA. PyTorch's index has hashes in its links, so pip verifies the
+# download; but they cannot be pinned, because each build of a version has its own.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY requirements/serve.txt /build/
 RUN pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
         "$(grep '^torch==' /build/serve.txt)" \
-    # Headers, self-tests, test programs and setuptools: for compiling against torch, which nothing here does.
+    # Headers, self-tests, test programs and setuptools are needed only to compile against torch.
     && pip --python /opt/venv/bin/python uninstall --yes setuptools \
     && cd /opt/venv/lib/python3.*/site-packages/torch \
     && find bin -type f ! -name torch_shm_manager -delete \
     && rm -rf include test share
-# torch imports these for compiling and for attention over all lengths in one call on CUDA: 105 MB that its CPU build
-# serves without. The import of torch here fails the build on a torch that needs them after all.
+# torch needs these packages (105 MB) only for torch.compile and, on CUDA, for attention over images of different sizes in
+# one call. The image with the CPU build works without them. `import torch` fails the build if a new torch needs them.
 RUN python=/opt/venv/bin/python \
     && if $python -c "import sys, torch; sys.exit(torch.version.cuda is not None)"; then \
         pip --python $python uninstall --yes sympy mpmath networkx jinja2 markupsafe && $python -c "import torch"; \
     fi
 
-# The command `vitrine` and the version; the packages themselves come with the code, under the same path.
+# Install the command `vitrine` and the version. The code itself is copied later, to the same path.
 WORKDIR /opt/vitrine
 COPY pyproject.toml ./
 RUN touch README.md LICENSE \
@@ -44,16 +44,17 @@ print(*(p.replace('.', '/') for p in tomllib.load(open('pyproject.toml', 'rb'))[
 
 
 FROM ${BASE}
-# A number and no name: whoever runs this may give any other, nothing here needs an entry in /etc/passwd.
+# A numeric id: any other works too, because nothing needs an entry in /etc/passwd.
 ARG UID=10001
 COPY --from=packages /usr/bin/tini /usr/bin/tini
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /opt/vitrine
 COPY weights/ weights/
-# The page at / offers them.
+# Offered by the playground.
 COPY examples/ examples/
-# 0.0.0.0 because the container's loopback is nobody's; what is published is the runner's choice.
-# No byte code and caches only below /tmp: the root may be read-only. Two arenas keep glibc from hoarding memory per thread.
+# Listen on 0.0.0.0, because the container's loopback is not reachable from outside; the user chooses what to publish.
+# No byte code, and caches only in /tmp, because the root filesystem may be read-only. Two arenas, because glibc would
+# otherwise keep freed memory for each thread.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -66,13 +67,13 @@ ENV PATH=/opt/venv/bin:$PATH \
     VITRINE_HOST=0.0.0.0 \
     VITRINE_LOG_FORMAT=json
 EXPOSE 8000
-# Python itself asks: the image needs neither curl nor wget.
+# In Python, so that the image needs neither curl nor wget.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-I", "-S", "/opt/vitrine/deploy/healthcheck.py"]
 STOPSIGNAL SIGTERM
-# Process 1 gets no signal that it has no handler for, and Python has none while it starts: a stop within the first
-# half second would be lost. tini is process 1, hands every signal on and takes in orphans. -s: also where a runner's
-# own init is process 1 (docker run --init). No -g: the service ends the processes that it has started by itself.
+# The kernel does not deliver a signal to process 1 unless it has a handler, and Python has none while it starts: a stop in
+# the first half second would be lost. tini is process 1, forwards signals and reaps orphans. -s: works also if another
+# init is process 1 (docker run --init). No -g: the service itself ends the processes that it starts.
 ENTRYPOINT ["tini", "-s", "--", "vitrine"]
 CMD ["serve"]
 USER ${UID}:${UID}

@@ -1,61 +1,61 @@
-# On a fresh machine with Python 3.11 or newer, pip and make, each target installs what it needs into .venv.
+# Needs Python 3.11 or newer, pip and make. Each target installs what it needs into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
 .PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray agreement figures \
   pins hashes docs clean
-all: lint types check ## what CI runs
+all: lint types check ## run what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
 	$(BIN)/vitrine serve
 
-test: $(VENV)/dev ## the tests of the foundation, in minutes, against the real model and real server processes
+test: $(VENV)/dev ## run the core tests, in minutes, against the real model and real server processes
 	$(BIN)/python -m pytest -q -m 'not soak and not thorough'
 
-check: $(VENV)/dev ray ## all tests but the soak: every family of checkpoints, every fault, every dialect, the page in a browser
+check: $(VENV)/dev ray ## run all tests but the soak tests: checkpoint families, faults, dialects, the playground in a browser
 	$(BIN)/python -m pytest -q
 
-docker-test: $(VENV)/dev ## the image and the compose file on this machine's Docker engine, from the build to the stop under load
+docker-test: $(VENV)/dev ## test the image and the compose file on this machine's Docker engine, from build to stop under load
 	$(BIN)/python -m tests.deploy.docker.check
 
-parity: $(VENV)/dev ## how far the answers lie from every original's: docs/parity.md
+parity: $(VENV)/dev ## measure how far the answers are from each original implementation's, into docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
 
-soak: $(VENV)/dev ray ## the tests that take minutes to hours; SOAK_S seconds of mixed load
+soak: $(VENV)/dev ray ## run the tests that take minutes to hours; SOAK_S is the duration of the mixed load in seconds
 	$(BIN)/python -m pytest -q -m soak
 
-audit: $(VENV)/dev ## known holes in what is installed; asks the network
+audit: $(VENV)/dev ## look up known vulnerabilities of the pinned packages; needs the network
 	$(BIN)/pip-audit -r requirements/serve.txt --no-deps --disable-pip
 
-lint: $(VENV)/dev ## style, complexity, and the arrows between the rooms
+lint: $(VENV)/dev ## check style, complexity, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(VENV)/dev ## mypy --strict
+types: $(VENV)/dev ## check types with mypy --strict
 	$(BIN)/mypy
 
-format: $(VENV)/dev ## mend what can be mended
+format: $(VENV)/dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/bench ## speed, as ratios within one run; ARGS='--quick', or the names of tables, or --help
+bench: $(VENV)/bench ## measure speed, as ratios within one run; ARGS='--quick', names of tables, or --help
 	$(BIN)/python -m benchmarks.bench $(ARGS)
 
-agreement: $(VENV)/dev ## how far half precision leaves the answers of float32, on PICTURES (a folder or a zip file)
+agreement: $(VENV)/dev ## measure how far half precision is from float32 on PICTURES, a folder or a zip file
 	$(BIN)/python -m benchmarks.agreement $(PICTURES)
 
-figures: $(VENV)/dev ## the figures of SECURITY.md, measured on an idle machine
+figures: $(VENV)/dev ## measure the figures of SECURITY.md; needs an idle machine
 	$(BIN)/python -m tests.faults.figures
 
-bench-ray: $(VENV)/dev $(VENV)/ray ## what Ray Serve adds to a request, beside the plain service in one run
+bench-ray: $(VENV)/dev $(VENV)/ray ## measure the latency that Ray Serve adds to a request
 	$(BIN)/python -m benchmarks.ray_overhead
 
-serve-ray: $(VENV)/ray ## the default model as a deployment of a local Ray, on port 8000
+serve-ray: $(VENV)/ray ## serve the default model on a local Ray cluster, on port 8000
 	$(BIN)/serve run deploy.ray.serve:app
 
-pins: ## resolve requirements/ anew from the ranges in pyproject.toml
+pins: ## update requirements/ to the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet torch==$(shell sed -n 's/^torch==//p' requirements/serve.txt) -e .
 	( echo '# What `vitrine` runs on, exactly as tested. Made by `make pins`.'; \
@@ -74,7 +74,7 @@ pins: ## resolve requirements/ anew from the ranges in pyproject.toml
 	) > requirements/ray.txt
 	$(MAKE) hashes
 
-hashes: ## what the image installs: serve.txt without torch, with the hash of every file that the index has
+hashes: ## update requirements/image.txt: serve.txt without torch, with hashes
 	test -d $(VENV)-pins || $(PYTHON) -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet uv
 	( echo '# What the image installs beside torch: serve.txt with the hash of every file that the index has. Made by `make hashes`.'; \
@@ -82,20 +82,20 @@ hashes: ## what the image installs: serve.txt without torch, with the hash of ev
 	    --no-annotate --no-header --format requirements.txt - ) > requirements/image.txt
 	rm -rf $(VENV)-pins
 
-docs: $(VENV)/dev ## write the tables of docs/operations.md anew, from the code
+docs: $(VENV)/dev ## update the tables of docs/operations.md from the code
 	$(BIN)/python -m tests.docs
 
-clean: ## remove what the targets above have made
+clean: ## remove what the other targets have made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/serve: pyproject.toml requirements/serve.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo "Installing torch and the other packages into $(VENV). This takes minutes; on Linux torch brings CUDA, some GB."
+	@echo "Installing torch and the other packages into $(VENV). This takes minutes; on Linux torch includes CUDA (some GB)."
 	$(BIN)/pip install --quiet -r requirements/serve.txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@
 
-# Where Ray cannot be had, its tests are skipped and say so.
+# If Ray cannot be installed, its tests are skipped with a message.
 ray: $(VENV)/dev
 	@$(MAKE) --no-print-directory $(VENV)/ray || echo "Ray could not be installed; its tests will be skipped"
 

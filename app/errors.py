@@ -1,11 +1,10 @@
-"""What goes wrong, and how a client is told: one tree, one shape (RFC 9457, `application/problem+json`).
+"""The errors that a client can receive, and their HTTP statuses (RFC 9457, `application/problem+json`).
 
-    Problem                      status and code of api.md's table
-    ├── ImageProblem             of one image: its neighbours in the request are answered
-    └── (the rest)               of the whole request
+    Problem                      fails the whole request
+    └── ImageProblem             fails one image; the other images of the request are still answered
 
-A problem's detail is a sentence of ours that names the value and what is allowed: never a trace, a path or a library's
-message. The codes and their statuses stand here and nowhere else.
+The detail of a problem is a sentence written here, which names the offending value and what is allowed. It never
+contains a traceback, a path or a library's message. All error codes and their statuses are defined in this module.
 """
 
 from typing import Any
@@ -48,7 +47,13 @@ STATUSES: dict[str, int] = {
 
 
 class Problem(Exception):
-    """A request that is refused, and why."""
+    """An error that is reported to the client.
+
+    Args:
+        code: one of `STATUSES`.
+        detail: a sentence that names the offending value and what is allowed.
+        headers: headers of the response, such as Retry-After.
+    """
 
     def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -58,7 +63,7 @@ class Problem(Exception):
         self.headers = headers or {}
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """The members of a problem document."""
+        """Return the members of the problem document."""
         return {
             "type": f"urn:vitrine:problem:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
@@ -70,13 +75,13 @@ class Problem(Exception):
 
 
 class ImageProblem(Problem):
-    """An image that is refused, and why; other images of the request are not touched by it."""
+    """An error of one image; the other images of the request are not affected."""
 
 
 class Fatal(Exception):
-    """What raised this cannot be used any more: the process has to end, and its supervisor to start another."""
+    """An error after which the process cannot continue: it must exit, so that its supervisor starts another."""
 
 
 def internal() -> Problem:
-    """Our fault: the client gets the request's id, the log everything."""
-    return Problem("internal", "something went wrong on our side; the request id leads to the log")
+    """Return the problem for an unexpected error. The client gets only the request id; the log has the traceback."""
+    return Problem("internal", "an unexpected error occurred on the server; quote the request id to find it in the log")

@@ -20,7 +20,7 @@ from app.http import problems
 from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
-from app.service.service import Service
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.telemetry.metrics import Metrics
 

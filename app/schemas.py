@@ -1,4 +1,4 @@
-"""What goes over the wire, for validation of parameters and for the OpenAPI document."""
+"""Schemas of requests and responses: they validate parameters and describe them in the OpenAPI document."""
 
 from typing import Literal
 
@@ -10,30 +10,33 @@ SIZE = allow(
     r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$",
     "must be N or HxW (height x width) in pixels, each side from 1 to 99999, as in 224 or 140x98",
 )
-HEAD = allow(r"^(mean|\d{1,3})$", "must be mean or the number of a head, counted from 0")
+HEAD = allow(r"^(mean|\d{1,3})$", "must be mean, or the index of an attention head, counted from 0")
+
+TOP_K = "Number of classes to return, best first. 0, or more than the model has, returns all."
 
 
 class ResolutionQuery(BaseModel):
-    """The resolution that the network is to see."""
+    """The resolution at which the network sees the image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: str | None = Field(
         None,
         pattern=SIZE,
-        description="`N` or `HxW` (height x width) in pixels, each side rounded to the nearest multiple of the patch. "
-        "Default: the checkpoint's input size.",
+        description="Resolution in pixels: `N` (square) or `HxW` (height x width). Each side is rounded to the nearest "
+        "multiple of the patch size. Default: the checkpoint's input size.",
         examples=["224", "140x98"],
     )
     resize: Literal["crop", "squash", "fit"] | None = Field(
         None,
-        description="`crop`: cover the size, cut the centre. `squash`: exactly the size, aspect lost. `fit`: keep the "
-        "aspect, nothing cut, the size is the box that holds it. Default: the checkpoint's own steps.",
+        description="How the image reaches that size. `crop`: scale it to cover the size, then cut out the centre. "
+        "`squash`: scale it to exactly the size; the aspect ratio is lost. `fit`: keep the aspect ratio and cut "
+        "nothing; the size is the bounding box. Default: the checkpoint's own preprocessing.",
     )
 
     @property
     def height_width(self) -> tuple[int, int] | None:
-        """The size in pixels, if one was asked for."""
+        """The requested size as (height, width) in pixels; None if the request has no size."""
         if self.size is None:
             return None
         height, _, width = self.size.partition("x")
@@ -43,17 +46,17 @@ class ResolutionQuery(BaseModel):
 class ClassifyQuery(ResolutionQuery):
     """Parameters of POST /classify."""
 
-    top_k: int = Field(5, ge=0, description="How many classes, best first; 0, or more than there are, gives all.")
+    top_k: int = Field(5, ge=0, description=TOP_K)
 
 
 class VectorQuery(ResolutionQuery):
-    """Which vector stands for an image."""
+    """Parameters that select the vector of an image."""
 
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
-        description="`cls`: the [CLS] token after the final norm. `mean`: the mean of the patch tokens. `native`: what "
-        "the checkpoint's own head reads. `patches`: all patch tokens, always answered as .npy (n, h, w, dim). "
-        "Default: `cls`, or `mean` for a model without a [CLS] token.",
+        description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
+        "patch tokens. `native`: the vector that the checkpoint's own head reads. `patches`: all patch tokens, always "
+        "returned as .npy of shape (n, h, w, dim). Default: `cls`, or `mean` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
 
@@ -62,31 +65,37 @@ class EmbedQuery(VectorQuery):
     """Parameters of POST /embed."""
 
     encoding: Literal["float", "base64"] = Field(
-        "float", description="`float`: a list of numbers. `base64`: little-endian float32."
+        "float",
+        description="Encoding of the vectors in JSON. `float`: a list of numbers. `base64`: little-endian float32.",
     )
 
 
 class AttentionQuery(ResolutionQuery):
     """Parameters of POST /attention."""
 
-    layer: int | None = Field(None, ge=0, description="Counted from 0. Default: the last.")
+    layer: int | None = Field(None, ge=0, description="Layer, counted from 0. Default: the last.")
     head: str = Field(
-        "mean", pattern=HEAD, description="`mean`, or a head counted from 0.", examples=["mean", "0"], max_length=4
+        "mean",
+        pattern=HEAD,
+        description="Attention head, counted from 0, or `mean` for the mean over all heads.",
+        examples=["mean", "0"],
+        max_length=4,
     )
     method: Literal["raw", "rollout"] = Field(
         "raw",
-        description="`raw`: softmax(q k^T / sqrt(d)) of [CLS] over the patches in that layer. `rollout`: through all "
-        "layers up to that one, each the mean over its heads (Abnar & Zuidema 2020).",
+        description="`raw`: softmax(q k^T / sqrt(d)) from [CLS] to the patches in that layer. `rollout`: attention "
+        "rollout through all layers up to that one, with the mean over the heads of each (Abnar & Zuidema 2020).",
     )
     output: Literal["overlay", "map", "json"] | None = Field(
         None,
-        description="`overlay`: a PNG of the picture with the attention over it. `map`: a PNG of the attention alone. "
-        "`json`: its numbers. Default: `json` where `Accept` asks for it, else `overlay`. PNGs answer one image.",
+        description="`overlay`: a PNG of the image with the attention drawn over it. `map`: a PNG of the attention "
+        "alone. `json`: the numbers. Default: `json` if `Accept` asks for it, else `overlay`. A PNG needs a request "
+        "with one image.",
     )
 
     @property
     def head_index(self) -> int | None:
-        """The head; None is the mean of all."""
+        """The index of the head; None for the mean over all heads."""
         return None if self.head == "mean" else int(self.head)
 
 
@@ -95,8 +104,9 @@ class PreprocessQuery(ResolutionQuery):
 
     output: Literal["png", "json"] | None = Field(
         None,
-        description="`png`: the picture, its numbers in the headers. `json`: the numbers, the picture as a data: URI. "
-        "Default: `json` where `Accept` asks for it, else `png`, which answers one image.",
+        description="`png`: the preprocessed image, with its metadata in response headers. `json`: the metadata, with "
+        "the image as a data: URI. Default: `json` if `Accept` asks for it, else `png`, which needs a request with one "
+        "image.",
     )
 
 
@@ -105,134 +115,141 @@ class JsonUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: list[str] = Field(description="base64, or data: URIs of it", min_length=1)
+    images: list[str] = Field(description="Image files, each as base64 or as a data: URI of base64.", min_length=1)
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 describes it."""
+    """An error, as an RFC 9457 problem document."""
 
-    type: str = Field(examples=["urn:vitrine:problem:undecodable"])
-    title: str
-    status: int
-    detail: str = Field(description="a sentence that names the offending value and what is allowed")
-    code: str = Field(examples=["undecodable"])
-    request_id: str
+    type: str = Field(description="A URN of the error code.", examples=["urn:vitrine:problem:undecodable"])
+    title: str = Field(description="The error code in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="A sentence that names the offending value and what is allowed.")
+    code: str = Field(description="The error code, for programs.", examples=["undecodable"])
+    request_id: str = Field(description="The request's id, also in the X-Request-ID header and in the log.")
 
 
 class ImageInfo(BaseModel):
-    """The picture as it came, upright."""
+    """The uploaded image, after its EXIF orientation was applied."""
 
-    width: int
-    height: int
-    format: str
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    format: str = Field(description="File format, such as JPEG.")
 
 
 class NetworkInfo(BaseModel):
-    """The picture as the network saw it."""
+    """The image as the network saw it."""
 
-    width: int
-    height: int
-    resize: str
-    tokens: int = Field(description="patches and prefix tokens")
-    interpolated: bool = Field(description="whether the position embeddings were resampled")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    resize: str = Field(description="How the image was brought to this size: crop, squash or fit.")
+    tokens: int = Field(description="Number of tokens: patches and prefix tokens.")
+    interpolated: bool = Field(description="Whether the position embeddings were interpolated to this size.")
 
 
 class Prediction(BaseModel):
     """A class and its probability."""
 
-    label: str
-    index: int = Field(description="the checkpoint's class index")
-    score: float
+    label: str = Field(description="Name of the class.")
+    index: int = Field(description="Index of the class in the checkpoint.")
+    score: float = Field(description="Probability, from 0 to 1.")
 
 
 class Failed(BaseModel):
-    """The place of an image that was refused while others of its request were answered."""
+    """The entry of an image that failed while other images of the request were answered."""
 
-    error: Problem
+    error: Problem = Field(description="Why this image has no result.")
+
+
+FAILED = "Number of images that failed."
+RESULTS = "One entry per image, in the order of the request."
+MODEL = "Name of the model."
 
 
 class Classification(BaseModel):
     """The classes of one image."""
 
-    predictions: list[Prediction]
+    predictions: list[Prediction] = Field(description="The best classes, highest probability first.")
     image: ImageInfo
     network: NetworkInfo
 
 
 class ClassifyResponse(BaseModel):
-    """The answer of POST /classify."""
+    """The response of POST /classify."""
 
-    model: str
-    activation: Literal["softmax", "sigmoid"]
-    failed: int = Field(description="how many images were refused")
-    results: list[Classification | Failed] = Field(description="in the order of the images")
+    model: str = Field(description=MODEL)
+    activation: Literal["softmax", "sigmoid"] = Field(
+        description="Function that turns logits into probabilities: `sigmoid` for multi-label models."
+    )
+    failed: int = Field(description=FAILED)
+    results: list[Classification | Failed] = Field(description=RESULTS)
 
 
 class Embedding(BaseModel):
     """The vector of one image."""
 
-    embedding: list[float] | str
+    embedding: list[float] | str = Field(description="The vector: a list of numbers, or base64 of float32.")
     image: ImageInfo
     network: NetworkInfo
 
 
 class EmbedResponse(BaseModel):
-    """The answer of POST /embed."""
+    """The response of POST /embed."""
 
-    model: str
-    dim: int
-    failed: int = Field(description="how many images were refused")
-    results: list[Embedding | Failed] = Field(description="in the order of the images")
+    model: str = Field(description=MODEL)
+    dim: int = Field(description="Length of each vector.")
+    failed: int = Field(description=FAILED)
+    results: list[Embedding | Failed] = Field(description=RESULTS)
 
 
 class AttentionMap(BaseModel):
-    """The attention of [CLS] in one image."""
+    """The attention from [CLS] to the patches of one image."""
 
-    attention: list[list[float]] = Field(description="for each patch, rows from the top")
-    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    attention: list[list[float]] = Field(description="One weight per patch, row by row from the top.")
+    grid: tuple[int, int] = Field(description="Rows and columns of patches.")
     image: ImageInfo
     network: NetworkInfo
 
 
 class AttentionResponse(BaseModel):
-    """The answer of POST /attention."""
+    """The response of POST /attention."""
 
-    model: str
-    layer: int
-    head: int | Literal["mean"]
-    method: Literal["raw", "rollout"]
-    failed: int = Field(description="how many images were refused")
-    results: list[AttentionMap | Failed] = Field(description="in the order of the images")
+    model: str = Field(description=MODEL)
+    layer: int = Field(description="Layer, counted from 0.")
+    head: int | Literal["mean"] = Field(description="Attention head, counted from 0, or the mean over all heads.")
+    method: Literal["raw", "rollout"] = Field(description="`raw` or `rollout`, as in the request.")
+    failed: int = Field(description=FAILED)
+    results: list[AttentionMap | Failed] = Field(description=RESULTS)
 
 
 class Steps(BaseModel):
-    """How the picture was brought to the network's size: scaled, then cut."""
+    """How the image was brought to the network's size: scaled, then cropped."""
 
-    scaled_width: int
-    scaled_height: int
-    left: int = Field(description="of the cut, in the scaled picture; negative where it is padded")
-    top: int
+    scaled_width: int = Field(description="Width after scaling, in pixels.")
+    scaled_height: int = Field(description="Height after scaling, in pixels.")
+    left: int = Field(description="Left edge of the crop in the scaled image, in pixels; negative for padding.")
+    top: int = Field(description="Top edge of the crop in the scaled image, in pixels; negative for padding.")
 
 
 class PreprocessedImage(BaseModel):
-    """One image as the network is given it, before mean and standard deviation."""
+    """One image as the network receives it, before mean and standard deviation are applied."""
 
-    picture: str = Field(description="a PNG as a data: URI")
-    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    picture: str = Field(description="A PNG as a data: URI.")
+    grid: tuple[int, int] = Field(description="Rows and columns of patches.")
     steps: Steps
     image: ImageInfo
     network: NetworkInfo
 
 
 class PreprocessResponse(BaseModel):
-    """The answer of POST /preprocess."""
+    """The response of POST /preprocess."""
 
-    model: str
-    failed: int = Field(description="how many images were refused")
-    results: list[PreprocessedImage | Failed] = Field(description="in the order of the images")
+    model: str = Field(description=MODEL)
+    failed: int = Field(description=FAILED)
+    results: list[PreprocessedImage | Failed] = Field(description=RESULTS)
 
 
 class Health(BaseModel):
-    """The answer of the probes."""
+    """The response of the health probes."""
 
     status: Literal["ok"]

@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.telemetry import tracing
 
 if TYPE_CHECKING:  # it imports torch, and the port is bound before that
-    from app.service.service import Service
+    from app.service import Service
 
 logger = logging.getLogger("vitrine")
 

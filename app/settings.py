@@ -1,4 +1,4 @@
-"""Every VITRINE_* variable, in one frozen class. Made inside `create_app`; nothing happens at import."""
+"""All settings (VITRINE_* variables and flags), in one frozen class. Nothing is read at import."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from app.wording import allow, requirement
 PREFIX = "VITRINE_"
 SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-imagenet")
 
-# Kubernetes gives every pod of a namespace the addresses of a service called `vitrine` under these names.
+# Kubernetes sets these variables in every pod of a namespace that has a Service called `vitrine`.
 INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC", "TIFF"]
@@ -44,98 +44,125 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Key = Annotated[str, StringConstraints(pattern=allow(r"^[\x21-\x7e]+$", "must be printable ASCII without spaces"))]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split)]
 SECRET = {"api_keys"}
-"""Settings whose values are never shown, and are no flags: other users of a machine see a process's flags."""
+"""Settings whose values are never shown, and that have no flag: other users of the machine can see flags."""
 
 CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
-"""Settings that say which checkpoint is meant, and what it does not say itself."""
+"""Settings that select the checkpoint and supply what it does not contain."""
 
 COMPUTE = ("device", "dtype", "compile", "torch_threads", "decode_threads", "max_batch_tokens", "cache_mb")
-"""Settings of how the model is run."""
+"""Settings of how the model runs."""
 
 IMAGES = ("decode", "max_pixels", "image_formats", "max_tokens_per_image")
-"""Settings of what images are accepted."""
+"""Settings of which images are accepted."""
 
 LOGGING = ("log_level", "log_format")
 
 
 class Settings(BaseSettings):
-    """How the service runs. What belongs to a checkpoint (size, mean, labels, ...) comes with the checkpoint."""
+    """How the service runs. What belongs to a checkpoint (size, mean, ...) is read from the checkpoint instead."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     # model
     model: str = Field(
         SHIPPED_MODEL,
-        description="The checkpoint to serve: a directory, a file, or owner/name on the Hugging Face hub.",
+        description="Checkpoint to serve: a directory, a file, or owner/name on the Hugging Face Hub.",
     )
-    revision: str | None = Field(None, description="The hub's branch, tag or commit [default: main].")
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub [default: main].")
     profile: str | None = Field(
-        None, description="The original to answer like: timm, transformers, dinov2, ... [default: by the checkpoint]."
+        None, description="Implementation to reproduce, such as timm, transformers or dinov2 [default: detected]."
     )
-    head: str | None = Field(None, description="A file with a linear head, for a checkpoint that has none.")
+    head: str | None = Field(None, description="File with a linear classifier head, for a checkpoint without one.")
     num_heads: int | None = Field(
-        None, gt=0, description="Attention heads, where nothing in the checkpoint tells them [default: by its config]."
+        None, gt=0, description="Number of attention heads, if the checkpoint does not say [default: the checkpoint's]."
     )
     labels: str | None = Field(
         None,
-        description="Names of the classes: a file, one a line; imagenet-1k; or none for their indices "
+        description="Class names: a file with one name per line, imagenet-1k, or none to use indices "
         "[default: the checkpoint's].",
     )
 
     # compute
     device: Annotated[str, Field(pattern=DEVICE)] = Field(
-        "auto", description="Where the model runs: auto (CUDA where there is one, else CPU), cpu, cuda, cuda:N or mps."
+        "auto", description="Device that runs the model: cpu, cuda, cuda:N, mps, or auto (CUDA if available, else CPU)."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="What it computes in; auto is bfloat16 where the hardware has it natively."
+        "auto", description="Number format of the forward pass; auto is bfloat16 if the hardware supports it natively."
     )
     compile: bool = Field(
-        False, description="Compile the network at start-up; needs a C++ compiler, and a minute or two."
+        False, description="Compile the network at start-up, in one to two minutes; needs a C++ compiler."
     )
     torch_threads: int | None = Field(
-        None, gt=0, description="Threads of the forward pass on the CPU [default: the cores that the process may use]."
+        None, gt=0, description="Threads of the forward pass on the CPU [default: number of available cores]."
     )
     decode_threads: int | None = Field(
-        None, gt=0, description="Images decoded at the same time [default: the cores that the process may use]."
+        None, gt=0, description="Number of images decoded in parallel [default: number of available cores]."
     )
     decode: Literal["fast", "exact"] = Field(
         "fast",
-        description="fast: a large JPEG is decoded at a reduced scale, never below twice the size that is needed; "
-        "exact: every pixel, as the originals do.",
+        description="How to decode large JPEGs. fast: at a reduced scale, at least twice the size that is needed; "
+        "exact: at full scale, as the original implementations do.",
     )
 
     # limits
-    max_upload_bytes: int = Field(64 * 2**20, gt=0, description="The whole body of a request.")
-    max_pixels: int = Field(50_000_000, gt=0, description="Pixels of a JPEG; other formats may have half as many.")
-    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_formats)] = Field(
-        FORMATS, min_length=1, description="Formats that are opened, separated by commas."
+    max_upload_bytes: int = Field(64 * 2**20, gt=0, description="Maximum size of a request body, in bytes.")
+    max_pixels: int = Field(
+        50_000_000, gt=0, description="Maximum number of pixels of a JPEG; half as many for other formats."
     )
-    max_images_per_request: int = Field(64, gt=0, description="Images in one request.")
-    max_tokens_per_image: int = Field(4096, gt=0, description="Patches and prefix tokens of one image.")
-    max_batch_tokens: int | None = Field(None, gt=0, description="Tokens in one forward pass [default: by device].")
-    max_queue_tokens: int | None = Field(None, gt=0, description="Tokens that may wait [default: 16 batches].")
-    cache_mb: int = Field(0, ge=0, description="MiB of answers kept for images that come again; 0 keeps none.")
-    request_timeout_s: float = Field(30.0, gt=0, allow_inf_nan=False, description="Seconds that a request may wait.")
+    image_formats: Annotated[tuple[ImageFormat, ...], NoDecode, BeforeValidator(_formats)] = Field(
+        FORMATS, min_length=1, description="Image formats to accept, separated by commas."
+    )
+    max_images_per_request: int = Field(64, gt=0, description="Maximum number of images in one request.")
+    max_tokens_per_image: int = Field(
+        4096, gt=0, description="Maximum number of tokens (patches and prefix tokens) of one image."
+    )
+    max_batch_tokens: int | None = Field(
+        None, gt=0, description="Maximum number of tokens in one forward pass [default: depends on the device]."
+    )
+    max_queue_tokens: int | None = Field(
+        None, gt=0, description="Maximum number of tokens waiting in the queue [default: 16 batches]."
+    )
+    cache_mb: int = Field(
+        0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
+    )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum time for an answer after its body has arrived, in seconds.",
+    )
     receive_timeout_s: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Seconds in which a request's body must arrive whole."
+        30.0, gt=0, allow_inf_nan=False, description="Maximum time to receive a request, in seconds."
     )
 
     # server
-    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
-    port: int = Field(8000, ge=0, le=65535, description="The port to listen on; 0 for any free one.")
-    api_keys: Keys = Field((), repr=False, description="Keys, of which a request must carry one; separated by commas.")
-    api_keys_file: Path | None = Field(None, description="A file of API keys, one per line; a request must carry one.")
-    cors_origins: Names = Field((), description="Origins whose pages may ask, separated by commas; * for all.")
-    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
-        (), description="Addresses or networks whose X-Forwarded-* headers are believed, separated by commas."
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")
+    api_keys: Keys = Field(
+        (), repr=False, description="API keys, separated by commas; a request must carry one of them."
     )
-    root_path: str = Field("", description="The path under which a proxy publishes the service.")
+    api_keys_file: Path | None = Field(
+        None, description="File with API keys, one per line; a request must carry one of them."
+    )
+    cors_origins: Names = Field(
+        (), description="Origins whose web pages may send requests, separated by commas; * for all."
+    )
+    trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
+        (), description="Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."
+    )
+    root_path: str = Field("", description="Path under which a proxy publishes the service.")
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
     drain_timeout_s: float = Field(
-        20.0, ge=0, allow_inf_nan=False, description="Seconds for requests in hand after SIGTERM."
+        20.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Maximum time to finish accepted requests after SIGTERM, in seconds.",
     )
     drain_delay_s: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="Seconds to go on serving after SIGTERM, unready, for a balancer."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Time to keep serving after SIGTERM while /readyz answers 503, for load balancers, in seconds.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "json", "text"] = Field(
@@ -144,7 +171,7 @@ class Settings(BaseSettings):
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What is said of the checkpoint beyond its place, as `open_checkpoint` takes it."""
+        """The settings that supplement the checkpoint, as arguments of `open_checkpoint`."""
         return {name: getattr(self, name) for name in CHECKPOINT if name != "model"}
 
     @model_validator(mode="after")
@@ -156,7 +183,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The keys of both settings. Raises BadSettings for a file that cannot be read, or that has none."""
+        """The API keys of both settings. Raises BadSettings for a file that cannot be read or has no keys."""
         if self.api_keys_file is None:
             return self.api_keys
         try:
@@ -166,21 +193,21 @@ class Settings(BaseSettings):
             detail = f"may not be read by {user} (permission denied)"
             raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: {detail}") from error
         except (OSError, ValueError) as error:
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: cannot be read") from error
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: the file cannot be read") from error
         if not lines:
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: has no key in it")
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: the file has no keys")
         return (*self.api_keys, *lines)
 
 
 class BadSettings(Exception):
-    """Settings that cannot be used: one line for each, naming the variable, the value and what is allowed."""
+    """Invalid settings: one line for each, with the variable or flag, the value and what is allowed."""
 
 
 def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any) -> tuple[Settings, list[str]]:
-    """Read the environment; `overrides` (of the command line) win.
+    """Read the settings from the environment; `overrides` from the command line take precedence.
 
-    Returns the settings and warnings for values that were passed over.
-    Raises BadSettings with all faults at once, unknown VITRINE_* names among them.
+    Returns the settings, and warnings about ignored variables.
+    Raises BadSettings with all errors at once, including unknown VITRINE_* names.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
@@ -188,13 +215,13 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
     for variable in sorted(name for name in environment if name.startswith(PREFIX)):
         value, name = environment[variable], variable.removeprefix(PREFIX).lower()
         if INJECTED.fullmatch(variable) and (name != "port" or value.startswith("tcp://")):
-            warnings.append(f"{variable}={value!r} looks injected by Kubernetes and is passed over")
+            warnings.append(f"{variable}={value!r} looks as if Kubernetes had set it, and is ignored")
         elif name not in Settings.model_fields:
             faults.append(f"{variable}={value!r}: there is no such setting")
         elif value:
             values[name] = value
     try:
-        # Values come as keywords, so that the environment is read here alone.
+        # As arguments, so that pydantic-settings does not read the environment a second time.
         settings = Settings.model_validate(values | overrides)
     except ValidationError as error:
         faults += [_fault(fault, values, overrides) for fault in error.errors()]
@@ -209,9 +236,9 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
 
 
 def _fault(fault: Any, values: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
-    """One line: where the value came from, the value, what is allowed."""
+    """Return one line: the variable or flag, the value, what is allowed."""
     allowed = requirement(fault)
-    if not fault["loc"]:  # of several together; the sentence names the first of them
+    if not fault["loc"]:  # an error of several settings; its sentence begins with one of them
         setting, _, rest = allowed.partition("=")
         return f"{PREFIX}{setting.upper()}={rest}"
     name = str(fault["loc"][0])

@@ -1,7 +1,7 @@
-"""What pydantic found wrong with a value -> what the value must be, in this project's own words.
+"""Translate pydantic's validation errors into one sentence that says what the value must be.
 
-pydantic's messages speak of parsing and of Python's types; a person who types a flag, sets a variable or sends a
-request is told what to write. Errors: docs.pydantic.dev/latest/errors/validation_errors.
+pydantic's messages speak of parsing and of Python types. A person who types a flag, sets a variable or sends a request
+needs to know what to write instead. Error types: docs.pydantic.dev/latest/errors/validation_errors.
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ SENTENCES = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
-    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_parsing_size": "must be a whole number with fewer digits",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
-    "string_type": "must be a text",
+    "string_type": "must be a string",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",
@@ -27,32 +27,32 @@ SENTENCES = {
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
     "string_too_long": "must have at most {max_length} characters",
-    "too_short": "must have at least {min_length} in it",
-    "too_long": "must have at most {max_length} in it",
+    "too_short": "must have a length of at least {min_length}",
+    "too_long": "must have a length of at most {max_length}",
     "string_pattern_mismatch": "must match the pattern {pattern}",
 }
-"""By pydantic's type of error; the names in braces are its context."""
+"""A sentence for each pydantic error type. The names in braces come from the error's context."""
 
 PATTERNS: dict[str, str] = {}
-"""What a regular expression of ours allows, by the expression: `allow` puts it there."""
+"""A sentence for each regular expression that was registered with `allow`."""
 
 
 def allow(pattern: str, sentence: str) -> str:
-    """Register what a pattern allows ("must be N or HxW"), and return the pattern."""
+    """Register the sentence that explains a pattern ("must be N or HxW"), and return the pattern."""
     PATTERNS[pattern] = sentence
     return pattern
 
 
 def requirement(fault: Any) -> str:
-    """What the value must be.
+    """Return a sentence that says what the value must be.
 
     Args:
-        fault: one of `ValidationError.errors()`.
+        fault: one item of `ValidationError.errors()`.
     """
     context = fault.get("ctx") or {}
     if context.get("pattern") in PATTERNS:
         return PATTERNS[context["pattern"]]
     if fault["type"] in SENTENCES:
         return SENTENCES[fault["type"]].format(**context)
-    message: str = fault["msg"]  # of a validator of ours, which says it itself
+    message: str = fault["msg"]  # raised by a validator of this project, whose message is already such a sentence
     return message.removeprefix("Value error, ")

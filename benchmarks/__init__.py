@@ -1,1 +1,1 @@
-"""Speed, shown as ratios within one run: these machines are noisy, and absolute figures do not travel."""
+"""Measure speed as ratios within one run: machines are noisy, and absolute figures do not carry over to others."""

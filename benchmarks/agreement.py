@@ -1,7 +1,7 @@
-"""How far half precision leaves the answers of float32: `make agreement PICTURES=folder-or-zip`.
+"""How much answers in half precision differ from float32: `make agreement PICTURES=folder-or-zip`.
 
-The default model on real pictures; the vectors are those of [CLS]. A processor without the type computes it slowly and
-with the same rounding, so that the numbers hold for one that has it.
+Runs the default model on real pictures and compares [CLS] vectors and top classes. A processor without native support
+for a dtype computes it slowly, but with the same rounding, so the numbers also hold for processors with support.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def pictures(source: Path, count: int) -> Iterator[bytes]:
-    """So many of the pictures in a folder or a zip file, from all over it."""
+    """Yield about `count` pictures of a folder or a zip file, evenly spread over it."""
     if source.is_dir():
         files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
         yield from (path.read_bytes() for path in files[:: max(1, len(files) // count)])
@@ -37,7 +37,7 @@ def pictures(source: Path, count: int) -> Iterator[bytes]:
 
 
 def answers(engine: Engine, pixels: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """[CLS] of each (n, D), of length 1, and its best class (n)."""
+    """Return the normalised [CLS] vector (n, D) and the top class (n) of each image."""
     vectors, best = [], []
     for start in range(0, len(pixels), BATCH):
         batch = pixels[start : start + BATCH]
@@ -48,19 +48,19 @@ def answers(engine: Engine, pixels: list[np.ndarray]) -> tuple[np.ndarray, np.nd
 
 
 def main() -> None:
-    """Print a row for each type."""
+    """Print a row for each dtype."""
     parser = argparse.ArgumentParser(prog="benchmarks.agreement", description=main.__doc__)
     parser.add_argument("pictures", type=Path, help="a folder or a zip file of pictures")
     parser.add_argument("--count", type=int, default=400, help="how many of them [default: %(default)s]")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     checkpoint = open_checkpoint(SHIPPED_MODEL)
     content = checkpoint.content
-    recipe = Transform(content.preprocess, content.config.patch_size, Resolution())
-    opened = [decode(file, Limits(FORMATS, 50_000_000)) for file in pictures(asked.pictures, asked.count)]
-    pixels = [to_network(one, recipe.plan(one.size), content.preprocess.interpolation) for one in opened]
+    transform = Transform(content.preprocess, content.config.patch_size, Resolution())
+    opened = [decode(file, Limits(FORMATS, 50_000_000)) for file in pictures(args.pictures, args.count)]
+    pixels = [to_network(one, transform.plan(one.size), content.preprocess.interpolation) for one in opened]
     reference, best = answers(Engine(checkpoint, "cpu", "float32"), pixels)
     print(f"{checkpoint.name}, {len(pixels)} pictures, against float32:\n")
-    print("| dtype | cosine, least | median | same best class |\n|---|---|---|---|")
+    print("| dtype | cosine, minimum | median | same top class |\n|---|---|---|---|")
     for dtype in DTYPES:
         vectors, classes = answers(Engine(checkpoint, "cpu", dtype), pixels)
         cosines = (vectors * reference).sum(1)

@@ -1,6 +1,6 @@
-"""What no service can pass: the network's matrix products alone, then its forward, then the engine around it.
+"""The upper limit for any service: the network's matrix products only, then its forward pass, then the engine.
 
-All on uint8-sized pictures of the network's own size, in this process, with the settings' threads and dtype.
+All run in this process on pictures of the network's own size, with the threads and the dtype of the settings.
 """
 
 import time
@@ -21,7 +21,7 @@ BATCH = 8
 
 
 def rates(model: Path, settings: dict[str, str], seconds: float) -> Iterator[tuple[str, float]]:
-    """What is measured, and its images a second."""
+    """Yield what is measured and its images per second."""
     engine = load_engine(load_settings({}, model=str(model), **settings)[0])
     height, width = engine.checkpoint.content.preprocess.input_size
     with torch.inference_mode():
@@ -33,9 +33,9 @@ def rates(model: Path, settings: dict[str, str], seconds: float) -> Iterator[tup
 
 
 def _products(engine: Engine, tokens: int) -> Callable[[], object]:
-    """What the classes of a batch need, at its shapes, with nothing around it: patches, layers, attention's products.
+    """Return a function that computes only the matrix products of classifying a batch: patches, layers, attention.
 
-    The last block answers [CLS] alone, for which all others are keys and values.
+    The last block computes [CLS] only, with all tokens as keys and values.
     """
     config = engine.config
     dim, hidden, heads = config.embed_dim, config.mlp_hidden_dim, config.num_heads
@@ -67,7 +67,7 @@ def _products(engine: Engine, tokens: int) -> Callable[[], object]:
 
 
 def _rate(step: Callable[[], object], seconds: float) -> float:
-    """Images a second, by the fastest of the rounds: what disturbs a round only makes it slower."""
+    """Return images per second of the fastest repetition: other load on the machine only makes one slower."""
     step()
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:

@@ -12,34 +12,34 @@ from benchmarks.original import Original
 
 BATCH = 8
 WAIT_S = 0.005
-"""How long a batch waits to fill up."""
+"""The longest time that a batch waits to be filled."""
 
 
-class Classifier(litserve.LitAPI):  # type: ignore[misc]  # litserve says nothing of its types
-    """One worker process: decodes a batch, runs it, answers."""
+class Classifier(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
+    """One worker process: decode a batch, run it, return the answers."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002 - there is one, the CPU
+    def setup(self, device: str) -> None:  # noqa: ARG002 - always the CPU
         """Load the model."""
         self.original = Original()
 
     def decode_request(self, request: Request) -> Tensor:
-        """A form with a file -> (3, height, width)."""
+        """Decode the file of a form: (3, height, width)."""
         return self.original.decode(request["image"].file.read())
 
     def batch(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """They are stacked where they are classified."""
+        """Return the images as they are; `classify` stacks them."""
         return inputs
 
     def predict(self, pictures: Sequence[Tensor]) -> list[Any]:
-        """The five best classes of each."""
+        """Return the top five classes of each image."""
         return self.original.classify(pictures)
 
     def unbatch(self, output: list[Any]) -> list[Any]:
-        """They are a list already."""
+        """Return the answers as they are; they already are a list."""
         return output
 
     def encode_response(self, output: Any) -> dict[str, Any]:
-        """The answer."""
+        """Return the body of the answer."""
         return {"predictions": output}
 
 

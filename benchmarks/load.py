@@ -1,7 +1,8 @@
-"""Clients that cost little: bytes made beforehand over open connections, answers read by their lengths.
+"""A load generator that uses little CPU: prepared request bytes, open connections, answers delimited by Content-Length.
 
-An HTTP library takes longer over a request than the service does, and takes it from the same cores. Closed loops ask
-again when they are answered; open loops ask when it is time, answered or not, as strangers do.
+An HTTP library would take longer for a request than the service, on the same cores. In a closed loop, each client sends
+its next request after the answer to the previous one; in an open loop, requests are sent at given times, whether or not
+earlier ones are answered, like those of independent clients.
 """
 
 import asyncio
@@ -17,33 +18,40 @@ from typing import Any
 import uvloop
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-LAST = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 TIMING = re.compile(rb"(\w+);dur=([\d.]+)")
 BOUNDARY = "vitrine-benchmark"
 
 LOST = 0
-"""The status of a request whose connection ended before its answer."""
+"""The status of a request whose connection was closed before the answer."""
 
 
 def request(path: str, body: bytes, multipart: bool = True, field: str = "image") -> bytes:
-    """POST this picture, as a form with one file or as it is."""
-    kind = "application/octet-stream"
+    """Return the bytes of a POST request with this body, as a form with one file or raw."""
+    content_type = "application/octet-stream"
     if multipart:
-        name = f'Content-Disposition: form-data; name="{field}"; filename="picture"\r\nContent-Type: image/jpeg'
-        body = f"--{BOUNDARY}\r\n{name}\r\n\r\n".encode() + body + f"\r\n--{BOUNDARY}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={BOUNDARY}"
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+        part = f'Content-Disposition: form-data; name="{field}"; filename="picture"\r\nContent-Type: image/jpeg'
+        body = f"--{BOUNDARY}\r\n{part}\r\n\r\n".encode() + body + f"\r\n--{BOUNDARY}--\r\n".encode()
+        content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    headers = f"Host: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
+    return f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n".encode() + body
 
 
 def get(path: str) -> bytes:
-    """GET this."""
+    """Return the bytes of a GET request."""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 @dataclass
 class Load:
-    """What a load was answered: the seconds that each answer took, by status, and the service's word of its steps."""
+    """The answers to a load.
+
+    Args:
+        seconds: the duration of the load.
+        took: the latencies in seconds, by status.
+        timings: the milliseconds in the Server-Timing header of each answer.
+        refusal: the last answer whose status is not 200.
+    """
 
     seconds: float = 0.0
     took: dict[int, list[float]] = field(default_factory=dict)
@@ -52,23 +60,23 @@ class Load:
 
     @property
     def statuses(self) -> Counter[int]:
-        """How often each came."""
+        """The number of answers by status."""
         return Counter({status: len(took) for status, took in self.took.items()})
 
     @property
     def rate(self) -> float:
-        """Requests answered a second."""
+        """Requests answered with 200 per second."""
         return self.statuses[200] / self.seconds
 
     def percentile(self, percent: int, status: int = 200) -> float:
-        """The latency in milliseconds that so many percent of the answers of a status stayed below."""
+        """Return a percentile of the latency of answers with this status, in milliseconds."""
         ordered = sorted(self.took[status])
         return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
-    def add(self, answer: bytes, asked: float) -> None:
-        """One more answer, now; an empty one is none."""
+    def add(self, answer: bytes, sent: float) -> None:
+        """Count an answer that arrives now; an empty one means that the connection was closed."""
         status = int(answer[9:12]) if answer else LOST
-        self.took.setdefault(status, []).append(time.perf_counter() - asked)
+        self.took.setdefault(status, []).append(time.perf_counter() - sent)
         if status != 200:
             self.refusal = answer
         elif timing := TIMING.findall(answer[: answer.find(b"\r\n\r\n")]):
@@ -76,51 +84,51 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """A connection that sends one request at a time."""
 
     def __init__(self) -> None:
         self.open = False
         self._answer: asyncio.Future[bytes] | None = None
         self._transport: asyncio.Transport
         self._received = bytearray()
-        self._wanted = 0
+        self._length = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's protocol
-        """It is open."""
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # asyncio passes a Transport
+        """Keep the transport."""
         self._transport, self.open = transport, True
 
     async def ask(self, data: bytes) -> bytes:
-        """The whole answer to a request. Raises ConnectionError where the server ends the connection instead."""
-        self._received, self._wanted = bytearray(), 0
+        """Send a request and return the whole answer. Raises ConnectionError if the server closes the connection."""
+        self._received, self._length = bytearray(), 0
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
         return await self._answer
 
     def data_received(self, data: bytes) -> None:
-        """More of the answer."""
+        """Collect the answer; complete it when all of its bytes are here."""
         self._received += data
-        if not self._wanted and (end := self._received.find(b"\r\n\r\n")) >= 0:
+        if not self._length and (end := self._received.find(b"\r\n\r\n")) >= 0:
             length = LENGTH.search(self._received, 0, end)
-            self._wanted = end + 4 + (int(length[1]) if length else 0)
-        if self._wanted and len(self._received) >= self._wanted and self._answer and not self._answer.done():
+            self._length = end + 4 + (int(length[1]) if length else 0)
+        if self._length and len(self._received) >= self._length and self._answer and not self._answer.done():
             self._answer.set_result(bytes(self._received))
-            if LAST.search(self._received, 0, self._wanted):
+            if CONNECTION_CLOSE.search(self._received, 0, self._length):
                 self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The server has ended it."""
+        """Fail the pending request: the server has closed the connection."""
         self.open = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self.open = False
         self._transport.close()
 
 
 class _Clients:
-    """Connections to a port, each of which is used again when its answer is there."""
+    """A pool of connections to a port, which are reused after each answer, and the load that they measure."""
 
     def __init__(self, port: int) -> None:
         self.load = Load()
@@ -129,14 +137,14 @@ class _Clients:
         self.started = time.perf_counter()
 
     async def open(self, count: int) -> None:
-        """Have so many connections ready; time runs from now."""
+        """Open connections and start the clock."""
         self._idle += [await _connect(self._port) for _ in range(count)]
         self.started = time.perf_counter()
 
     async def send(self, data: bytes, due: float) -> None:
-        """One request, whose latency runs from when it was due."""
+        """Send one request; its latency counts from `due`."""
         try:
-            connection = await self._free()
+            connection = await self._idle_connection()
             answer = await connection.ask(data)
         except OSError:
             self.load.add(b"", due)
@@ -146,77 +154,77 @@ class _Clients:
             self._idle.append(connection)
 
     def close(self) -> Load:
-        """End all connections; what came of them."""
+        """Close all connections and return the measured load."""
         self.load.seconds = time.perf_counter() - self.started
         for connection in self._idle:
             connection.close()
         return self.load
 
-    async def _free(self) -> Connection:
+    async def _idle_connection(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if connection.open:  # servers close what nobody used for some seconds
+            if connection.open:  # servers close connections that are idle for some seconds
                 return connection
         return await _connect(self._port)
 
 
 async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
-    """So many clients, each of which asks again as soon as it has its answer; they go through `requests` in turn.
+    """Run clients that each send their next request as soon as they have an answer; they take turns through `requests`.
 
-    All that is asked is counted, and lasts until the last answer.
+    Every request counts; the duration lasts until the last answer.
     """
-    together, turn = _Clients(port), itertools.cycle(requests)
-    await together.open(clients)
+    pool, turn = _Clients(port), itertools.cycle(requests)
+    await pool.open(clients)
 
     async def client() -> None:
-        asked = together.started
-        while asked - together.started < seconds:
-            await together.send(next(turn), asked)
-            asked = time.perf_counter()
+        sent = pool.started
+        while sent - pool.started < seconds:
+            await pool.send(next(turn), sent)
+            sent = time.perf_counter()
 
     await asyncio.gather(*(client() for _ in range(clients)))
-    return together.close()
+    return pool.close()
 
 
 async def open_loop(port: int, due: Iterable[float], requests: Sequence[bytes], ready: int = 0) -> Load:
-    """Requests at these times, in seconds from the start: answered or not, and on new connections where all are busy.
+    """Send requests at these times, in seconds from the start, whether or not earlier ones are answered.
 
-    `ready` connections are open before the first.
+    A new connection is opened if all are busy; `ready` connections are opened before the start.
     """
-    together, turn = _Clients(port), itertools.cycle(requests)
-    await together.open(ready)
-    started = together.started
+    pool, turn = _Clients(port), itertools.cycle(requests)
+    await pool.open(ready)
+    started = pool.started
     async with asyncio.TaskGroup() as group:
         for when in due:
             await asyncio.sleep(started + when - time.perf_counter())
-            group.create_task(together.send(next(turn), started + when))
-    return together.close()
+            group.create_task(pool.send(next(turn), started + when))
+    return pool.close()
 
 
 def evenly(rate: float, seconds: float) -> Iterator[float]:
-    """So many times a second, at equal distances."""
+    """Yield times at a constant rate per second, at equal intervals."""
     return (number / rate for number in range(int(rate * seconds)))
 
 
-def by_chance(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:
-    """So many times a second on average, each independent of the others (a Poisson process)."""
-    chance, when = random.Random(seed), 0.0
-    while (when := when + chance.expovariate(rate)) < seconds:
+def poisson_times(rate: float, seconds: float, seed: int = 1) -> Iterator[float]:
+    """Yield the times of a Poisson process with this mean rate per second."""
+    rng, when = random.Random(seed), 0.0
+    while (when := when + rng.expovariate(rate)) < seconds:
         yield when
 
 
 def closed(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
-    """A closed loop of which everything must be answered. Raises RuntimeError."""
+    """Run a closed loop. Raises RuntimeError unless every answer is 200."""
     return _answered(closed_loop(port, clients, requests, seconds))
 
 
 def poisson(port: int, rate: float, requests: Sequence[bytes], seconds: float) -> Load:
-    """An open loop, by chance, of which everything must be answered. Raises RuntimeError."""
-    return _answered(open_loop(port, by_chance(rate, seconds), requests, ready=64))
+    """Run an open loop with Poisson arrivals. Raises RuntimeError unless every answer is 200."""
+    return _answered(open_loop(port, poisson_times(rate, seconds), requests, ready=64))
 
 
 def ask(port: int, data: bytes) -> bytes:
-    """The body of the answer to one request. Raises RuntimeError for a refusal."""
+    """Send one request and return the body of its answer. Raises RuntimeError for another status than 200."""
 
     async def once() -> bytes:
         connection = await _connect(port)
@@ -226,7 +234,7 @@ def ask(port: int, data: bytes) -> bytes:
 
     head, _, body = uvloop.run(once()).partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
-        raise RuntimeError(_shown(head + b"\r\n\r\n" + body))
+        raise RuntimeError(_excerpt(head + b"\r\n\r\n" + body))
     return body
 
 
@@ -238,9 +246,9 @@ async def _connect(port: int) -> Connection:
 def _answered(loop: Coroutine[Any, Any, Load]) -> Load:
     load = uvloop.run(loop)
     if set(load.took) - {200}:
-        raise RuntimeError(f"{dict(load.statuses)}: {_shown(load.refusal)}")
+        raise RuntimeError(f"{dict(load.statuses)}: {_excerpt(load.refusal)}")
     return load
 
 
-def _shown(answer: bytes) -> str:
+def _excerpt(answer: bytes) -> str:
     return answer.decode("utf-8", "replace")[:1000]

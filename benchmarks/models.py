@@ -1,7 +1,7 @@
-"""What is served and what is asked: Vision Transformers of random weights as transformers writes them, and pictures.
+"""The models and the pictures of the benchmark: Vision Transformers with random weights, saved by transformers.
 
-Speed does not depend on what weights were trained for, but comparisons do on their answers: the classifiers here are
-scaled so that a few classes take most of the probability, and a wrong picture gives another answer.
+Speed does not depend on the weights, but comparing answers does: the classifiers are scaled so that a few classes get
+most of the probability, and a wrong picture gives another answer.
 """
 
 import io
@@ -13,7 +13,7 @@ import torch
 import transformers
 from PIL import Image
 
-import tests.originals  # noqa: F401 - transformers wants torchvision, and here it is one that imports on any build of torch
+import tests.originals  # noqa: F401 - transformers imports torchvision; this makes it importable with any build of torch
 from tests.server import ROOT
 
 SEED = 7
@@ -22,7 +22,7 @@ LOGITS_STD = 3.0
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's shape; sides in pixels."""
+    """The shape of a network; `side` and `patch` in pixels."""
 
     name: str
     dim: int
@@ -34,18 +34,18 @@ class Architecture:
 
     @property
     def tokens(self) -> int:
-        """Patches and [CLS] at the network's own size."""
+        """The number of tokens at the network's own size, [CLS] included."""
         return (self.side // self.patch) ** 2 + 1
 
 
 TOY = Architecture("toy", 64, 2, 2, side=32, classes=10)
-"""So small that what remains is the stack around it."""
+"""So small that a request's time is that of the stack around the network."""
 
 ARCHITECTURES = {"S": Architecture("ViT-S/16", 384, 12, 6), "B": Architecture("ViT-B/16", 768, 12, 12)}
 
 
 def write(architecture: Architecture, folder: Path) -> Path:
-    """Write a directory of `config.json`, `preprocessor_config.json` and weights, and answer where."""
+    """Write a directory with `config.json`, `preprocessor_config.json` and weights, and return its path."""
     torch.manual_seed(SEED)
     config = transformers.ViTConfig(
         hidden_size=architecture.dim,
@@ -57,40 +57,40 @@ def write(architecture: Architecture, folder: Path) -> Path:
         num_labels=architecture.classes,
     )
     model = transformers.ViTForImageClassification(config)
-    # What the classifier reads is normed, so that its logits have the variance dim x std^2.
+    # The classifier's input is normalised, so its logits have the variance dim x std^2.
     torch.nn.init.normal_(model.classifier.weight, std=LOGITS_STD / architecture.dim**0.5)
-    place = folder / architecture.name.replace("/", "-")
-    model.save_pretrained(place)
+    directory = folder / architecture.name.replace("/", "-")
+    model.save_pretrained(directory)
     size = {"height": architecture.side, "width": architecture.side}
-    transformers.ViTImageProcessor(size=size).save_pretrained(place)
-    return place
+    transformers.ViTImageProcessor(size=size).save_pretrained(directory)
+    return directory
 
 
 def small_png() -> bytes:
-    """64 x 64."""
-    return _file(_photo((64, 64)), "PNG")
+    """A PNG of 64 x 64 pixels."""
+    return _encode(_photo((64, 64)), "PNG")
 
 
 def photo_png() -> bytes:
-    """500 x 375, in a format that is always decoded whole."""
-    return _file(_photo((500, 375)), "PNG")
+    """A PNG of 500 x 375 pixels; unlike JPEG, it is never decoded at a reduced size."""
+    return _encode(_photo((500, 375)), "PNG")
 
 
 def small_jpeg() -> bytes:
-    """64 x 64, some 2 kB."""
-    return _file(_photo((64, 64)), "JPEG")
+    """A JPEG of 64 x 64 pixels, about 2 kB."""
+    return _encode(_photo((64, 64)), "JPEG")
 
 
 def photo() -> bytes:
-    """500 x 375, as ImageNet's are."""
-    return _file(_photo((500, 375)), "JPEG")
+    """A JPEG of 500 x 375 pixels, a usual size in ImageNet."""
+    return _encode(_photo((500, 375)), "JPEG")
 
 
 def camera_photo() -> bytes:
-    """12 megapixels, with a camera's noise: without it a JPEG so large would be too easy to decode."""
+    """A JPEG of 12 megapixels with sensor noise; without noise, a JPEG of this size would decode too fast."""
     picture = np.asarray(_photo((4000, 3000)), np.int16)
     noise = np.random.default_rng(SEED).normal(0, 4, picture.shape)
-    return _file(Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)), "JPEG")
+    return _encode(Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)), "JPEG")
 
 
 def _photo(size: tuple[int, int]) -> Image.Image:
@@ -98,7 +98,7 @@ def _photo(size: tuple[int, int]) -> Image.Image:
         return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def _file(picture: Image.Image, form: str) -> bytes:
+def _encode(picture: Image.Image, format_name: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, quality=90)
+    picture.save(file, format_name, quality=90)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What one would write first: FastAPI and transformers, one picture at a time. `uvicorn benchmarks.plain:app`."""
+"""The simplest service: FastAPI and transformers, one picture at a time. `uvicorn benchmarks.plain:app`."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ original = Original()
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Answer as soon as the model is there."""
+    """Answer once the model is loaded."""
     return {"status": "ok"}
 
 
 @app.post("/classify")
 def classify(image: UploadFile) -> dict[str, Any]:
-    """The five best classes of one picture."""
+    """Return the top five classes of one picture."""
     return {"predictions": original.classify([original.decode(image.file.read())])[0]}

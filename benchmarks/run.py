@@ -1,4 +1,4 @@
-"""What every part of the benchmark is given, and what each shares: the model's directory, the pictures, the rounds."""
+"""What all sections of the benchmark share: models, pictures, running services, rounds, and the printing of tables."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,16 +11,20 @@ from benchmarks.load import Load
 from benchmarks.services import Service
 
 EQUAL = 1e-3
-"""The most by which probabilities may differ: several filters are all right, pictures of other sizes, means or channels
-are not. Compared on PNG, because a reduced JPEG is another picture by as much as `decode=fast` promises."""
+"""The largest allowed difference of probabilities. It admits other filters, but no other sizes, means or channels.
+PNGs are compared, because `decode=fast` decodes a JPEG at a reduced size and so changes its pixels."""
 
 
 @dataclass(frozen=True)
 class Run:
     """One run of the benchmark.
 
-    seconds: that each measurement takes; rounds: how often it is taken, the services in turn.
-    settings: of Vitrine, by their names.
+    Args:
+        folder: for models and logs.
+        seconds: the duration of each measurement.
+        rounds: how often each measurement is repeated, with the services in turn.
+        settings: of Vitrine, by name.
+        architectures: the networks to measure.
     """
 
     folder: Path
@@ -31,22 +35,22 @@ class Run:
 
     @cached_property
     def photo(self) -> bytes:
-        """500 x 375."""
+        """A JPEG of 500 x 375 pixels."""
         return models.photo()
 
     def write(self, architecture: models.Architecture) -> Path:
-        """A checkpoint of this architecture."""
+        """Write a checkpoint of this architecture and return its path."""
         return models.write(architecture, self.folder)
 
     @contextmanager
     def vitrine(self, model: Path, **settings: object) -> Iterator[Service]:
-        """Vitrine with this run's settings and these."""
+        """Run Vitrine with this run's settings and `settings`."""
         with services.vitrine(model, self.folder, **{**self.settings, **settings}) as service:
             yield service
 
     @contextmanager
     def all_three(self, model: Path) -> Iterator[list[Service]]:
-        """Vitrine and the two that it is compared with, after they were found to answer alike."""
+        """Run Vitrine and the two services that it is compared with, after checking that their answers agree."""
         with ExitStack() as stack:
             running = [
                 stack.enter_context(self.vitrine(model)),
@@ -57,24 +61,26 @@ class Run:
             yield running
 
     def _compare(self, running: Sequence[Service]) -> None:
-        """Print how far the answers lie apart. Raises RuntimeError where they are not the same without a setting."""
-        apart = 0.0
+        """Print the largest difference of the answers. Raises RuntimeError if they differ with the default settings."""
+        difference = 0.0
         for picture in (models.small_png(), models.photo_png()):
             first, *others = [service.scores(picture) for service in running]
             for scores in others:
-                apart = max(apart, *(abs(scores.get(place, 0) - first.get(place, 0)) for place in scores | first))
-        print(f"The services answer alike: the probabilities of the best classes differ by at most {apart:.1e}.\n")
-        if apart > EQUAL and not self.settings:
-            raise RuntimeError(f"more than {EQUAL} is not the same answer")
+                difference = max(difference, *(abs(scores.get(i, 0) - first.get(i, 0)) for i in scores | first))
+        print(
+            f"The answers of the services agree: probabilities of the top classes differ by at most {difference:.1e}.\n"
+        )
+        if difference > EQUAL and not self.settings:
+            raise RuntimeError(f"the answers of the services differ by more than {EQUAL}")
 
     def in_turn(self, running: Sequence[Service], measure: Callable[[Service], Load]) -> list[Load]:
-        """Each service's median round, by its rate; whatever else the machine does meanwhile meets all of them."""
+        """Return each service's median round by rate; taking turns exposes all services to the same disturbances."""
 
         def alone(service: Service) -> Load:
             with ExitStack() as others:
                 for other in running:
                     if other is not service:
-                        others.enter_context(other.halted())
+                        others.enter_context(other.paused())
                 return measure(service)
 
         rounds = [[alone(service) for service in running] for _ in range(self.rounds)]
@@ -82,12 +88,12 @@ class Run:
 
 
 def row(*cells: object) -> None:
-    """Print a row of a table: numbers with three digits or so."""
+    """Print a row of a table, with numbers of about three digits."""
     print("| " + " | ".join(_cell(cell) for cell in cells) + " |", flush=True)
 
 
 def header(*names: str) -> None:
-    """Print a table's first two rows."""
+    """Print the first two rows of a table."""
     row(*names)
     row(*["---"] * len(names))
 
@@ -99,5 +105,5 @@ def _cell(cell: object) -> str:
 
 
 def classify(picture: bytes, multipart: bool = True, query: str = "") -> bytes:
-    """The request of a picture's classes."""
+    """Return the bytes of a request to classify a picture."""
     return load.request(f"/classify{query}", picture, multipart)

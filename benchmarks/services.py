@@ -1,4 +1,4 @@
-"""The services that are compared, as processes on free ports, and what they cost the machine."""
+"""The services to compare, as processes on free ports, and the processor time that they use."""
 
 import os
 import re
@@ -26,26 +26,26 @@ PLAIN, LIT = "FastAPI + transformers", "LitServe + transformers"
 
 @dataclass(frozen=True)
 class Service:
-    """A process that answers POST /classify."""
+    """A running service that answers POST /classify."""
 
     name: str
     port: int
     pid: int
 
     def scores(self, picture: bytes) -> dict[int, float]:
-        """Its five best classes of a picture, by their indices."""
+        """Return the scores of the top five classes of a picture, by class index."""
         answer = orjson.loads(load.ask(self.port, load.request("/classify", picture)))
-        best = (answer["results"][0] if "results" in answer else answer)["predictions"]
-        return {prediction["index"]: prediction["score"] for prediction in best}
+        predictions = (answer["results"][0] if "results" in answer else answer)["predictions"]
+        return {prediction["index"]: prediction["score"] for prediction in predictions}
 
     def metric(self, name: str) -> float:
-        """One of Vitrine's metrics, over all its labels."""
+        """Return the sum of one of Vitrine's metrics over its labels."""
         text = httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
         return sum(float(line.split()[-1]) for line in text.splitlines() if re.match(rf"{name}[{{ ]", line))
 
     @contextmanager
-    def halted(self) -> Iterator[None]:
-        """It and its children take no time of the processor, as some do even where nobody asks them."""
+    def paused(self) -> Iterator[None]:
+        """Stop the process and its children; some use processor time even without requests."""
         self._signal(signal.SIGSTOP)
         try:
             yield
@@ -58,16 +58,16 @@ class Service:
                 os.kill(pid, number)
 
     def cpu_s(self) -> float:
-        """Seconds of the processor that it and its children have taken."""
+        """Return the processor time of the process and its children, in seconds."""
         return sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in (self.pid, *_descendants(self.pid)))
 
     def threads_cpu_s(self) -> dict[int, float]:
-        """The same of each of its own threads; the first one's number is the process'."""
+        """Return each thread's processor time in seconds, by thread id; the main thread has the id of the process."""
         return {int(task.name): _cpu_s(task / "stat") for task in Path(f"/proc/{self.pid}/task").iterdir()}
 
 
 def _fields(stat: Path) -> list[str]:
-    """The fields of a `stat` from the state on: the name before may have spaces in it (proc_pid_stat(5))."""
+    """Return the fields of a `stat` file after the name, which can contain spaces (proc_pid_stat(5))."""
     return stat.read_text().rpartition(") ")[2].split()
 
 
@@ -79,7 +79,7 @@ def _cpu_s(stat: Path) -> float:
 def _descendants(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # one that has just ended
+        with suppress(OSError):  # the process has just ended
             parents[int(process.name)] = int(_fields(process / "stat")[1])
     found = [child for child, parent in parents.items() if parent == pid]
     return found + [child for one in found for child in _descendants(one)]
@@ -87,28 +87,30 @@ def _descendants(pid: int) -> list[int]:
 
 @contextmanager
 def vitrine(model: Path, folder: Path, **settings: Any) -> Iterator[Service]:
-    """Vitrine with this checkpoint."""
+    """Run Vitrine with this checkpoint."""
     with serving(folder / "vitrine.log", model=model, **AS_IT_COMES | settings) as server:
         yield Service("Vitrine", server.port, server.process.pid)
 
 
 @contextmanager
 def plain(model: Path, folder: Path) -> Iterator[Service]:
-    """What one would write first."""
-    with _running(PLAIN, ["uvicorn", "benchmarks.plain:app", "--log-level", "error", "--port"], model, folder) as it:
-        yield it
+    """Run the simplest service, of FastAPI and transformers."""
+    with _running(
+        PLAIN, ["uvicorn", "benchmarks.plain:app", "--log-level", "error", "--port"], model, folder
+    ) as service:
+        yield service
 
 
 @contextmanager
 def lit(model: Path, folder: Path) -> Iterator[Service]:
-    """LitServe."""
-    with _running(LIT, ["benchmarks.lit"], model, folder) as it:
-        yield it
+    """Run LitServe with transformers."""
+    with _running(LIT, ["benchmarks.lit"], model, folder) as service:
+        yield service
 
 
 @contextmanager
 def _running(name: str, module: Sequence[str], model: Path, folder: Path) -> Iterator[Service]:
-    """A module that takes its port as the last argument."""
+    """Run a module that takes its port as the last argument."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,7 +125,7 @@ def _running(name: str, module: Sequence[str], model: Path, folder: Path) -> Ite
     finally:
         children = _descendants(process.pid)
         for pid in (process.pid, *children):
-            with suppress(ProcessLookupError):  # a child may have ended with its parent
+            with suppress(ProcessLookupError):  # a child can end with its parent
                 os.kill(pid, signal.SIGTERM)
         process.wait(30)
 

@@ -1,4 +1,4 @@
-"""Exit 0 while the service of this container takes requests; needs nothing but the standard library."""
+"""Exit with status 0 while the service in this container is ready. Uses only the standard library."""
 
 import http.client
 import os
@@ -6,7 +6,7 @@ import sys
 
 PORT = int(os.environ.get("VITRINE_PORT") or 8000)
 
-# Straight to the port: urllib would go through a proxy that the environment names.
+# http.client connects directly; urllib would use a proxy from the environment.
 connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=4)
 try:
     connection.request("GET", "/readyz")

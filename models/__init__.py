@@ -1,6 +1,6 @@
-"""The network and the checkpoints it is built from.
+"""The Vision Transformer and the code that loads its checkpoints.
 
-In: the path of a checkpoint. Out: a `VisionTransformer` ready to run, and what the
-checkpoint says of pixels and labels.
-Knows torch; knows nothing of HTTP, of queues or of image files, and never imports `app`.
+Does: turn the name of a checkpoint into a `VisionTransformer`, its preprocessing and its labels.
+Knows: torch, and the checkpoint formats of timm, transformers, torchvision, open_clip, facebookresearch and JAX.
+Does not know: HTTP, queues, image files. It never imports `app`.
 """

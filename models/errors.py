@@ -1,25 +1,25 @@
-"""Why a checkpoint cannot be served.
+"""The errors of loading a checkpoint.
 
     CheckpointError
-    ├── CheckpointNotFound       there is nothing at that place
-    ├── CheckpointUnsupported    it is sound, but of a kind that the network cannot run: refused by name
-    └── CheckpointBroken         it is damaged, incomplete or contradicts itself
+    ├── CheckpointNotFound       the path or repository does not exist or cannot be read
+    ├── CheckpointUnsupported    the checkpoint is valid, but the network cannot run it
+    └── CheckpointBroken         the checkpoint is damaged, incomplete or inconsistent
 
-Each message is one line that names the file or the tensor and, where there is one, the way out.
+Each message is one line: it names the file or the tensor, says what is wrong and, where possible, what to do.
 """
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is not served, and why."""
+    """The checkpoint cannot be loaded; the message says why."""
 
 
 class CheckpointNotFound(CheckpointError):
-    """There is no checkpoint at the place that was named."""
+    """The path or repository does not exist or cannot be read."""
 
 
 class CheckpointUnsupported(CheckpointError):
-    """The checkpoint is of a kind that the network cannot run."""
+    """The checkpoint is valid, but of a format or an architecture that is not supported."""
 
 
 class CheckpointBroken(CheckpointError):
-    """The checkpoint is damaged, incomplete or contradicts itself."""
+    """The checkpoint is damaged, incomplete or inconsistent."""

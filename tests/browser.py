@@ -1,4 +1,4 @@
-"""A real browser, Debian's Chromium, that opens the page as people do."""
+"""Drive a real browser, Debian's Chromium, over the playground."""
 
 import shutil
 import time
@@ -17,11 +17,11 @@ from selenium.webdriver.remote.webelement import WebElement
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    # Whatever is not this machine does not exist: a request to another host would fail, and be an error in the console.
+    # No other host resolves: a request to one would fail and show up as an error in the console.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-# What a drag and drop of files from the desktop sends; a WebDriver can only choose files.
+# The events of dropping files from the desktop, because a WebDriver can only use the file dialog.
 DROP = """
 const transfer = new DataTransfer();
 for (const file of arguments[0].files) transfer.items.add(file);
@@ -40,9 +40,9 @@ input.type = "file"; input.multiple = true; input.id = "held";
 document.getElementById("held")?.remove();
 document.body.append(input);
 """
-# In one piece: the page may be about to write the next answer.
+# In one script, because the page may replace the bars at any time.
 BARS = """
-const bars = document.querySelectorAll("figure.exhibit")[arguments[0]].querySelectorAll(".bars li");
+const bars = document.querySelectorAll("figure.image-view")[arguments[0]].querySelectorAll(".bars li");
 return [...bars].map((bar) => [".name", ".score"].map((part) => bar.querySelector(part).textContent));
 """
 
@@ -68,19 +68,19 @@ class Page:
             time.sleep(0.05)
 
     def settled(self) -> None:
-        """Wait until all that was asked for is on screen."""
+        """Wait until the page has no request in progress."""
         self.wait(lambda: self("body").get_attribute("aria-busy") is None)
 
     def example(self, name: str) -> None:
         self(f"[title='{name}'][data-path]").click()
-        self.wait(lambda: self.all("figure.exhibit"))
+        self.wait(lambda: self.all("figure.image-view"))
         self.settled()
 
-    def bring(self, way: Literal["drop", "paste"], *files: Path) -> None:
+    def add(self, way: Literal["drop", "paste"], *files: Path) -> None:
         self.driver.execute_script(HOLD_FILES)
         self("#held").send_keys("\n".join(map(str, files)))
         self.driver.execute_script(DROP if way == "drop" else PASTE, self("#held"))
-        self.wait(lambda: self.all("figure.exhibit"))
+        self.wait(lambda: self.all("figure.image-view"))
         self.settled()
 
     def slide(self, name: str, value: int) -> None:
@@ -92,22 +92,22 @@ class Page:
         self(f"#{group} label:has([value='{value}'])").click()
         self.settled()
 
-    def bars(self, exhibit: int = 0) -> list[tuple[str, float]]:
-        bars = self.driver.execute_script(BARS, exhibit)
+    def bars(self, index: int = 0) -> list[tuple[str, float]]:
+        bars = self.driver.execute_script(BARS, index)
         return [(name, float(score.rstrip("%")) / 100) for name, score in bars]
 
     def drawn(self) -> str:
-        """The first canvas, as a data: URI."""
+        """Return the first canvas as a data: URI."""
         picture: str = self.driver.execute_script("return document.querySelector('canvas').toDataURL()")
         return picture
 
     def errors(self) -> list[str]:
-        """What the console has said since it was last asked."""
+        """Return the console's errors since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
 
 
 def _holds(until: Callable[[], Any]) -> bool:
-    """Whether it is so; what the page has just replaced is not there yet."""
+    """Return whether the condition holds; false while the page is replacing an element."""
     try:
         return bool(until())
     except (NoSuchElementException, StaleElementReferenceException):
@@ -116,7 +116,7 @@ def _holds(until: Callable[[], Any]) -> bool:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A fresh browser; skips the test where there is none."""
+    """Start a browser; skip the test if none is installed."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
@@ -132,8 +132,8 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
         running.quit()
 
 
-def attention_spec(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
-    """Be a window or a phone of this size, in light or in dark mode."""
+def resize_window(driver: webdriver.Chrome, width: int, height: int, *, dark: bool = False) -> None:
+    """Emulate a window or a phone of this size, in light or dark mode."""
     phone = width < 500
     size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -1,4 +1,4 @@
-"""Every family of checkpoints against its original: `python -m tests.parity` prints the table of `docs/parity.md`."""
+"""Compare every family of checkpoints with its original: `python -m tests.parity` prints `docs/parity.md`."""
 
 import sys
 import tempfile
@@ -19,7 +19,7 @@ from tests.checkpoints.wrong import WRONG_EVERYWHERE, WRONG_PROFILES
 from tests.originals import timm, torchvision
 from tests.server import ROOT
 
-SHIPPED = ROOT / "weights" / "vit-small-tiny-imagenet"
+DEFAULT_MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 
 
 def table_row(family: Family) -> str:
@@ -38,19 +38,19 @@ def _cell(row: dict[str, float] | None) -> str:
 
 
 def controls() -> Iterator[str]:
-    """The same comparison under a wrong profile: what a mistake would look like."""
+    """Yield the rows of the same comparison with a wrong profile."""
     for name, (make, profile) in (WRONG_PROFILES | WRONG_EVERYWHERE).items():
         with tempfile.TemporaryDirectory() as folder:
             original = make(Path(folder))
             network = build(open_checkpoint(str(original.path), **{**original.options, "profile": profile}))
             found = differences(original, network)
-        elsewhere = [max(row.values()) for size, row in found.items() if size != "native"]
-        largest = f"{max(elsewhere):.0e}" if elsewhere else "-"
+        other_sizes = [max(row.values()) for size, row in found.items() if size != "native"]
+        largest = f"{max(other_sizes):.0e}" if other_sizes else "-"
         yield f"| {name} | `{profile}` | {max(found['native'].values()):.0e} | {largest} |"
 
 
 def pixel_rows() -> Iterator[str]:
-    """Preprocessing against the processors of transformers: their Pillow back end, and their faster one."""
+    """Yield the rows of preprocessing: transformers' image processors with both backends, and timm."""
     for name in PROCESSORS:
         for backend in ("pil", "torchvision"):
             with tempfile.TemporaryDirectory() as folder:
@@ -61,19 +61,19 @@ def pixel_rows() -> Iterator[str]:
 
 
 def default_model() -> Original:
-    """The model that ships, at its input size and at others."""
-    model = timm.create_model(f"local-dir:{SHIPPED}", pretrained=True, dynamic_img_size=True).float().eval()
+    """The default model, at the native size of its position embeddings and at others."""
+    model = timm.create_model(f"local-dir:{DEFAULT_MODEL}", pretrained=True, dynamic_img_size=True).float().eval()
     sizes = {"native": (518, 518), "smaller": (70, 70), "larger": (560, 560), "wide": (98, 140), "tall": (140, 98)}
-    return Original(SHIPPED, partial(timm_forward, model), sizes=sizes)
+    return Original(DEFAULT_MODEL, partial(timm_forward, model), sizes=sizes)
 
 
 def table() -> Iterator[str]:
-    """The page, line by line."""
+    """Yield the lines of the page."""
     yield HEADING.format(torch=torch.__version__, timm=timm.__version__, transformers=transformers.__version__,
                          torchvision=torchvision.__version__)  # fmt: skip
     for family in FAMILIES:
         yield table_row(family)
-    yield table_row(Family("the model that ships", lambda _: default_model(), "timm"))
+    yield table_row(Family("the default model", lambda _: default_model(), "timm"))
     yield PIXELS
     yield from pixel_rows()
     yield CONTROLS
@@ -82,16 +82,19 @@ def table() -> Iterator[str]:
 
 HEADING = """# Parity
 
-How far Vitrine's answers lie from the originals'. Made by `make parity`; the same comparisons are tests, with the bar.
+The largest differences between Vitrine's answers and those of the original implementations. `make parity` writes this
+page; the tests run the same comparisons and require the bar.
 
-Each row is a tiny random network of its family with every parameter random (48 dimensions, 3 or 4 blocks, patch 8,
-table of 64 x 64 pixels), saved by the original or under its names, loaded by Vitrine, and asked for random pictures
-in float32 on the CPU: native 64 x 64, smaller 40 x 40, larger 104 x 104, wide 48 x 88, tall 88 x 48. Shown is the
-largest absolute difference of the [CLS] vector / of the logits, or of the one of them that the original answers,
-divided by the largest absolute value of the original's where that is over 1; without either, of what the head
-reads. The bar is 1e-5. "-" is a size that the original does not do. "Its formulas" is an implementation written
-down from the original's published code, for originals that do not install beside the others. The model that ships
-is asked at 518, 70, 560, 98 x 140 and 140 x 98.
+Each row is a tiny network of a family with random parameters: 48 dimensions, 3 or 4 blocks, patches of 8 pixels, and
+position embeddings for 64 x 64 pixels. The original saves it, or it is saved under the original's names; Vitrine loads
+it. Both run on the same random pictures in float32 on the CPU: native 64 x 64, smaller 40 x 40, larger 104 x 104,
+wide 48 x 88, tall 88 x 48 (height x width).
+
+A cell is the largest absolute difference of the [CLS] vector / of the logits, divided by the largest absolute value of
+the original's answer if that is over 1. If the original returns only one of them, the cell has only that one; if it
+returns neither, the cell is the difference of the vector that the head reads. The bar is 1e-5. "-" is a size that the
+original does not support. "Its formulas" is a reimplementation from the original's published code, for originals that
+cannot be installed next to the others. The default model runs at 518, 70, 560, 98 x 140 and 140 x 98.
 
 torch {torch}, timm {timm}, transformers {transformers}, torchvision {torchvision}.
 
@@ -101,8 +104,8 @@ torch {torch}, timm {timm}, transformers {transformers}, torchvision {torchvisio
 PIXELS = """
 ## Pixels
 
-The same JPEGs (480 x 640, 256 x 259, 200 x 90, 77 x 300, 50 x 41) through the original's preprocessing and
-Vitrine's, both decoded by Pillow: the largest difference of the normalised pixels.
+The largest difference of the normalised pixels between the original's preprocessing and Vitrine's, for the same JPEGs
+(480 x 640, 256 x 259, 200 x 90, 77 x 300, 50 x 41), decoded by Pillow in both cases.
 
 | preprocessing | against | difference |
 |---|---|---|"""
@@ -110,9 +113,9 @@ Vitrine's, both decoded by Pillow: the largest difference of the normalised pixe
 CONTROLS = """
 ## Negative controls
 
-What the same comparison shows under the profile of another original: each is a mistake that loads without an error.
+The same comparison with the profile of another original. Each row is a mistake that loads without an error.
 
-| mistake | profile | native | the other sizes |
+| mistake | profile | native | other sizes |
 |---|---|---|---|"""
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the OpenAPI document says of the endpoints that take images: three kinds of body, every status, examples."""
+"""Describe the endpoints that take images in the OpenAPI document: three kinds of body, every status, examples."""
 
 from typing import Any
 
 from pydantic import BaseModel
 
-from app.api.results import NPY, PNG
+from app.api.responses import NPY, PNG
 from app.http.problems import responses
 from app.schemas import JsonUpload
 
@@ -17,7 +17,7 @@ BODY = {
             "schema": {
                 "type": "object",
                 "required": ["image"],
-                "properties": {"image": {"type": "array", "items": FILE, "description": "one file or several"}},
+                "properties": {"image": {"type": "array", "items": FILE, "description": "One or more image files."}},
             }
         },
         "image/*": {"schema": FILE},
@@ -25,7 +25,7 @@ BODY = {
     },
 }
 
-PROBLEMS = (
+IMAGE_PROBLEMS = (
     *(
         "malformed_body",
         "no_image",
@@ -44,42 +44,58 @@ PROBLEMS = (
     *("overloaded", "loading", "draining", "out_of_memory", "timeout"),
 )
 
-OF_A_MODEL = ("loading", "draining", "model_not_found", "invalid_parameter")
-"""Of a route with the model's name in its path; without the last one FastAPI would document a 422 of its own shape."""
+MODEL_PROBLEMS = ("loading", "draining", "model_not_found", "invalid_parameter")
+"""Problems of a route with the model's name in its path.
+
+`invalid_parameter` is listed because FastAPI would otherwise document a 422 in its own format.
+"""
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's schema in one piece: the document has no place for the parts of what no route declares."""
-    schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
+    """Return a model's schema with all references inlined.
 
-    def whole(value: Any) -> Any:
+    FastAPI adds only the models that a route declares to the document's components, so references would dangle.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(value: Any) -> Any:
         if isinstance(value, list):
-            return [whole(item) for item in value]
+            return [inline(item) for item in value]
         if not isinstance(value, dict):
             return value
         name = value.get("$ref", "").removeprefix("#/$defs/")
-        return whole(parts[name]) if name else {key: whole(item) for key, item in value.items()}
+        return inline(definitions[name]) if name else {key: inline(item) for key, item in value.items()}
 
-    inlined: dict[str, Any] = whole(schema)
+    inlined: dict[str, Any] = inline(schema)
     return inlined
 
 
 def json_request(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
-    """Argument of a route that reads its body itself: JSON of this model, or one of `others` by media type."""
+    """Return `openapi_extra` for a route that reads its body itself: JSON of this model, or `others` by media type."""
     content = {"application/json": {"schema": json_body(model)}} | {
         kind: {"schema": schema} for kind, schema in others.items()
     }
     return {"requestBody": {"required": True, "content": content}}
 
 
-def image_endpoint(response: Any, array: str = "", picture: str = "") -> dict[str, Any]:
-    """Arguments of the route: its answers as JSON (`response`), .npy (`array`) and PNG (`picture`), body, problems."""
-    others = {media: {"schema": FILE | {"description": text}} for media, text in ((PNG, picture), (NPY, array)) if text}
+def image_endpoint(response: Any, npy: str = "", png: str = "") -> dict[str, Any]:
+    """Return the arguments of a route that takes images: its body, its responses and its problems.
+
+    Args:
+        response: the model of the JSON response.
+        npy: description of the .npy response, if there is one.
+        png: description of the PNG response, if there is one.
+    """
+    others = {media: {"schema": FILE | {"description": text}} for media, text in ((PNG, png), (NPY, npy)) if text}
     return {
         "responses": {
-            200: {"model": response, "description": "an answer for each image", "content": others},
-            **responses(*PROBLEMS),
+            200: {
+                "model": response,
+                "description": "One result per image, in request order.",
+                "content": others,
+            },
+            **responses(*IMAGE_PROBLEMS),
         },
         "openapi_extra": {"requestBody": BODY},
     }

@@ -1,7 +1,7 @@
-"""A route as FastAPI documents it, and as a straight line when it is asked: the query, the endpoint, the answer.
+"""A route that FastAPI documents but does not run: it parses the query, calls the endpoint and sends the response.
 
-FastAPI's own way to an endpoint solves dependencies, reads bodies and keeps stacks of things to be closed. Endpoints
-that take a `query` model and read their body themselves have none of these, and would pay for them with every request.
+FastAPI's own request handling solves dependencies, reads the body and keeps stacks of resources to close. Endpoints
+that take one `query` model and read their body themselves need none of this and would pay for it with every request.
 """
 
 from functools import lru_cache
@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.http.problems import invalid
 
-QUERIES = 64
-"""Queries that a route remembers what they mean; a client may write some 64 kB into one."""
+CACHED_QUERIES = 64
+"""Parsed query strings that each route caches. Few, because a client can send query strings of up to about 64 kB."""
 
 
 class QueryRoute(APIRoute):
@@ -25,17 +25,17 @@ class QueryRoute(APIRoute):
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         query: type[BaseModel] = get_type_hints(endpoint)["query"]
-        # Clients ask the same again and again; models of a query are only read.
-        self._query = lru_cache(QUERIES)(lambda written: query.model_validate(dict(parse_qsl(written, True))))
+        # Clients repeat the same query string. The models are frozen, so requests can share them.
+        self._parse = lru_cache(CACHED_QUERIES)(lambda text: query.model_validate(dict(parse_qsl(text, True))))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; one of another method is left to FastAPI, to be refused."""
+        """Answer a request. FastAPI rejects those with another method."""
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive, send)
         try:
-            query = self._query(scope["query_string"].decode("latin-1"))
+            query = self._parse(scope["query_string"].decode("latin-1"))
         except ValidationError as error:
             raise invalid(error.errors(include_url=False)[0], "query parameter") from error
         response = await self.endpoint(request, query)

@@ -1,7 +1,7 @@
-"""Images out of a request's body: multipart, raw or JSON -> a list of bytes, in order. Nothing touches the disk.
+"""Read the images of a request from its body: multipart, raw or JSON. Nothing is written to disk.
 
-The body is parsed as it arrives, under a limit of bytes and a deadline. An item that is not even bytes (bad base64)
-takes its place in the list as the problem that it is; whatever else is wrong concerns the whole request.
+The body is parsed as it arrives, with a size limit and a deadline. An image whose base64 is invalid is returned as an
+ImageProblem in its place in the list; any other error fails the whole request.
 """
 
 import asyncio
@@ -17,74 +17,81 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import ImageProblem, Problem
-from app.pictures.prepared import Upload
+from app.service import Upload
 from app.settings import Settings
 
 FIELD = "image"
-WHERE_PARAMETERS_GO = "parameters go into the query, as in /classify?size=224"
+PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
 DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
 DISPOSITION = b"content-disposition"
 
 
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
-    """The images of a request. Raises Problem."""
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind.startswith(b"multipart/"):
-        uploads = await _multipart(request, kind, options.get(b"boundary", b""), settings)
+    """Return the images of a request, in order. Raises Problem."""
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    if media_type.startswith(b"multipart/"):
+        uploads = await _read_multipart(request, media_type, options.get(b"boundary", b""), settings)
+    elif media_type == b"application/json":
+        body = await read_body(request, settings)
+        # On a thread: decoding many megabytes of base64 would block the event loop.
+        uploads = await asyncio.to_thread(_parse_json, body, settings)
     else:
         body = await read_body(request, settings)
-        # Decoding many megabytes of base64 would hold up the loop.
-        uploads = await asyncio.to_thread(_json, body, settings) if kind == b"application/json" else [body]
-    if not uploads or (kind != b"application/json" and uploads == [b""] and not kind.startswith(b"multipart/")):
+        uploads = [body] if body else []
+    if not uploads:
         raise Problem(
-            "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body or as JSON"
+            "no_image", f"the request has no image; send it as the multipart field {FIELD!r}, as the body, or as JSON"
         )
     check_count(len(uploads), settings)
     return uploads
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
-    """The body as it is, within the limits. Raises Problem."""
-    body = bytearray()  # not a list of chunks: who sends many small ones must not take more memory
+    """Return the whole body. Raises Problem if it exceeds the limits."""
+    body = bytearray()  # not a list of chunks: many small chunks must not take more memory
     await _receive(request, settings, body.extend)
     return bytes(body)
 
 
 def check_count(images: int, settings: Settings) -> None:
-    """Raises Problem for more images than one request may have."""
+    """Raise Problem for more images than one request may have."""
     if images > settings.max_images_per_request:
         raise _too_many(settings)
 
 
-def from_base64(text: str) -> Upload:
-    """The bytes behind base64 or a `data:` URI of it."""
+def _from_base64(text: str) -> Upload:
+    """Decode base64, or a `data:` URI of base64."""
     head, comma, rest = text.partition(",")
     try:
         encoded = rest if comma and DATA_URI.fullmatch(head) else text
         return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
-    except ValueError:  # binascii.Error and UnicodeEncodeError are of its kind
-        return ImageProblem("bad_base64", "this string is no base64 and no data: URI of it; URLs are not fetched")
+    except ValueError:  # includes binascii.Error and UnicodeEncodeError
+        return ImageProblem("bad_base64", "the string must be base64 or a data: URI of base64; URLs are not fetched")
 
 
-async def from_texts(texts: Sequence[str], settings: Settings) -> list[Upload]:
-    """The bytes behind each text; decoding many megabytes would hold up the loop. Raises Problem for too many."""
+async def decode_base64(texts: Sequence[str], settings: Settings) -> list[Upload]:
+    """Decode each string on a thread, because many megabytes would block the event loop.
+
+    Raises Problem for too many images.
+    """
     check_count(len(texts), settings)
-    return await asyncio.to_thread(lambda: [from_base64(text) for text in texts])
+    return await asyncio.to_thread(lambda: [_from_base64(text) for text in texts])
 
 
-async def _receive(request: Request, settings: Settings, take: Callable[[bytes], object]) -> None:
-    """Hand the body on in the chunks that it arrives in.
+async def _receive(request: Request, settings: Settings, consume: Callable[[bytes], object]) -> None:
+    """Pass each chunk of the body to `consume` as it arrives.
 
-    Raises Problem for one that is too large, which a declared length tells at once, or does not arrive by the deadline.
+    Raises Problem for a body that is compressed, too large (before it is read, if it declares its length), or not
+    complete by the deadline.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        detail = f"the body has the Content-Encoding {encoding[:100]!r}; send it as it is"
+        detail = f"the Content-Encoding {encoding[:100]!r} is not supported; send the body without one"
         raise Problem("format_not_allowed", detail)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
         raise _too_large(settings)
-    # The server knows when the first byte came; under another one the body alone has so long.
+    # Vitrine's own server knows when the request's first byte arrived. Under another server the time starts here.
     deadline = request.scope["state"].get("receive_deadline")
     received, more = 0, True
     try:
@@ -92,44 +99,44 @@ async def _receive(request: Request, settings: Settings, take: Callable[[bytes],
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
-                    # Nobody will read this; it ends the handler.
-                    raise Problem("malformed_body", "the client left before the body was complete")
+                    # No client receives this; it ends the handler.
+                    raise Problem("malformed_body", "the client disconnected before the body was complete")
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 received += len(chunk)
                 if received > settings.max_upload_bytes:
                     raise _too_large(settings)
-                take(chunk)
+                consume(chunk)
     except TimeoutError as error:
-        allowed = f"the request did not arrive whole within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", allowed) from error
+        detail = f"the request was not received completely within {settings.receive_timeout_s:g} s"
+        raise Problem("too_slow", detail) from error
 
 
-def json_object(body: bytes, instead: str = "") -> dict[str, Any]:
-    """The object that a JSON body holds; `instead` goes on to say what to send. Raises Problem."""
+def json_object(body: bytes, hint: str = "") -> dict[str, Any]:
+    """Parse a body that must be a JSON object. Raises Problem, whose message ends with `hint`."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Problem("malformed_body", "the body is not valid JSON") from error
     if not isinstance(content, dict):
-        raise Problem("malformed_body", f"the body is JSON but no object{instead}")
+        raise Problem("malformed_body", f"the body is JSON but not an object{hint}")
     return content
 
 
-def _json(body: bytes, settings: Settings) -> list[Upload]:
+def _parse_json(body: bytes, settings: Settings) -> list[Upload]:
     content = json_object(body, '; send {"images": ["<base64>", ...]}')
     unknown = sorted(set(content) - {"images"})
     if unknown:
-        raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {WHERE_PARAMETERS_GO}")
+        raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {PARAMETERS_HINT}")
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-        raise Problem("malformed_body", '"images" must be a list of strings of base64, or data: URIs of it')
+        raise Problem("malformed_body", '"images" must be a list of strings, each base64 or a data: URI of base64')
     check_count(len(images), settings)
-    return [from_base64(image) for image in images]
+    return [_from_base64(image) for image in images]
 
 
 @dataclass
 class _Form:
-    """The parts of a multipart body, gathered by the parser's callbacks."""
+    """Collects the parts of a multipart body; its methods are the parser's callbacks."""
 
     settings: Settings
     uploads: list[Upload] = field(default_factory=list)
@@ -158,9 +165,9 @@ class _Form:
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        # Any part with a file name counts as an image; the name itself is never used.
+        # Every part with a file name is an image, whatever its field is called. The file name itself is never used.
         if name != FIELD and b"filename" not in options:
-            raise Problem("unknown_parameter", f"unknown form field {name[:100]!r}; {WHERE_PARAMETERS_GO}")
+            raise Problem("unknown_parameter", f"unknown form field {name[:100]!r}; {PARAMETERS_HINT}")
         if len(self.uploads) == self.settings.max_images_per_request:
             raise _too_many(self.settings)
 
@@ -178,9 +185,9 @@ class _Form:
 CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
 
 
-async def _multipart(request: Request, kind: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
-    if kind != b"multipart/form-data":
-        raise Problem("malformed_body", "of the multipart types only multipart/form-data is understood")
+async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
+    if media_type != b"multipart/form-data":
+        raise Problem("malformed_body", "multipart/form-data is the only multipart type that is supported")
     form = _Form(settings)
     callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:
@@ -195,10 +202,9 @@ async def _multipart(request: Request, kind: bytes, boundary: bytes, settings: S
 
 
 def _too_large(settings: Settings) -> Problem:
-    most = settings.max_upload_bytes
-    return Problem("body_too_large", f"the body is larger than {most} bytes, the most that is allowed")
+    return Problem("body_too_large", f"the body is larger than the limit of {settings.max_upload_bytes} bytes")
 
 
 def _too_many(settings: Settings) -> Problem:
-    most = settings.max_images_per_request
-    return Problem("too_many_images", f"the request has more than {most} images, the most that is allowed")
+    limit = settings.max_images_per_request
+    return Problem("too_many_images", f"the request has more than {limit} images, the limit for one request")

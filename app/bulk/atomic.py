@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: a file is complete or does not exist."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
-    """Where to write what is to be `path`: brought to the disk and renamed at the end, left behind by an error.
+    """Yield a temporary path to write to; at the end, sync it to disk and rename it to `path`.
 
-    `scratch` is a directory of the same filesystem for it; the file's own unless one is given.
+    An exception leaves the temporary file behind. `scratch` is a directory for it on the same filesystem; by default it
+    is the directory of `path`.
     """
     unfinished = (scratch or path.parent) / f"{path.name}.unfinished"
     yield unfinished

@@ -1,4 +1,4 @@
-"""Files -> their answers, by the same decoder, batcher and engine that serve HTTP."""
+"""Answer files with the same decoder, batcher and engine that serve HTTP."""
 
 import asyncio
 from collections import deque
@@ -11,55 +11,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import ImageProblem
-from app.inference.engine import Engine
-from app.inference.jobs import Ranking
-from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import Engine, ImageAnswer, Ranking, Resolution, Service, Task
 from app.settings import Settings
 from app.telemetry.timings import Timings
 
-READING = 32
-"""Files that are being read or decoded at the same time: what they take together is bounded, whatever their number."""
+MAX_READING = 32
+"""Files that are read or decoded at the same time. It bounds the memory for them, however many files there are."""
 
-MOST_UNDER_WAY = 1024
-"""Files that are decoded and wait for their batch, or are in one."""
+MAX_DECODED = 1024
+"""Decoded files that wait for a batch or are in one."""
 
-# Nobody else shares this process: its own files may wait for as long as they need.
-PATIENT = {"request_timeout_s": 86_400.0, "max_queue_tokens": 2**62}
+# A command has the process to itself, so its files may wait in the queue for as long as they need.
+NO_QUEUE_LIMITS = {"request_timeout_s": 86_400.0, "max_queue_tokens": 2**62}
 
 Query = ClassifyQuery | EmbedQuery | AttentionQuery
-Read = Callable[[str, int], bytes]
-"""(path, so many bytes at most) -> the file's bytes, of a longer one the beginning. Raises OSError."""
+ReadFile = Callable[[str, int], bytes]
+"""(path, limit) -> the first `limit` bytes of the file. Raises OSError."""
 
 
-def read_file(path: str, most: int) -> bytes:
-    """A file of this machine."""
+def read_file(path: str, limit: int) -> bytes:
+    """Return the first `limit` bytes of a local file."""
     with Path(path).open("rb") as file:
-        return file.read(most)
+        return file.read(limit)
 
 
-async def classified(
+async def classify_files(
     settings: Settings, paths: Iterable[str], query: ClassifyQuery
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]] | ImageProblem]]:
-    """Each file with its best classes or what is wrong with it, in order."""
-    async with loaded(settings) as service:
-        async for path, outcome in answers(service, paths, query):
+    """Yield each file with its best classes or its problem, in order."""
+    async with running_service(settings) as service:
+        async for path, outcome in answer_files(service, paths, query):
             if isinstance(outcome, ImageProblem):
                 yield path, outcome
             else:
                 yield path, cast(Ranking, outcome.answer).named(service.engine.labels.names)
 
 
-async def attended(
+async def draw_attention(
     settings: Settings, paths: Iterable[str], query: AttentionQuery
 ) -> AsyncIterator[tuple[str, bytes | ImageProblem]]:
-    """Each file with a PNG of what [CLS] attends to in it or what is wrong with it, in order."""
-    async with loaded(settings) as service:
-        async for path, outcome in answers(service, paths, query):
+    """Yield each file with a PNG of its attention map or its problem, in order."""
+    async with running_service(settings) as service:
+        async for path, outcome in answer_files(service, paths, query):
             if isinstance(outcome, ImageProblem):
                 yield path, outcome
             else:
@@ -67,9 +62,9 @@ async def attended(
                 yield path, attention_png(weights, pixels, over=query.output != "map")
 
 
-async def started(settings: Settings) -> Service:
-    """A service without a server, its model loaded. Raises what kept the model from being loaded."""
-    service = Service(settings.model_copy(update=PATIENT))
+async def start_service(settings: Settings) -> Service:
+    """Start a service without a server, and wait until its model is loaded. Raises the error that prevented loading."""
+    service = Service(settings.model_copy(update=NO_QUEUE_LIMITS))
     service.start(lambda: None)
     await service.runtime.finished_loading.wait()
     if service.runtime.failure is not None:
@@ -79,51 +74,54 @@ async def started(settings: Settings) -> Service:
 
 
 @asynccontextmanager
-async def loaded(settings: Settings) -> AsyncIterator[Service]:
-    """The same, for as long as it is needed."""
-    service = await started(settings)
+async def running_service(settings: Settings) -> AsyncIterator[Service]:
+    """Start a service like `start_service`, and stop it at the end."""
+    service = await start_service(settings)
     try:
         yield service
     finally:
         await service.stop()
 
 
-async def answers(
-    service: Service, paths: Iterable[str], query: Query, read: Read = read_file
+async def answer_files(
+    service: Service, paths: Iterable[str], query: Query, read: ReadFile = read_file
 ) -> AsyncIterator[tuple[str, ImageAnswer | ImageProblem]]:
-    """Keep a window of files under way, and hand them on in order. Raises Problem where it concerns all of them."""
+    """Yield each file with its answer or its problem, in order, while a window of files is in progress.
+
+    Raises Problem for an error that concerns all files.
+    """
     engine, resolution = service.engine, Resolution(query.height_width, query.resize)
-    task, most = _task(engine, query), service.settings.max_upload_bytes
-    reading = asyncio.Semaphore(READING)
+    task, limit = _task(engine, query), service.settings.max_upload_bytes
+    reading = asyncio.Semaphore(MAX_READING)
 
     async def answer(path: str) -> ImageAnswer | ImageProblem:
         async with reading:
             try:
-                data = await asyncio.to_thread(read, path, most + 1)
+                data = await asyncio.to_thread(read, path, limit + 1)
             except OSError as error:
                 return ImageProblem("not_an_image", error.strerror or "the file cannot be read")
-            if len(data) > most:
-                return ImageProblem("body_too_large", f"the file is larger than {most} bytes (max_upload_bytes)")
-            (seen,) = await service.prepare(engine, [data], resolution, Timings())
-            del data  # what waits for its batch is pixels alone
-        if isinstance(seen, ImageProblem):
-            return seen
-        return (await service.answer(engine, [seen.image], resolution, task, Timings()))[0]
+            if len(data) > limit:
+                return ImageProblem("body_too_large", f"the file is larger than {limit} bytes (max_upload_bytes)")
+            (prepared,) = await service.prepare(engine, [data], resolution, Timings())
+            del data  # only the pixels are kept while the image waits for its batch
+        if isinstance(prepared, ImageProblem):
+            return prepared
+        return (await service.answer(engine, [prepared.image], resolution, task, Timings()))[0]
 
     window = _window(engine, resolution)
-    under_way: deque[tuple[str, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
+    pending: deque[tuple[str, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
     try:
         for path in paths:
-            under_way.append((path, asyncio.create_task(answer(path))))
-            if len(under_way) == window:
-                first, pending = under_way.popleft()
-                yield first, await pending
-        while under_way:
-            first, pending = under_way.popleft()
-            yield first, await pending
+            pending.append((path, asyncio.create_task(answer(path))))
+            if len(pending) == window:
+                first, answering = pending.popleft()
+                yield first, await answering
+        while pending:
+            first, answering = pending.popleft()
+            yield first, await answering
     finally:
-        for _, pending in under_way:
-            pending.cancel()
+        for _, answering in pending:
+            answering.cancel()
 
 
 def _task(engine: Engine, query: Query) -> Task:
@@ -135,9 +133,9 @@ def _task(engine: Engine, query: Query) -> Task:
 
 
 def _window(engine: Engine, resolution: Resolution) -> int:
-    """Files under way: two batches, so that the next one is there when the engine is done with the last.
+    """Return how many files may be in progress: two batches, so that the next is ready when the engine needs it.
 
-    As many as MOST_UNDER_WAY of however small ones: each costs a task, and the loop its time.
+    Small images are limited by MAX_DECODED, because each file costs an asyncio task and time on the event loop.
     """
     size = engine.network_size(resolution.size)
-    return READING + min(MOST_UNDER_WAY, 2 * engine.max_batch_cost // engine.cost(*size))
+    return MAX_READING + min(MAX_DECODED, 2 * engine.max_batch_cost // engine.cost(*size))

@@ -1,7 +1,8 @@
-"""What a user names -> the files that are meant, one after the other: files, folders, and globs in quotes.
+"""List the files that a user means: files, folders, and quoted globs.
 
-A folder is walked in the order of its names, and its files are told by their suffix; what was named itself, or matched
-by a glob, is taken whatever it is called. In memory are the names of one folder at a time, or all those of one glob.
+A folder is walked in alphabetical order, and its images are recognised by their suffix. A file that the user named
+itself, or that a glob matched, is taken whatever its suffix. Memory holds the names of one folder at a time, or all
+matches of one glob.
 """
 
 import glob
@@ -25,16 +26,16 @@ SUFFIXES: dict[ImageFormat, tuple[str, ...]] = {
 
 
 class PathNotFound(Exception):
-    """Something that was named is no file and no folder, and no glob that matches any."""
+    """A path is neither a file nor a folder, and as a glob it matches nothing."""
 
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file.
+    """A file to answer.
 
-    path: as it was named, or below the folder as that was named.
-    size: in bytes, when it was found; None for what was gone by then.
-    named: by the user, and not only found.
+    path: as the user named it, or as found below a folder that the user named.
+    size: in bytes when it was listed; None if it was already gone.
+    named: whether the user named this file itself.
     """
 
     path: str
@@ -43,37 +44,40 @@ class ListedFile:
 
 
 class Search:
-    """The files below what was named.
+    """Iterates over the files below some paths, in the same order each time.
 
     Args:
-        named: paths of files and folders, and globs.
-        formats: what suffixes are taken in folders.
+        paths: paths of files and folders, and globs.
+        formats: formats whose suffixes are taken in folders.
 
-    Raises NotThere at once.
+    Raises PathNotFound in the constructor.
     """
 
-    def __init__(self, named: Sequence[str], formats: Sequence[ImageFormat]) -> None:
-        for name in named:
-            if not Path(name).exists() and not _any_match(name):
-                raise PathNotFound(f"{name}: there is no such file or folder, and nothing that matches it as a glob")
-        self._named = named
-        self._suffixes = tuple(suffix for one in formats for suffix in SUFFIXES[one])
+    def __init__(self, paths: Sequence[str], formats: Sequence[ImageFormat]) -> None:
+        for path in paths:
+            if not Path(path).exists() and not _matches_any(path):
+                raise PathNotFound(f"{path}: no such file or folder, and as a glob it matches nothing")
+        self._paths = paths
+        self._suffixes = tuple(suffix for name in formats for suffix in SUFFIXES[name])
         self.skipped = 0
-        """Files of searched folders that have no image's suffix or are hidden, so far."""
+        """Files skipped so far: those in folders that have no image suffix or are hidden."""
 
     def __iter__(self) -> Iterator[ListedFile]:
-        """Every file, in an order that is the same each time."""
-        for name in self._named:
-            if Path(name).is_dir():
-                yield from self._walk(name)
-            elif Path(name).exists():
-                yield ListedFile(name, _size(name), named=True)
+        """Yield every file."""
+        for path in self._paths:
+            if Path(path).is_dir():
+                yield from self._walk(path)
+            elif Path(path).exists():
+                yield ListedFile(path, _size(path), named=True)
             else:
-                matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path.glob wants a folder
+                matches = sorted(glob.iglob(path, recursive=True))  # noqa: PTH207 - Path.glob needs a folder
                 yield from (ListedFile(match, _size(match)) for match in matches if Path(match).is_file())
 
     def _walk(self, folder: str) -> Iterator[ListedFile]:
-        """Files, then folders, each by name; links to folders are not followed, so that the walk ends."""
+        """Yield files, then those of subfolders, each in alphabetical order.
+
+        Symbolic links to folders are not followed, because they could form a loop.
+        """
         prefix = folder if folder.endswith(os.sep) else f"{folder}{os.sep}"
         folders: list[str] = []
         files: list[str] = []
@@ -86,7 +90,7 @@ class Search:
                     elif entry.is_file():
                         files.append(entry.name)
         except OSError:
-            # A folder that may not be read has to be seen in the report: nothing else would tell.
+            # An unreadable folder is listed as a file, so that the failure report names it.
             yield ListedFile(folder, None)
         for name in sorted(files):
             if name.startswith(".") or not name.lower().endswith(self._suffixes):
@@ -99,8 +103,8 @@ class Search:
             yield from self._walk(f"{prefix}{name}")
 
 
-def _any_match(name: str) -> bool:
-    return glob.has_magic(name) and any(True for _ in glob.iglob(name, recursive=True))  # noqa: PTH207
+def _matches_any(pattern: str) -> bool:
+    return glob.has_magic(pattern) and any(True for _ in glob.iglob(pattern, recursive=True))  # noqa: PTH207
 
 
 def _size(path: str) -> int | None:

@@ -1,13 +1,13 @@
-"""What has been done of a run, in a directory beside its output, so that a later run goes on from there.
+"""The saved progress of a run, in a directory beside its output, from which a later run continues.
 
     vectors.parquet.parts/
-      lock                    held while a run is under way; the system lets go of it when the process ends
-      files.jsonl             every file, listed once: all rows and their order
-      run.json                what decides the answers; another run is not mixed in
-      00000000.parquet        the answers of the first files, at most PART
-      00000000.jsonl          how many files those are, and what is wrong with them; when it is there, the part is whole
+      lock                    locked during a run; the system releases the lock when the process ends
+      files.jsonl             all files, listed once: they define the rows and their order
+      run.json                what determines the answers; a run with other facts is rejected
+      00000000.parquet        the answers of the first part, at most PART_FILES files
+      00000000.jsonl          the number of files in that part, and its failures; its existence completes the part
 
-Everything is written under another name, brought to the disk and renamed: a file is there whole or not at all.
+All files are written under a temporary name, synced to disk and renamed: each is complete or does not exist.
 """
 
 import hashlib
@@ -20,34 +20,34 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from app.bulk.answers import Failure
 from app.bulk.atomic import atomic_write
 from app.bulk.listing import ListedFile, Search
+from app.bulk.rows import Failure
 from app.bulk.tables import Facts, Row, Table
 
 if sys.platform != "win32":
     import fcntl
 
-PART, PART_S = 1024, 30.0
-"""Files whose answers are written together, and seconds after which fewer are: the most that a kill costs."""
+PART_FILES, PART_SECONDS = 1024, 30.0
+"""A part is written after this many files or seconds, whichever comes first: the most work that a kill can lose."""
 
 
 class OutputLocked(Exception):
-    """Another process is at this very run."""
+    """Another process is writing the same output."""
 
 
 class DifferentRun(Exception):
-    """What lies there is of another run."""
+    """The output or its saved progress belongs to a run with other facts."""
 
 
 class Parts:
-    """The directory of one run.
+    """The saved progress of one run.
 
     Args:
-        output: the table that is to be written.
-        table: its kind.
+        output: the table to write.
+        table: its format.
 
-    Raises Busy.
+    Raises OutputLocked.
     """
 
     def __init__(self, output: Path, table: Table) -> None:
@@ -62,15 +62,18 @@ class Parts:
                 self._lock.close()
                 raise OutputLocked(f"another process is writing {output}") from error
         self.total = 0
-        written = takewhile(Path.exists, (self._path(index, ".jsonl") for index in count()))
-        self._lengths = [_length(path) for path in written]
+        complete = takewhile(Path.exists, (self._path(index, ".jsonl") for index in count()))
+        self._lengths = [_read_length(path) for path in complete]
 
     def claim(self, facts: Facts, overwrite: bool) -> None:
-        """Take the directory for the run of these facts. Raises OtherRun for another's parts, or empties it of them."""
+        """Use the directory for the run with these facts.
+
+        Raises DifferentRun if it has parts of another run, or deletes them with `overwrite`.
+        """
         path = self.folder / "run.json"
         if path.exists():
             try:
-                compare(json.loads(path.read_text()), facts, self.folder)
+                check_same_run(json.loads(path.read_text()), facts, self.folder)
             except DifferentRun:
                 if self._lengths and not overwrite:
                     raise
@@ -78,7 +81,10 @@ class Parts:
         _write_json(path, facts)
 
     def list_files(self, search: Search) -> Facts:
-        """List the files once and for all, unless that was done: later runs take the same. What tells them apart."""
+        """List the files, unless an earlier run has: a resumed run uses the same list.
+
+        Returns the facts that identify the list: its length and a digest.
+        """
         path = self.folder / "files.jsonl"
         if not path.exists():
             _write_lines(path, search)
@@ -90,39 +96,39 @@ class Parts:
         return {"files": f"{self.total} ({digest.hexdigest()})"}
 
     def files(self) -> Iterator[ListedFile]:
-        """The files that are still to be done, in order."""
+        """Yield the files that remain, in order."""
         with (self.folder / "files.jsonl").open() as file:
             for line in islice(file, self.done, None):
                 yield ListedFile(**json.loads(line))
 
     @property
     def done(self) -> int:
-        """Files whose answers are on the disk."""
+        """Number of files whose answers are on disk."""
         return sum(self._lengths)
 
-    def write(self, rows: Sequence[Row], faults: Sequence[Failure]) -> None:
-        """Add the next part: first its answers, then, by which it is whole, what is wrong with the rest."""
+    def write(self, rows: Sequence[Row], failures: Sequence[Failure]) -> None:
+        """Write the next part: first its answers, then its failures, whose file completes the part."""
         index = len(self._lengths)
         if any(row.answer is not None for row in rows):
             with atomic_write(self._path(index, self._table.suffix)) as path:
                 self._table.write_part(path, rows)
-        _write_lines(self._path(index, ".jsonl"), [_Length(len(rows)), *faults])
+        _write_lines(self._path(index, ".jsonl"), [_Length(len(rows)), *failures])
         self._lengths.append(len(rows))
 
-    def faults(self) -> Iterator[Failure]:
-        """What was wrong with files, in their order."""
+    def failures(self) -> Iterator[Failure]:
+        """Yield the files that failed, in order."""
         for index in range(len(self._lengths)):
             with self._path(index, ".jsonl").open() as file:
                 for line in islice(file, 1, None):
                     yield Failure(**json.loads(line))
 
     def join(self, facts: Facts) -> int | None:
-        """Write the report and the table of all parts; when the table's name appears, all is there.
+        """Write the failure report and then the table: once the table exists, everything is complete.
 
-        Returns the length of a vector; None for classes, and where there is no answer to write.
+        Returns the length of a vector; None for classes, and if there is no answer to write.
         """
         report = self.output.with_suffix(".failures.jsonl")
-        _write_lines(report, self.faults())
+        _write_lines(report, self.failures())
         if not report.stat().st_size:
             report.unlink()
         parts = [(self._path(index, self._table.suffix), length) for index, length in enumerate(self._lengths)]
@@ -135,19 +141,19 @@ class Parts:
             return self._table.join(path, parts, facts)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock."""
         self._lock.close()
 
     def remove(self) -> None:
-        """The run is over, or not wanted."""
-        # Renamed before: half a directory would be gone on with.
-        gone = self.folder.with_name(f"{self.folder.name}.over")
-        shutil.rmtree(gone, ignore_errors=True)
-        shutil.rmtree(self.folder.rename(gone))
+        """Delete the directory, after the run or without one."""
+        # Renamed first: a later run would continue from a directory that is half deleted.
+        renamed = self.folder.with_name(f"{self.folder.name}.over")
+        shutil.rmtree(renamed, ignore_errors=True)
+        shutil.rmtree(self.folder.rename(renamed))
         self.close()
 
     def _empty(self) -> None:
-        # The facts last: as long as they are there, nobody takes what is left for its own.
+        # The facts last: while they exist, no other run takes the remaining parts for its own.
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "run.json"):
             if path.name != "lock":
                 path.unlink()
@@ -159,26 +165,26 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Length:
-    """The first line of a part's report."""
+    """The first line of a part's .jsonl file."""
 
     files: int
 
 
-def _length(report: Path) -> int:
+def _read_length(report: Path) -> int:
     with report.open() as file:
         return _Length(**json.loads(file.readline())).files
 
 
-def compare(theirs: Facts, ours: Facts, where: Path) -> None:
-    """Raise OtherRun, naming what differs, unless nothing does."""
-    for name in sorted({*theirs, *ours}):
-        if theirs.get(name) != ours.get(name):
-            told = f"its {name} is {theirs.get(name)}, and now {ours.get(name)}"
-            raise DifferentRun(f"{where} is there already, of another run: {told}")
+def check_same_run(existing: Facts, current: Facts, path: Path) -> None:
+    """Raise DifferentRun, which names the first difference, unless the facts are equal."""
+    for name in sorted({*existing, *current}):
+        if existing.get(name) != current.get(name):
+            difference = f"its {name} is {existing.get(name)}, this run's is {current.get(name)}"
+            raise DifferentRun(f"{path} already exists from a different run: {difference}")
 
 
 def _write_lines(path: Path, items: Iterable[Any]) -> None:
-    """A line of JSON for each dataclass; ASCII, because a file's name need not be text."""
+    """Write one line of JSON per dataclass. JSON in ASCII, because a file name may not be valid UTF-8."""
     with atomic_write(path) as unfinished, unfinished.open("w") as file:
         file.writelines(f"{json.dumps(asdict(item))}\n" for item in items)
 

@@ -1,7 +1,7 @@
-"""A collection as one straight line: list, load, answer, part by part to the disk, join.
+"""Embed or classify a collection: list the files, load the model, answer, write part by part, join the parts.
 
-What is interrupted, by whatever, goes on when it is started again: at most the part in hand is computed twice, and no
-row is written twice or lost. A run with other weights, other parameters or other files does not mix with it.
+An interrupted run continues when it is started again: at most one part is computed twice, and no row is written twice
+or lost. A run with other weights, parameters or files does not mix with it.
 """
 
 import asyncio
@@ -13,131 +13,133 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bulk.answers import BulkQuery, Failure, answered, facts
-from app.bulk.collection import loaded
+from app.bulk.collection import running_service
 from app.bulk.listing import Search
-from app.bulk.parts import PART, PART_S, Parts, compare
+from app.bulk.parts import PART_FILES, PART_SECONDS, Parts, check_same_run
+from app.bulk.rows import BulkQuery, Failure, answer_rows, run_facts
 from app.bulk.tables import TABLES, Row
-from app.service.service import Service
+from app.service import Service
 from app.settings import Settings
 
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be done.
+    """What to write.
 
-    named: files, folders and globs.
+    paths: files, folders and globs, as the user named them.
     output: the table to write, .parquet or .npy.
-    overwrite: replace the output of another run, and the parts that one has left.
+    overwrite: replace the output of a different run, and parts that such a run left behind.
     """
 
-    named: Sequence[str]
+    paths: Sequence[str]
     output: Path
-    ask: BulkQuery
+    query: BulkQuery
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a run.
+    """The result of a run.
 
-    files: in all.
-    before: of them, answered by earlier runs.
-    faulty: of them, without an answer; named_and_faulty: those that the user had named.
-    skipped: other files of the folders, which have no image's suffix; None where an earlier run has searched.
-    width: numbers in a vector; None for classes, and where no file could be used.
+    files: number of files.
+    resumed: how many of them earlier runs had already answered.
+    failed: how many of them have no answer.
+    named_failures: how many of the failed files the user named themselves, instead of a folder or glob.
+    skipped: files in the folders without an image suffix; None if an earlier run listed the files.
+    dim: length of a vector; None for classes, and if no file has an answer.
     """
 
     files: int
-    before: int
-    faulty: int
+    resumed: int
+    failed: int
     named_failures: int
     skipped: int | None
-    width: int | None = None
+    dim: int | None = None
 
 
 class Interrupted(Exception):
-    """Ctrl-C: so many files of how many are answered, and on the disk."""
+    """The user pressed Ctrl-C. All answers so far are on disk."""
 
     def __init__(self, done: int, total: int) -> None:
-        super().__init__(f"interrupted: {done} of {total} files are saved; the same command continues with the rest")
+        super().__init__(f"interrupted: {done} of {total} files are saved; run the same command again to continue")
 
 
 class Progress:
-    """Is told how a run goes, and does nothing."""
+    """Receives the progress of a run. This one ignores it."""
 
-    def begins(self, done: int, total: int) -> None:
-        """The files are known; so many of them are done."""
+    def start(self, done: int, total: int) -> None:
+        """The files are listed; earlier runs have answered `done` of them."""
 
-    def ended(self, path: str, fault: Failure | None) -> None:
-        """One file is through, or cannot be used."""
+    def advance(self, path: str, failure: Failure | None) -> None:
+        """One file was answered or failed."""
 
 
-async def export(settings: Settings, order: Export, watcher: Progress) -> Summary:
-    """Write the table and, where files could not be used, the report beside it.
+async def export(settings: Settings, job: Export, progress: Progress) -> Summary:
+    """Write the table and, if files failed, the failure report beside it.
 
-    Raises NotThere, NoParquet, Busy, OtherRun, Interrupted; and Problem and CheckpointError as the service does.
+    Raises PathNotFound, NoParquet, OutputLocked, DifferentRun, Interrupted; and Problem and CheckpointError as the
+    service does.
     """
-    table = TABLES[order.output.suffix]()
-    search = Search(order.named, settings.image_formats)
-    with closing(Parts(order.output, table)) as parts:
-        async with loaded(settings) as service:
-            told = facts(service, order.ask) | {"paths": _places(order.named)}
-            parts.claim(told, order.overwrite)
-            told |= parts.list_files(search)
-            if not parts.done and order.output.exists() and not order.overwrite:
-                parts.remove()  # nothing has been done in it
-                compare(table.facts(order.output) or {}, told, order.output)
+    table = TABLES[job.output.suffix]()
+    search = Search(job.paths, settings.image_formats)
+    with closing(Parts(job.output, table)) as parts:
+        async with running_service(settings) as service:
+            facts = run_facts(service, job.query) | {"paths": _digest_paths(job.paths)}
+            parts.claim(facts, job.overwrite)
+            facts |= parts.list_files(search)
+            if not parts.done and job.output.exists() and not job.overwrite:
+                parts.remove()  # this run has answered nothing yet
+                check_same_run(table.facts(job.output) or {}, facts, job.output)
                 return Summary(parts.total, parts.total, 0, 0, search.skipped)
-            before = parts.done
-            watcher.begins(before, parts.total)
-            await _answer(service, order.ask, parts, watcher)
-        faulty = named = 0
-        for fault in parts.faults():
-            faulty, named = faulty + 1, named + fault.named
-        width = parts.join(told)
+            resumed = parts.done
+            progress.start(resumed, parts.total)
+            await _answer(service, job.query, parts, progress)
+        failed = named = 0
+        for failure in parts.failures():
+            failed, named = failed + 1, named + failure.named
+        dim = parts.join(facts)
         parts.remove()
-    return Summary(parts.total, before, faulty, named, None if before else search.skipped, width)
+    return Summary(parts.total, resumed, failed, named, None if resumed else search.skipped, dim)
 
 
-async def _answer(service: Service, ask: BulkQuery, parts: Parts, watcher: Progress) -> None:
-    """Answer all files that are still to be done, and write a part when it is full or has been open for long.
+async def _answer(service: Service, query: BulkQuery, parts: Parts, progress: Progress) -> None:
+    """Answer the remaining files. Write a part when it is full or has been open for PART_SECONDS.
 
-    Raises Interrupted on Ctrl-C, when all that was answered is on the disk.
+    Raises Interrupted on Ctrl-C, after all answers so far were written to disk.
     """
     rows: list[Row] = []
-    faults: list[Failure] = []
+    failures: list[Failure] = []
     opened = time.monotonic()
     try:
-        async for row, fault in answered(service, parts.files(), ask):
+        async for row, failure in answer_rows(service, parts.files(), query):
             rows.append(row)
-            if fault is not None:
-                faults.append(fault)
-            watcher.ended(row.path, fault)
-            if len(rows) == PART or time.monotonic() - opened > PART_S:
-                await _write(parts, rows, faults)
+            if failure is not None:
+                failures.append(failure)
+            progress.advance(row.path, failure)
+            if len(rows) == PART_FILES or time.monotonic() - opened > PART_SECONDS:
+                await _write(parts, rows, failures)
                 opened = time.monotonic()
     except asyncio.CancelledError:
         if rows:
-            parts.write(rows, faults)
+            parts.write(rows, failures)
         raise Interrupted(parts.done, parts.total) from None
     if rows:
-        parts.write(rows, faults)
+        parts.write(rows, failures)
 
 
-async def _write(parts: Parts, rows: list[Row], faults: list[Failure]) -> None:
-    """Write a part on a thread and empty both lists; a cancelled wait ends when the thread has written."""
-    writing = asyncio.create_task(asyncio.to_thread(parts.write, rows, faults))
+async def _write(parts: Parts, rows: list[Row], failures: list[Failure]) -> None:
+    """Write a part on a thread, then empty both lists. If cancelled, still wait until the thread has written it."""
+    writing = asyncio.create_task(asyncio.to_thread(parts.write, rows, failures))
     try:
         await asyncio.shield(writing)
     finally:
         await writing
         rows.clear()
-        faults.clear()
+        failures.clear()
 
 
-def _places(named: Sequence[str]) -> str:
-    """What was named, as far as a line has room, and what tells it from all else."""
-    first = named[0] if len(named) == 1 else f"{named[0]} and {len(named) - 1} more"
-    places = "\0".join(str(Path.cwd() / name) for name in named)
-    return f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(places), digest_size=6).hexdigest()})"
+def _digest_paths(paths: Sequence[str]) -> str:
+    """Return the paths in short form for a message, with a digest of their absolute forms that identifies them."""
+    first = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    absolute = "\0".join(str(Path.cwd() / path) for path in paths)
+    return f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(absolute), digest_size=6).hexdigest()})"

@@ -1,8 +1,8 @@
-"""Rows -> parts of a table -> one table, as parquet or as .npy; nothing larger than a row group is held in memory.
+"""Write rows to parts and join the parts into one table, as parquet or .npy. Memory holds at most one row group.
 
-A part is what one file of the work directory holds. parquet: the files that could be used, with path, size and either
-`vector` (F float32, a list of fixed size) or `predictions` (a list of label, index, score). .npy: (files, F) float32,
-in which a file that could not be used is a row of NaN.
+parquet has the files with an answer: path, size, and either `vector` (dim float32, a list of fixed size) or
+`predictions` (a list of label, index, score). .npy is an array (files, dim) of float32, in which a file without an
+answer is a row of NaN.
 """
 
 import json
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
-except ImportError:  # an optional extra: .npy is to be had without it
+except ImportError:  # an optional extra; .npy works without it
     pa = pq = None
 
 ROW_GROUP = 16_384
-"""Rows of the finished table that are read together: 64 MB of vectors of 1024 numbers."""
+"""Rows per row group of the finished table: 64 MB for vectors of 1024 numbers."""
 
 PREFIX = "vitrine."
-"""Of the metadata's keys."""
+"""Prefix of the metadata's keys."""
 
 Facts = dict[str, str]
-"""What decided the answers: model, fingerprint, query; and which files were asked for."""
+"""What determines the answers of a run (model, fingerprint, query, ...), and which files it has."""
 
 
 Value = NDArray[np.float32] | list[dict[str, Any]]
-"""A vector (F,), or the best classes, each with label, index and score."""
+"""A vector (dim,), or the best classes, each with label, index and score."""
 
 
 class NoParquet(Exception):
@@ -40,7 +40,7 @@ class NoParquet(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A file and its answer, None where there is none."""
+    """A file and its answer; None if it failed."""
 
     path: str
     size: int | None
@@ -48,28 +48,28 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The path as UTF-8: of a name that is none, the odd bytes are written out."""
+        """The path as valid UTF-8; bytes that are not are escaped with a backslash."""
         return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Table(Protocol):
-    """A kind of file."""
+    """A file format for tables."""
 
     suffix: str
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
-        """Write these rows, of which at least one has an answer."""
+        """Write one part. At least one row must have an answer."""
         ...
 
     def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
-        """Write one table of parts, each (its path, its files); a part without any answer has no file.
+        """Join the parts into one table. Returns the length of a vector; None for classes.
 
-        Returns the length of a vector, if it is a table of vectors.
+        Each part is (path, number of files). The path does not exist if no file of the part has an answer.
         """
         ...
 
     def facts(self, path: Path) -> Facts | None:
-        """What a finished table says of itself; None where it does not."""
+        """Return the facts of the run that wrote a table; None if it has none."""
         ...
 
 
@@ -83,12 +83,12 @@ class Parquet:
             raise NoParquet("parquet needs pyarrow: pip install 'vitrine[parquet]'; .npy does not")
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
-        """Only the rows that have an answer."""
+        """Write only the rows with an answer."""
         pq.write_table(arrow(rows), path, compression="zstd", use_dictionary=False)
 
     def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
-        """Row groups of equal length, and the facts in the schema's metadata."""
-        writer, gathered, count = None, [], 0
+        """Write row groups of equal length, and the facts as metadata of the schema."""
+        writer, tables, count = None, [], 0
         for part, _ in parts:
             if not part.exists():
                 continue
@@ -96,35 +96,35 @@ class Parquet:
             if writer is None:
                 schema = table.schema.with_metadata(metadata(facts))
                 writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False)
-            gathered.append(table)
+            tables.append(table)
             count += len(table)
             if count >= ROW_GROUP:
-                writer.write_table(pa.concat_tables(gathered).cast(writer.schema), ROW_GROUP)
-                gathered, count = [], 0
+                writer.write_table(pa.concat_tables(tables).cast(writer.schema), ROW_GROUP)
+                tables, count = [], 0
         if writer is None:
             return None
-        if gathered:
-            writer.write_table(pa.concat_tables(gathered).cast(writer.schema), ROW_GROUP)
+        if tables:
+            writer.write_table(pa.concat_tables(tables).cast(writer.schema), ROW_GROUP)
         writer.close()
         return writer.schema.field("vector").type.list_size if "vector" in writer.schema.names else None
 
     def facts(self, path: Path) -> Facts | None:
-        """From the schema's metadata."""
+        """Read the facts from the schema's metadata."""
         try:
-            found = pq.read_schema(path).metadata or {}
+            stored = pq.read_schema(path).metadata or {}
         except (OSError, pa.ArrowInvalid):
             return None
-        names = [key.decode() for key in found if key.startswith(PREFIX.encode())]
-        return {name.removeprefix(PREFIX): found[name.encode()].decode() for name in names} or None
+        names = [key.decode() for key in stored if key.startswith(PREFIX.encode())]
+        return {name.removeprefix(PREFIX): stored[name.encode()].decode() for name in names} or None
 
 
 class Npy:
-    """What `numpy.load` reads; beside it lies what it has no place for."""
+    """A NumPy array, for `numpy.load`. File names and facts go into files beside it."""
 
     suffix = ".npy"
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
-        """A row for each file, NaN where there is no answer."""
+        """Write one row per file, NaN for a file without an answer."""
         dim = next(len(row.answer) for row in rows if row.answer is not None)
         missing = np.full(dim, np.nan, np.float32)
         vectors = np.stack([missing if row.answer is None else np.asarray(row.answer) for row in rows])
@@ -132,7 +132,7 @@ class Npy:
             np.save(file, vectors, allow_pickle=False)
 
     def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:  # noqa: ARG002
-        """One after the other behind one header, which has no place for facts."""
+        """Append the parts to one header. The format has no place for facts."""
         listed = list(parts)
         dim = next(np.load(part, mmap_mode="r").shape[1] for part, _ in listed if part.exists())
         with path.open("wb") as file:
@@ -144,35 +144,35 @@ class Npy:
         return int(dim)
 
     def facts(self, path: Path) -> Facts | None:
-        """From the file beside it."""
+        """Read the facts from the .run.json file beside the array."""
         try:
-            found: Facts = json.loads(path.with_suffix(".run.json").read_text())
+            stored: Facts = json.loads(path.with_suffix(".run.json").read_text())
         except (OSError, ValueError):
             return None
-        return found
+        return stored
 
 
 def arrow(rows: Sequence[Row]) -> Any:
-    """The rows that have an answer as a pyarrow.Table."""
-    good = [row for row in rows if row.answer is not None]
+    """Return the rows with an answer as a pyarrow.Table."""
+    answered = [row for row in rows if row.answer is not None]
     columns = {
-        "path": pa.array([row.text for row in good], pa.string()),
-        "size": pa.array([row.size for row in good], pa.int64()),
+        "path": pa.array([row.text for row in answered], pa.string()),
+        "size": pa.array([row.size for row in answered], pa.int64()),
     }
-    answers = [row.answer for row in good]
+    answers = [row.answer for row in answered]
     if answers and isinstance(answers[0], np.ndarray):
         vectors = np.stack(cast(list[NDArray[np.float32]], answers))
         flat = pa.array(vectors.ravel(), pa.float32())
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     else:
-        one = pa.struct([("label", pa.string()), ("index", pa.int32()), ("score", pa.float32())])
-        columns["predictions"] = pa.array(answers, pa.list_(one))
+        prediction = pa.struct([("label", pa.string()), ("index", pa.int32()), ("score", pa.float32())])
+        columns["predictions"] = pa.array(answers, pa.list_(prediction))
     return pa.table(columns)
 
 
 def metadata(facts: Facts) -> dict[str, str]:
-    """The facts as the keys of a schema's metadata."""
+    """Return the facts with the prefix of the metadata's keys."""
     return {f"{PREFIX}{name}": value for name, value in facts.items()}
 
 
-TABLES: dict[str, type[Parquet] | type[Npy]] = {kind.suffix: kind for kind in (Parquet, Npy)}
+TABLES: dict[str, type[Parquet] | type[Npy]] = {table.suffix: table for table in (Parquet, Npy)}

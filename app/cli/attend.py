@@ -11,29 +11,36 @@ from app.schemas import AttentionQuery
 
 @click.command("attend", cls=options.Command)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG to write.")
-@click.option("--layer", type=click.IntRange(0), help="Layer, counted from 0.  [default: the last]")
-@click.option("--head", default="mean", show_default=True, help="Attention head, counted from 0, or mean.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="PNG file to write."
+)
+@click.option("--layer", type=click.IntRange(0), help="Layer, counted from 0.  [default: last]")
+@click.option(
+    "--head",
+    default="mean",
+    show_default=True,
+    help="Attention head, counted from 0, or mean for the mean of all heads.",
+)
 @click.option(
     "--method",
     type=click.Choice(["raw", "rollout"]),
     default="raw",
     show_default=True,
-    help="raw: attention of one layer. rollout: through all layers up to it.",
+    help="raw: the attention of one layer. rollout: attention rollout through all layers up to that one.",
 )
-@click.option("--map", "bare", is_flag=True, help="Draw the attention alone, without the picture.")
+@click.option("--map", "map_only", is_flag=True, help="Draw only the attention map, without the image.")
 @options.size
 @options.resize
 @options.settings(options.OF_THE_MODEL, taken=["--head"])
-def command(file: Path, output: Path, bare: bool, **values: Any) -> None:
-    """Draw what the [CLS] token attends to in an image file."""
-    asked = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize")}
-    query = options.read_query(AttentionQuery, output="map" if bare else "overlay", **asked)
+def command(file: Path, output: Path, map_only: bool, **values: Any) -> None:
+    """Draw the attention of the [CLS] token over an image file, as a PNG."""
+    parameters = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize")}
+    query = options.read_query(AttentionQuery, output="map" if map_only else "overlay", **parameters)
     settings = options.read_settings(values)
-    from app.bulk.collection import attended
+    from app.bulk.collection import draw_attention
 
     async def over_files() -> int:
-        async for path, outcome in attended(settings, [str(file)], query):
+        async for path, outcome in draw_attention(settings, [str(file)], query):
             if isinstance(outcome, Exception):
                 return run.report(path, outcome)
             with output.open("wb") as png:

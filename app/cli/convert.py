@@ -15,7 +15,7 @@ from models.errors import CheckpointError
 @click.argument("destination", type=click.Path(path_type=Path))
 @options.settings(CHECKPOINT[1:])
 def command(source: str, destination: Path, **values: Any) -> None:
-    """Write a checkpoint of any layout as a directory that Vitrine and timm load."""
+    """Convert a checkpoint of any supported layout to a directory that Vitrine and timm can load."""
     checkpoint = run.open_checkpoint(source, values)
     from models.checkpoints.convert import convert
 
@@ -23,6 +23,6 @@ def command(source: str, destination: Path, **values: Any) -> None:
         differences = convert(checkpoint, destination)
     except (CheckpointError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{destination}: {checkpoint.name} in timm's layout")
+    click.echo(f"{destination}: wrote {checkpoint.name} in timm's layout")
     for difference in differences:
         click.echo(f"  {difference}")

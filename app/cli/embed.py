@@ -13,17 +13,22 @@ from app.schemas import EmbedQuery
 @options.paths
 @options.output(True, ".parquet", ".npy")
 @options.overwrite
-@click.option("--pool", type=click.Choice(["cls", "mean", "native"]), help="Vector of an image.  [default: cls]")
+@click.option(
+    "--pool",
+    type=click.Choice(["cls", "mean", "native"]),
+    help="Which vector to write. cls: the [CLS] token. mean: the mean of the patch tokens. native: what the "
+    "checkpoint's own head reads.  [default: cls, or mean without a [CLS] token]",
+)
 @click.option("--normalize", is_flag=True, help="Scale each vector to length 1.")
 @options.size
 @options.resize
 @options.settings(options.OF_THE_MODEL)
 def command(paths: tuple[str, ...], output: Path, overwrite: bool, **values: Any) -> None:
-    """Write the vectors of image files, of the images in folders, and of what globs match.
+    """Embed image files, the images in folders, and the files that quoted globs match; write a table of vectors.
 
-    .parquet has the columns path, size and vector. .npy is one float32 array (files, dim) in the order of the
-    .files.jsonl beside it; a file without an answer is a row of NaN. A run that is interrupted continues when the same
-    command is given again.
+    .parquet has the columns path, size and vector. .npy is a float32 array (files, dim), in the order of the
+    .files.jsonl file beside it; a file that failed is a row of NaN. If the run is interrupted, the same command
+    continues it.
     """
     names = ("pool", "normalize", "size", "resize")
     query = options.read_query(EmbedQuery, **{name: values.pop(name) for name in names})

@@ -11,10 +11,10 @@ from app.settings import CHECKPOINT
 
 @click.command("inspect", cls=options.Command)
 @click.argument("source")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as GET /model answers it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as in GET /model.")
 @options.settings(CHECKPOINT[1:])
 def command(source: str, as_json: bool, **values: Any) -> None:
-    """Show how a checkpoint would be served, and why, without serving it."""
+    """Show how a checkpoint would be served, and why, without running it."""
     checkpoint = run.open_checkpoint(source, values)
     from models.checkpoints.describe import describe
 

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and a `--help` that lists a command's own flags before those of the settings."""
+"""Flags that several commands share, and a `--help` that lists a command's own flags before the settings' flags."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,83 +24,100 @@ GROUPS = {
     ),
     "Logging options": LOGGING,
 }
-"""Headings of `--help`, and the settings below each."""
+"""The headings of `--help`, and the settings listed under each."""
 
 OF_THE_MODEL = (*CHECKPOINT, *COMPUTE, *IMAGES, "log_level")
-"""Settings of every command that runs the model over files."""
+"""Settings of the commands that run the model over files."""
 
 ALL = tuple(name for names in GROUPS.values() for name in names)
 
 paths = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-overwrite = click.option("--overwrite", is_flag=True, help="Replace the output, and the parts, of another run.")
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace the output, or the saved progress, of a different run."
+)
 size = click.option(
     "--size", metavar="N|HxW", help="Resolution in pixels; HxW is height x width.  [default: the checkpoint's]"
 )
 resize = click.option(
     "--resize",
     type=click.Choice(["crop", "squash", "fit"]),
-    help="crop: cover the size and cut the centre. squash: ignore the aspect ratio. fit: keep the aspect ratio, cut "
-    "nothing.  [default: the checkpoint's]",
+    help="crop: scale to cover the size and cut out the centre. squash: ignore the aspect ratio. fit: keep the aspect "
+    "ratio and cut nothing.  [default: the checkpoint's]",
 )
 
 
 def output(required: bool, *suffixes: str) -> Callable[[Function], Function]:
-    """Return `-o`: the table to write, whose suffix is its format."""
+    """Return the flag `-o`: the table to write, whose suffix selects the format."""
 
     def check(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
         if value is not None and value.suffix not in suffixes:
             raise click.BadParameter(f"{value}: the suffix must be {' or '.join(suffixes)}")
         return value
 
-    kind = click.Path(dir_okay=False, path_type=Path)
-    text = f"Table to write, as {' or '.join(suffixes)}."
-    return click.option("-o", "--output", required=required, type=kind, callback=check, help=text)
+    path = click.Path(dir_okay=False, path_type=Path)
+    text = f"Table to write; the suffix selects the format: {' or '.join(suffixes)}."
+    return click.option("-o", "--output", required=required, type=path, callback=check, help=text)
 
 
 class SettingOption(click.Option):
-    """The flag of a setting. Its value stays text: all settings are checked together, with the environment's."""
+    """The flag of a setting. Its value stays a string: all settings are validated together, with the environment."""
 
     @property
     def setting(self) -> str:
-        """The name in `Settings`."""
+        """The name of the setting in `Settings`."""
         return (self.name or "").removeprefix(PREFIX)
 
 
 PREFIX = "setting_"
-"""Of the parameters' names: `vitrine attend` has a parameter `head` of its own, an attention head."""
+"""Prefix of the parameter names. `vitrine attend` has a parameter `head` of its own, an attention head."""
 
 
 def settings(names: Sequence[str], taken: Sequence[str] = ()) -> Callable[[Function], Function]:
-    """Return a flag for each of these settings, except for flags that the command has `taken` for itself.
+    """Return one flag per setting, without the flags in `taken`, which the command uses for itself.
 
-    `--head`, the file of a classifier's head, is `--head-file` as well.
+    `--head`, the file of a classifier head, is also called `--head-file`.
     """
 
     def decorate(function: Function) -> Function:
         for name in reversed(names):
-            field = Settings.model_fields[name]
             flag = f"--{name.replace('_', '-')}"
-            shown = field.default if isinstance(field.default, str | int | float) and name != "model" else None
-            text = f"{field.description}" + (f"  [default: {shown}]" if shown not in (None, "") else "")
             flags = [flag, "--head-file"] if name == "head" else [flag]
-            if field.annotation is bool:
+            if Settings.model_fields[name].annotation is bool:
                 flags, metavar = [f"{flag}/--no-{flag[2:]}"], None
             else:
                 metavar = "VALUE"
-            flags = [one for one in flags if one not in taken]
+            flags = [flag for flag in flags if flag not in taken]
             function = click.option(
-                *flags, f"{PREFIX}{name}", cls=SettingOption, default=None, metavar=metavar, help=text
+                *flags, f"{PREFIX}{name}", cls=SettingOption, default=None, metavar=metavar, help=_setting_help(name)
             )(function)
         return function
 
     return decorate
 
 
+def _setting_help(name: str) -> str:
+    """Return a setting's description, with its default at the end in click's form."""
+    field = Settings.model_fields[name]
+    text, _, described = (field.description or "").partition(" [default: ")
+    default = field.default
+    if described:  # in words, because the default is decided at start-up
+        shown = described.removesuffix("].")
+    elif name == "model":
+        shown = "the shipped model"
+    elif isinstance(default, bool):
+        shown = "on" if default else "off"
+    elif isinstance(default, tuple):
+        shown = ",".join(default) or "none"
+    else:
+        shown = "none" if default in (None, "") else str(default)
+    return f"{text.removesuffix('.')}.  [default: {shown}]"
+
+
 class Command(click.Command):
     """A command whose `--help` has a section for each group of settings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command's own flags, then those of the settings by group."""
+        """Write the command's own flags, then the flags of the settings in groups."""
         own, settings = [], {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -120,24 +137,24 @@ class Command(click.Command):
 
 
 def read_settings(flags: dict[str, Any], serving: bool = False) -> Settings:
-    """Return the settings of the environment with the flags on top, and start to log; exit with 2 if any is bad."""
-    given = {name.removeprefix(PREFIX): value for name, value in flags.items() if value is not None}
+    """Read the settings from the environment and the flags, and start logging. Exit with status 2 if one is invalid."""
+    overrides = {name.removeprefix(PREFIX): value for name, value in flags.items() if value is not None}
     try:
-        found, warnings = load_settings(**given)
+        settings, warnings = load_settings(**overrides)
     except BadSettings as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from None
-    # Commands over files are read by people; only a service's log is read by machines.
-    logs.configure(found.log_level, found.log_format if serving else "text")
+    # People read the log of a command over files. Only the log of a service is read by programs.
+    logs.configure(settings.log_level, settings.log_format if serving else "text")
     for warning in warnings:
         logs.logger.warning(warning)
-    return found
+    return settings
 
 
-def read_query(kind: type[Query], **values: Any) -> Query:
-    """Return parameters as an HTTP client would send them, checked by the same schema."""
+def read_query(schema: type[Query], **values: Any) -> Query:
+    """Validate a command's parameters with the schema of the HTTP endpoint."""
     try:
-        return kind.model_validate({name: value for name, value in values.items() if value is not None})
+        return schema.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         fault = error.errors()[0]
         text = f"{fault['input']!r} {requirement(fault)}"

@@ -1,13 +1,15 @@
-"""What commands over files and checkpoints share: open, run to the end, report, exit."""
+"""Shared by the commands over files and checkpoints: open a checkpoint, run a coroutine, report results, exit."""
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -28,12 +30,12 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
-    """Open the checkpoint at a place. Raises ClickException with the reason why it cannot be served."""
+    """Open a checkpoint. Raises ClickException with the reason why it cannot be served."""
     settings = options.read_settings(flags | {"model": source})
     from models.checkpoints import checkpoint
 
     try:
-        return checkpoint.open_checkpoint(settings.model, **settings.choices, report=logger.info)
+        return checkpoint.open_checkpoint(settings.model, **settings.choices, log=logger.info)
     except CheckpointError as error:
         raise click.ClickException(str(error)) from error
 
@@ -41,7 +43,7 @@ def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
 def export(
     settings: Settings, paths: Sequence[str], output: Path, query: ClassifyQuery | EmbedQuery, overwrite: bool
 ) -> None:
-    """Write a table. The exit status is not 0 if a file that was named has no answer, or no file has one."""
+    """Write a table. The exit status is 1 if a file that the user named itself failed, or if all files failed."""
     from app.bulk.parts import DifferentRun, OutputLocked
     from app.bulk.progress import ProgressBar
     from app.bulk.run import Export, Interrupted
@@ -52,53 +54,68 @@ def export(
         started = time.monotonic()
         with closing(ProgressBar()) as bar:
             try:
-                told = await write(settings, Export(paths, output, query, overwrite), bar)
+                summary = await write(settings, Export(paths, output, query, overwrite), bar)
             except DifferentRun as error:
-                raise click.ClickException(f"{error}; --overwrite replaces it") from error
+                raise click.ClickException(f"{error}; use --overwrite to replace it") from error
             except (OutputLocked, NoParquet, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except Interrupted as interrupted:
                 bar.close()
                 click.echo(str(interrupted), err=True)
-                raise SystemExit(INTERRUPTED) from None
-        _summarise(told, output, time.monotonic() - started)
-        return told.faulty if told.faulty == told.files else told.named_failures
+                exit_interrupted()
+        _print_summary(summary, output, time.monotonic() - started)
+        return summary.failed if summary.failed == summary.files else summary.named_failures
 
     run_async(over_files)
 
 
-def _summarise(told: "Summary", output: Path, seconds: float) -> None:
-    """Say what a finished run has written."""
-    if told.skipped:
-        logger.info("skipped %d files of these folders that have no image's suffix", told.skipped)
-    if told.before == told.files:
-        click.echo(f"{output} is complete: {told.files} files", err=True)
-    elif told.faulty < told.files:
-        rows = told.files if output.suffix == ".npy" else told.files - told.faulty
-        width = f" of {told.width} numbers" if told.width else ""
-        click.echo(f"{output}: {rows} rows{width} in {seconds:.1f} s", err=True)
-    if told.faulty:
-        nan = ", a row of NaN each" if output.suffix == ".npy" else ""
+def _print_summary(summary: "Summary", output: Path, seconds: float) -> None:
+    """Print what a finished run has written; only what went wrong is printed to standard error."""
+    if summary.resumed == summary.files:
+        click.echo(f"{output} is already complete: {summary.files} files")
+    elif summary.failed < summary.files:
+        rows = summary.files if output.suffix == ".npy" else summary.files - summary.failed
+        dim = f" of {summary.dim} numbers" if summary.dim else ""
+        click.echo(f"{output}: wrote {rows} rows{dim} in {seconds:.1f} s")
+    if summary.skipped:
+        files = "1 file" if summary.skipped == 1 else f"{summary.skipped} files"
+        click.echo(f"skipped {files} in folders: no image suffix, or hidden")
+    if summary.failed:
+        nan = ", each is a row of NaN" if output.suffix == ".npy" else ""
         report = output.with_suffix(".failures.jsonl")
-        click.echo(f"{told.faulty} files could not be used{nan}: {report}", err=True)
+        files = "1 file" if summary.failed == 1 else f"{summary.failed} files"
+        click.echo(f"{files} failed{nan}; see {report}", err=True)
+
+
+def exit_interrupted() -> NoReturn:
+    """End the process after Ctrl-C, without Python's own shutdown.
+
+    A forward pass cannot be interrupted. If one is still running on its thread, Python's shutdown ends that thread
+    inside torch, whose C++ runtime then aborts the process ("terminate called without an active exception"). All
+    answers are on disk by now.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def report(path: str, problem: Exception) -> int:
-    """Print why a file has no answer; return 1, to be counted."""
+    """Print why a file failed. Return 1, for the caller to count."""
     click.echo(f"{path}: {problem}", err=True)
     return 1
 
 
 def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
-    """Run a coroutine that returns how many of the named files failed; the exit status is 1 if any did."""
+    """Run a coroutine that returns the number of failed files; the exit status is 1 if there are any."""
     from app.bulk.listing import PathNotFound
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio takes it from there, and cancels the run
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run
     try:
         failed = asyncio.run(over_files())
     except (Problem, CheckpointError, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        exit_interrupted()
     if failed:
-        raise click.ClickException(f"{failed} of the files could not be used")
+        raise click.ClickException("1 file failed" if failed == 1 else f"{failed} files failed")

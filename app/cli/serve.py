@@ -8,7 +8,7 @@ import click
 
 from app.cli import options
 from models.errors import CheckpointError
-from models.files.place import locate_here
+from models.files.location import locate_local
 
 logger = logging.getLogger("vitrine")
 
@@ -17,14 +17,14 @@ logger = logging.getLogger("vitrine")
 @options.settings(options.ALL)
 def command(**flags: Any) -> None:
     """Serve the model over HTTP."""
-    # Until the model is loaded: what is imported stays, and searching it for garbage again and again takes longer than
-    # some models take to load.
+    # No garbage collection until the model is loaded: imported modules are never garbage, and scanning them repeatedly
+    # takes longer than some models take to load.
     gc.disable()
     settings = options.read_settings(flags, serving=True)
     from app import server
 
     try:
-        locate_here(settings.model, settings.revision)  # a wrong path is reported before the port is taken
+        locate_local(settings.model, settings.revision)  # so that a wrong path is reported before the server listens
         listener = server.bind(settings)
     except CheckpointError as error:
         raise click.ClickException(f"the model could not be loaded: {error}") from error

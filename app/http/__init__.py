@@ -1,4 +1,4 @@
-"""What surrounds every route: connections and their limits, middleware, API keys, errors as responses.
+"""Handle what surrounds every route: connections and their limits, middleware, API keys, errors as responses.
 
-Knows ASGI and HTTP. Knows nothing of images or models.
+Knows ASGI, HTTP and uvicorn. Knows nothing of images or models.
 """

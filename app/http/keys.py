@@ -1,7 +1,7 @@
-"""API keys: with any configured, everything but the open paths wants one, as a Bearer token.
+"""Require an API key, if any are configured, as a Bearer token for every path that is not open.
 
-Pure ASGI, before routing, so that whoever has no key learns nothing and costs nothing. A path that is not known to be
-open is closed.
+This is pure ASGI and runs before routing: a client without a key learns nothing about the service and costs little.
+Paths are closed by default.
 """
 
 import hashlib
@@ -16,11 +16,17 @@ from app.http.problems import error_format_of, problem_response
 
 OPEN_PATHS = {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 STATIC_FILES = ("/static/", "/static-offline-docs/")
-"""The playground's and Swagger UI's own files."""
+"""Open prefixes: the files of the playground and of Swagger UI."""
 
 
 class ApiKeys:
-    """Asks for a key."""
+    """Middleware that requires an API key.
+
+    Args:
+        app: the ASGI application behind it.
+        keys: the valid keys.
+        root_path: the path under which a proxy publishes the service.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], root_path: str = "") -> None:
         self.app = app
@@ -28,13 +34,13 @@ class ApiKeys:
         self._root_path = root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass that is for everybody or carries a key."""
+        """Pass on a request that has a valid key or an open path; answer 401 to any other."""
         if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_key(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
         problem = Problem(
             "unauthorized",
-            "this service wants an API key: send it as 'Authorization: Bearer <key>'",
+            "this service requires an API key: send it as 'Authorization: Bearer <key>'",
             {"WWW-Authenticate": "Bearer"},
         )
         await problem_response(problem, scope["state"]["request_id"], error_format_of(scope))(scope, receive, send)
@@ -45,10 +51,10 @@ class ApiKeys:
         return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
 
     def _has_key(self, headers: Headers) -> bool:
-        """Compare with every key and in constant time: how long it takes tells nothing of any of them."""
+        """Compare the token with every key, in constant time, so that the time reveals nothing about any key."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = _digest(token.strip())
-        matches = [hmac.compare_digest(offered, digest) for digest in self._digests]
+        digest = _digest(token.strip())
+        matches = [hmac.compare_digest(digest, valid) for valid in self._digests]
         return scheme.lower() == "bearer" and any(matches)
 
 

@@ -1,8 +1,8 @@
-"""What wraps every request, as pure ASGI: its id, its timing, its client's presence, and the last resort for errors.
+"""Middleware around every request: its id, its timings, client disconnects, and errors that nothing else handled.
 
-It also counts the bytes of all bodies in hand: many uploads at once must not take more memory than there is.
+It also counts the bytes of all request bodies in memory, so that many uploads at once do not exhaust it.
 
-Not a `BaseHTTPMiddleware`: that one hides a client's disconnect from everything behind it.
+This is pure ASGI and not a `BaseHTTPMiddleware`, which hides a client disconnect from everything behind it.
 """
 
 import asyncio
@@ -25,28 +25,40 @@ from app.telemetry.timings import Timings
 logger = logging.getLogger("vitrine")
 access = logging.getLogger("vitrine.access")
 
-ids = random.Random()  # noqa: S311 - an id is no secret, and asking the system for each would cost a wait for the lock
+# An id is no secret. Asking the operating system for each one would make the event loop wait for the GIL.
+ids = random.Random()  # noqa: S311
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass
 class BodyMemory:
-    """The bodies of all requests in hand, in bytes."""
+    """A limit on the bytes of all request bodies in memory.
 
-    most: int
-    held: int = 0
+    max_bytes: the limit.
+    held_bytes: how much is held now.
+    """
+
+    max_bytes: int
+    held_bytes: int = 0
 
     def take(self, count: int) -> None:
-        """Hold more. Raises Problem where that would be too much; a single body never is."""
-        if self.held and self.held + count > self.most:
-            raise Problem("overloaded", "too many uploads are in hand", {"Retry-After": "1"})
-        self.held += count
+        """Hold `count` more bytes. Raises Problem if they exceed the limit and other bytes are held."""
+        if self.held_bytes and self.held_bytes + count > self.max_bytes:
+            raise Problem("overloaded", "too many uploads are being received", {"Retry-After": "1"})
+        self.held_bytes += count
+
+    def give_back(self, count: int) -> None:
+        """Release bytes that were taken."""
+        self.held_bytes -= count
 
 
 class RequestContext:
-    """Gives a request its id and its timings, ends its handler when the client leaves, answers what nobody caught.
+    """Middleware that identifies and times requests, cancels handlers and answers unhandled errors.
 
-    `max_body_bytes` is what the bodies of all requests may take together.
+    Args:
+        app: the ASGI application behind it.
+        max_body_bytes: the limit for the bodies of all requests together.
+        metrics: where requests are counted.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
@@ -55,7 +67,7 @@ class RequestContext:
         self._bodies = BodyMemory(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; anything else (lifespan) passes through."""
+        """Handle one request; pass anything else (lifespan) on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -68,7 +80,7 @@ class RequestContext:
             if problem is not error:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
-                raise  # too late for an answer: the server closes the connection
+                raise  # the response has begun: the server closes the connection
             await problem_response(problem, exchange.request_id, error_format_of(scope))(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
@@ -76,45 +88,50 @@ class RequestContext:
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response.
+
+    Args:
+        scope, receive, send: of the ASGI application.
+        bodies: the memory of all request bodies.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyMemory) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        offered = headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = offered if REQUEST_ID.fullmatch(offered) else f"{ids.getrandbits(128):032x}"
+        client_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = client_id if REQUEST_ID.fullmatch(client_id) else f"{ids.getrandbits(128):032x}"
         self.timings = Timings()
-        self.status = 0
+        self.status = 0  # until the response begins
         self.started = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
-        self._bodies, self._held = bodies, 0
-        self._body_ahead = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        self._bodies, self._held_bytes = bodies, 0
+        self._body_unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
         scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the handler until it ends or its client leaves."""
+        """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it."""
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            if not self._client_left:  # the server has waited long enough for this request
-                detail = "the service is shutting down, and the request was not finished in time"
+            if not self._client_left:  # the drain timeout of the server has passed
+                detail = "the service is shutting down, and the request did not finish in time"
                 raise Problem("draining", detail, {"Retry-After": "1", "Connection": "close"}) from None
         finally:
             if self._watcher is not None:
                 self._watcher.cancel()
 
     async def receive(self) -> Message:
-        """Hand the body on; once it is whole, begin to watch for the client's leaving."""
+        """Pass a part of the body on; after the last one, start to watch for a client disconnect."""
         message = await self._receive()
         self._hold(len(message.get("body", b"")))
         if message["type"] == "http.request" and not message.get("more_body", False):
-            if self._body_ahead:
+            if self._body_unread:
                 self.timings.add("receive", time.perf_counter() - self.started)
-            self._body_ahead = False
+            self._body_unread = False
             if self._watcher is None:
                 self._watcher = asyncio.create_task(self._watch(asyncio.current_task()))
         return message
@@ -122,9 +139,10 @@ class _Exchange:
     def _hold(self, count: int) -> None:
         if count:
             self._bodies.take(count)
-            self._held += count
+            self._held_bytes += count
 
     async def _watch(self, handler: asyncio.Task[Any] | None) -> None:
+        """Cancel the handler when the client disconnects before the response begins."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if handler is not None and not self.status:
@@ -132,34 +150,37 @@ class _Exchange:
             handler.cancel()
 
     async def send(self, message: Message) -> None:
-        """Put the request's id and timings on the answer."""
+        """Pass a part of the response on; add the request id and the timings to its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.timings.add("total", time.perf_counter() - self.started)
-            # Here and not at the end: the request's span is closed with the last byte of its answer.
+            # Now and not at the end: the span of the request is closed with the last byte of its response.
             tracing.record_steps(self.timings.ended_at, self.timings.spans, self._facts())
             spans = ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.timings.spans.items())
             own = [(b"x-request-id", self.request_id.encode()), (b"server-timing", spans.encode())]
             message["headers"] = [*message.get("headers", ()), *own]
-            if self._body_ahead:
-                # The rest of a refused body is not worth reading.
+            if self._body_unread:
+                # Keeping the connection would mean to read the rest of a refused body.
                 MutableHeaders(scope=message)["Connection"] = "close"
         await self._send(message)
 
     @property
     def problem(self) -> str | None:
-        """The code of the problem that was answered, if one was."""
+        """The code of the problem in the response, if there is one."""
         code: str | None = self._scope["state"].get("problem")
         return code
 
     def _facts(self) -> dict[str, Any]:
-        """What is known of the request beside its times."""
+        """What is known of the request besides its timings."""
         problem = {"problem": self.problem} if self.problem else {}
         return {**self.timings.facts, **problem, "request_id": self.request_id}
 
     def end(self, metrics: Metrics) -> None:
-        """Let go of the body; one log line and the metrics: of what the client wrote they have the checked id alone."""
-        self._bodies.held -= self._held
+        """Release the memory of the body, write the log line and update the metrics.
+
+        Of what the client sent, log and metrics get only the request id, which is checked.
+        """
+        self._bodies.give_back(self._held_bytes)
         seconds = time.perf_counter() - self.started
         route = getattr(self._scope.get("route"), "path", None)
         method = self._scope["method"] if route else "-"
@@ -179,7 +200,7 @@ class _Exchange:
 
 
 def record_refusal(metrics: Metrics, problem: Problem, request_id: str) -> None:
-    """One log line and the metrics for what was no request that a handler could see: too slow, too large, no HTTP."""
+    """Log and count a request that was refused before a handler saw it: too slow, too large, or not HTTP."""
     metrics.http.answered(None, "-", problem.status, 0.0, problem.code)
     fields = {"method": "-", "route": None, "status": problem.status, "problem": problem.code, "request_id": request_id}
     access.info("request", extra={"fields": fields})

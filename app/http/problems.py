@@ -1,10 +1,11 @@
-"""Problems as answers: whatever is raised while a request is handled -> `application/problem+json`.
+"""Turn problems into responses: whatever is raised while a request is handled -> `application/problem+json`.
 
-A dialect tells of the same problems in a shape of its own, on the paths under its prefix.
+A dialect reports the same problems in an error format of its own, on the paths under its prefix.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -20,7 +21,11 @@ from app.wording import requirement
 
 @dataclass(frozen=True)
 class ErrorFormat:
-    """How a dialect tells of a problem: its body, made of the problem and the request's id, and what documents it."""
+    """How a dialect reports a problem.
+
+    body: makes the JSON body from the problem and the request id.
+    schema: documents that body in the OpenAPI document.
+    """
 
     body: Callable[[Problem, str], dict[str, Any]]
     schema: dict[str, Any]
@@ -31,12 +36,21 @@ PROBLEM_JSON = ErrorFormat(Problem.body, {"$ref": "#/components/schemas/Problem"
 
 
 def problem_response(problem: Problem, request_id: str, shape: ErrorFormat = PROBLEM_JSON, **members: Any) -> Response:
-    """The answer that tells a client of a problem; `members` go beside the standard ones."""
+    """Return the response for a problem; `members` are added to the body."""
     return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
 
 
+def problem_bytes(problem: Problem, request_id: str) -> bytes:
+    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs."""
+    response = problem_response(problem, request_id)
+    response.headers.update({"X-Request-ID": request_id, "Connection": "close"})
+    status_line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
+    headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    return status_line + headers + b"\r\n" + bytes(response.body)
+
+
 class _ProblemResponse(Response):
-    """Tells the request's state which problem was answered, for its log line and the metrics."""
+    """A response that stores its problem's code in the state of the request, for the log line and the metrics."""
 
     def __init__(self, problem: Problem, body: bytes, media_type: str) -> None:
         super().__init__(body, problem.status, problem.headers, media_type)
@@ -48,17 +62,21 @@ class _ProblemResponse(Response):
 
 
 def error_format_of(scope: Scope) -> ErrorFormat:
-    """The shape that whoever asks at this path expects."""
+    """Return the error format for the path of a request."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    shapes: Mapping[str, ErrorFormat] = scope["app"].state.shapes
-    return next(
-        (shape for prefix, shape in shapes.items() if path == prefix or path.startswith(f"{prefix}/")), PROBLEM_JSON
-    )
+    formats: Mapping[str, ErrorFormat] = scope["app"].state.error_formats
+    matches = (found for prefix, found in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
+    return next(matches, PROBLEM_JSON)
 
 
-def install(app: FastAPI, shapes: Mapping[str, ErrorFormat]) -> None:
-    """Answer every error of the routes in one shape: that of the dialect whose prefix the path has, or the usual."""
-    app.state.shapes = shapes
+def install(app: FastAPI, error_formats: Mapping[str, ErrorFormat]) -> None:
+    """Answer every error of the routes in one format.
+
+    Args:
+        app: gets the exception handlers.
+        error_formats: the dialects' formats, by the prefix of their paths; other paths use `PROBLEM_JSON`.
+    """
+    app.state.error_formats = error_formats
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> Response:
@@ -77,7 +95,12 @@ def install(app: FastAPI, shapes: Mapping[str, ErrorFormat]) -> None:
 
 
 def invalid(fault: Any, what: str) -> Problem:
-    """What pydantic found wrong with one of the request's values, as a problem; `what` names their kind."""
+    """Return the problem of a value that pydantic refused.
+
+    Args:
+        fault: one of `ValidationError.errors()`.
+        what: the kind of value, such as "query parameter".
+    """
     name = ".".join(str(part) for part in fault["loc"])[:100]
     if fault["type"] == "extra_forbidden":
         return Problem("unknown_parameter", f"unknown {what} {name!r}")
@@ -90,13 +113,13 @@ def invalid(fault: Any, what: str) -> Problem:
 def _of_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == STATUSES["method_not_allowed"]:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.method} is not allowed here; allowed is {allowed}"
+        detail = f"{request.method} is not allowed on this path; allowed is {allowed}"
         return Problem("method_not_allowed", detail, {"Allow": allowed})
-    return Problem("not_found", "there is nothing at this path; /docs lists what there is")
+    return Problem("not_found", "there is no endpoint at this path; /docs lists all endpoints")
 
 
 def responses(*codes: str, shape: ErrorFormat = PROBLEM_JSON) -> dict[int | str, dict[str, Any]]:
-    """What an endpoint says of these problems in the OpenAPI document: each status with an example of its codes."""
+    """Document these problems for an endpoint in the OpenAPI document: each status, with an example for each code."""
     documented: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         problem = Problem(code, "a sentence that names the offending value and what is allowed")

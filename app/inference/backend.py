@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.network.config import ViTConfig
-from models.network.kernels import Attend, best, varlen
+from models.network.kernels import AttentionFunction, select_attention, varlen_attention
 from models.preprocess import Pixels
 
 logger = logging.getLogger("vitrine")
@@ -57,11 +57,12 @@ class Backend:
         """Whether the device is an NVIDIA GPU."""
         return self.device.type == "cuda"
 
-    def attention(self, config: ViTConfig) -> Attend:
+    def attention(self, config: ViTConfig) -> AttentionFunction:
         """Return the fastest way to compute attention that is correct here, found by trying."""
-        attend = best(self.device, self.torch_dtype, config.num_heads, config.head_dim)
+        attend = select_attention(self.device, self.torch_dtype, config.num_heads, config.head_dim)
         if self.on_cuda:
-            logger.info("attention: one call for %s", "all images" if attend is varlen else "the images of each length")
+            images = "all images" if attend is varlen_attention else "the images of each length"
+            logger.info("attention: one call for %s", images)
         return attend
 
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:

@@ -63,7 +63,7 @@ class Engine:
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
-        self.network.attend_by(self.backend.attention(self.config))
+        self.network.set_attention(self.backend.attention(self.config))
         self.readouts = self.network.readouts
         self._compiled = compiled
         preprocess = checkpoint.content.preprocess
@@ -203,7 +203,7 @@ class Engine:
     def _compare(self, golden: Golden) -> None:
         pixels = picture(*self.checkpoint.content.preprocess.input_size)
         cls, best = self.run([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
-        if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.is_like(cls, best.indices[0]):
+        if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.matches(cls, best.indices[0]):
             detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
             raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")
 

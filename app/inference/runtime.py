@@ -47,7 +47,7 @@ def load_engine(settings: Settings) -> Engine:
     keep_large_blocks()
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
-    checkpoint = open_checkpoint(settings.model, **settings.choices, report=logger.info)
+    checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
     engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
     engine.warm_up()
     return engine

@@ -1,4 +1,4 @@
-// The service, asked: a path, parameters and pictures -> its JSON and timings, or a Problem.
+// Send requests to the service: path, parameters and images in; JSON and timings out, or a Problem.
 
 const KEY = "vitrine-key";
 
@@ -19,40 +19,40 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-export async function ask(path, parameters = {}, pictures = []) {
+export async function request(path, parameters = {}, images = []) {
   const options = { headers: { Accept: "application/json" } };
   if (key.get()) options.headers.Authorization = `Bearer ${key.get()}`;
-  if (pictures.length) {
+  if (images.length) {
     options.method = "POST";
     options.body = new FormData();
-    for (const picture of pictures) options.body.append("image", picture.file, picture.name);
+    for (const image of images) options.body.append("image", image.file, image.name);
   }
-  const response = await reach(path + query(parameters), options);
+  const response = await send(path + query(parameters), options);
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw problem(response, body);
-  return { body, timings: timings(response.headers.get("Server-Timing") ?? "") };
+  if (!response.ok) throw problemOf(response, body);
+  return { body, timings: parseTimings(response.headers.get("Server-Timing") ?? "") };
 }
 
-async function reach(url, options) {
+async function send(url, options) {
   try {
     return await fetch(url, options);
   } catch {
     throw new Problem({
       code: "unreachable",
       title: "The service cannot be reached",
-      detail: "It may have been stopped, or the network is down. What is on screen is its last answer.",
+      detail: "It may have stopped, or the network is down. The page still shows its last answer.",
     });
   }
 }
 
-function problem(response, body) {
+function problemOf(response, body) {
   const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
-  const known = body.code ? body : { code: `http_${response.status}`, title: response.statusText, detail: "The answer was not the service's own." };
+  const known = body.code ? body : { code: `http_${response.status}`, title: response.statusText, detail: "The response did not come from the service itself." };
   return new Problem({ ...known, status: response.status }, retryAfter);
 }
 
 // "decode;dur=3.1, forward;dur=20.0" -> {decode: 3.1, forward: 20}
-function timings(header) {
+function parseTimings(header) {
   const spans = header.split(",").map((span) => span.trim().match(/^(\w+);dur=([\d.]+)$/));
   return Object.fromEntries(spans.filter(Boolean).map(([, name, ms]) => [name, Number(ms)]));
 }

@@ -1,14 +1,14 @@
-// The requests that made what is on screen, as commands.
+// The requests behind what is on screen, as curl commands.
 
 import { key, query } from "./api.js";
 
 const quote = (text) => (/^[\w@=./:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
-export function command({ path, parameters }, pictures, output = "") {
+export function command({ path, parameters }, images, output = "") {
   const url = new URL(path + query(parameters), document.baseURI).href;
   const words = ["curl"];
   if (key.get()) words.push('-H "Authorization: Bearer $VITRINE_KEY"');
-  for (const picture of pictures) words.push("-F", quote(`image=@${picture.path}`));
+  for (const image of images) words.push("-F", quote(`image=@${image.path}`));
   words.push(quote(url));
   if (output) words.push("-o", output);
   return words.join(" ");
@@ -26,13 +26,13 @@ function item(title, text) {
   code.textContent = text;
   button.setAttribute("aria-label", `Copy the command for ${title}`);
   button.addEventListener("click", async () => {
-    button.textContent = (await copy(code)) ? "Copied" : "Select it";
+    button.textContent = (await copy(code)) ? "Copied" : "Copy failed";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
   return row;
 }
 
-// The clipboard's own interface is only there on https and localhost.
+// The Clipboard API exists only on https and localhost; elsewhere the command is selected and copied.
 async function copy(code) {
   try {
     await navigator.clipboard.writeText(code.textContent);

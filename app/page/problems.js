@@ -1,49 +1,49 @@
-// What went wrong, said clearly: the service's own sentence, under a title that says what it means here.
+// Show an error: a title for its code, and the service's own sentence.
 
 const TITLES = {
-  unauthorized: "This service wants a key",
-  loading: "The model is still being loaded",
+  unauthorized: "This service requires an API key",
+  loading: "The model is still loading",
   draining: "The service is shutting down",
   overloaded: "The service is busy",
-  timeout: "That took too long",
-  out_of_memory: "There was not enough memory for that",
+  timeout: "The request took too long",
+  out_of_memory: "Not enough memory for this request",
   too_slow: "The upload took too long",
-  not_an_image: "That is no picture",
-  empty_image: "That file is empty",
-  format_not_allowed: "That kind of picture is not allowed here",
-  undecodable: "That picture is damaged",
-  too_complex: "That picture is too complex",
-  too_many_pixels: "That picture is too large",
-  body_too_large: "That file is too large",
-  too_many_images: "Too many pictures at once",
-  too_many_tokens: "That resolution is too high",
-  invalid_parameter: "The model cannot do that",
-  no_classifier: "This model has no classes",
+  not_an_image: "This file is not an image",
+  empty_image: "This file is empty",
+  format_not_allowed: "This image format is not accepted",
+  undecodable: "This image is damaged",
+  too_complex: "This image is too complex",
+  too_many_pixels: "This image is too large",
+  body_too_large: "This file is too large",
+  too_many_images: "Too many images at once",
+  too_many_tokens: "This resolution is too high",
+  invalid_parameter: "The model does not support this",
+  no_classifier: "This model has no classifier",
   no_cls_token: "This model has no [CLS] token",
-  model_output_invalid: "The model gave no sensible answer",
-  internal: "Something broke on the service's side",
+  model_output_invalid: "The model gave an invalid answer",
+  internal: "The service failed",
 };
 
-const part = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-export function complain(problem) {
-  part("problem-title").textContent = TITLES[problem.code] ?? problem.title ?? "Something went wrong";
-  part("problem-detail").textContent = sentence(problem);
+export function showProblem(problem) {
+  byId("problem-title").textContent = TITLES[problem.code] ?? problem.title ?? "Something went wrong";
+  byId("problem-detail").textContent = detailOf(problem);
   const request = problem.requestId ? ` · request ${problem.requestId}` : "";
-  part("problem-code").textContent = `${problem.status || ""} ${problem.code}${request}`.trim();
-  part("key-form").hidden = problem.code !== "unauthorized";
-  part("problem").hidden = false;
-  if (problem.code === "unauthorized") part("key").focus();
+  byId("problem-code").textContent = `${problem.status || ""} ${problem.code}${request}`.trim();
+  byId("key-form").hidden = problem.code !== "unauthorized";
+  byId("problem").hidden = false;
+  if (problem.code === "unauthorized") byId("key").focus();
 }
 
-export function settle() {
-  part("problem").hidden = true;
+export function hideProblem() {
+  byId("problem").hidden = true;
 }
 
-function sentence({ code, detail = "", retryAfter }) {
-  if (code === "unauthorized") return "Type it here; it stays in this tab and goes to this service alone.";
+function detailOf({ code, detail = "", retryAfter }) {
+  if (code === "unauthorized") return "Enter it here. It stays in this tab and is sent only to this service.";
   const capital = detail.charAt(0).toUpperCase() + detail.slice(1);
   return retryAfter ? `${capital}. Trying again in ${retryAfter} s.` : `${capital}${/[.!?]$/.test(capital) ? "" : "."}`;
 }
 
-part("problem-close").addEventListener("click", settle);
+byId("problem-close").addEventListener("click", hideProblem);

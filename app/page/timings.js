@@ -1,4 +1,4 @@
-// The server's own timings of the last requests, as bars to one scale.
+// Show the Server-Timing of the last requests, as bars to the same scale.
 
 const STEPS = ["receive", "decode", "queue", "forward"];
 
@@ -13,9 +13,9 @@ function row(title, timings, longest) {
   const [name, track, total] = item.children;
   name.textContent = title;
   total.textContent = `${(timings.total ?? 0).toFixed(timings.total < 10 ? 1 : 0)} ms`;
-  const told = STEPS.filter((step) => timings[step]);
-  const rest = Math.max(0, (timings.total ?? 0) - told.reduce((sum, step) => sum + timings[step], 0));
-  for (const [step, ms] of [...told.map((step) => [step, timings[step]]), ["rest", rest]]) {
+  const measured = STEPS.filter((step) => timings[step]);
+  const rest = Math.max(0, (timings.total ?? 0) - measured.reduce((sum, step) => sum + timings[step], 0));
+  for (const [step, ms] of [...measured.map((step) => [step, timings[step]]), ["rest", rest]]) {
     const part = track.appendChild(document.createElement("i"));
     part.className = step;
     part.style.width = `${(100 * ms) / longest}%`;

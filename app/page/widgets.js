@@ -1,36 +1,36 @@
-// Sliders, switches and rows of choices, all of them native inputs: keyboard and screen readers come with them.
+// Sliders, checkboxes and radio groups. All are native inputs, so that keyboards and screen readers work.
 
-const part = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
-export function slider(id, { least, most, value, text }, changed) {
-  const input = part(id);
-  const output = part(`${id}-value`);
-  Object.assign(input, { min: least, max: most, value });
-  const say = () => {
+export function slider(id, { min, max, value, text }, onChange) {
+  const input = byId(id);
+  const output = byId(`${id}-value`);
+  Object.assign(input, { min, max, value });
+  const showValue = () => {
     output.textContent = text(Number(input.value));
     input.setAttribute("aria-valuetext", output.textContent);
   };
   input.oninput = () => {
-    say();
-    changed(Number(input.value));
+    showValue();
+    onChange(Number(input.value));
   };
-  say();
+  showValue();
 }
 
-slider.range = (id) => [Number(part(id).min), Number(part(id).max)];
+slider.range = (id) => [Number(byId(id).min), Number(byId(id).max)];
 
-export function toggle(id, changed) {
-  part(id).addEventListener("change", (event) => changed(event.target.checked));
+export function checkbox(id, onChange) {
+  byId(id).addEventListener("change", (event) => onChange(event.target.checked));
 }
 
-export function choices(id, options, changed) {
-  part(id).replaceChildren(
+export function radioGroup(id, options, onChange) {
+  byId(id).replaceChildren(
     ...options.map(([value, text], i) => {
       const label = document.createElement("label");
       const input = label.appendChild(document.createElement("input"));
       Object.assign(input, { type: "radio", name: id, value, checked: i === 0 });
       label.append(text);
-      input.addEventListener("change", () => changed(value));
+      input.addEventListener("change", () => onChange(value));
       return label;
     }),
   );

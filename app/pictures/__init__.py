@@ -1,5 +1,5 @@
-"""Turn the bytes of an image file into the network's pixels, and pixels into PNG files.
+"""Decode image files to the network's pixels, and encode pixels as PNG files.
 
-Knows file formats, Pillow and the checkpoint's preprocessing. Knows nothing of HTTP, queues or the network. Every fault
-of an image is found here, before the queue.
+Knows file formats, Pillow and the checkpoint's preprocessing. Knows nothing of HTTP, queues or the network. Finds every
+problem with an image before it is queued. Start reading at `decode.py`.
 """

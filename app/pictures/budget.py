@@ -1,18 +1,24 @@
-"""A weighted semaphore on the event loop: so much of something in all, first come, first served."""
+"""A weighted semaphore on the event loop, first come, first served."""
 
 import asyncio
 from collections import deque
 
 
 class MemoryBudget:
-    """An amount to be taken in portions; who wants more than there is in all waits for the whole of it."""
+    """An amount of memory that callers take and give back in portions.
+
+    A caller that asks for more than the total waits until all of it is free.
+
+    Args:
+        total: the amount, in bytes.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = self._free = total
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, amount: int) -> int:
-        """Wait for this much; what is answered is what has to be given back."""
+        """Wait for this amount and return how much to give back."""
         amount = min(amount, self._total)
         if not self._waiting and amount <= self._free:
             self._free -= amount
@@ -30,12 +36,12 @@ class MemoryBudget:
         return amount
 
     def give_back(self, amount: int) -> None:
-        """Return what was taken."""
+        """Return an amount that was taken."""
         self._free += amount
         self._serve()
 
     def _serve(self) -> None:
-        """Hand out what there is, in the order of asking; who has left is passed over."""
+        """Grant waiting requests in order, as far as the free memory reaches; skip those that were cancelled."""
         while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
             amount, turn = self._waiting.popleft()
             if not turn.done():

@@ -1,53 +1,76 @@
-"""Attention as a picture: weights of patches -> colours, alone or over the pixels that the network was given."""
+"""Draw PNG files: pixels as they are, and attention as a heat map, alone or over the network's pixels."""
+
+import io
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from app.pictures.decode import to_png
-
-# Nine colours of matplotlib's `inferno` (Smith & van der Walt, CC0), evenly spaced; the page has the same.
+# Nine colours of matplotlib's `inferno` (Smith & van der Walt, CC0), evenly spaced. The page uses the same.
 INFERNO = np.array(
     [
         *((0, 0, 4), (33, 12, 74), (86, 16, 110), (137, 34, 106), (187, 55, 84)),
         *((227, 89, 50), (249, 140, 10), (249, 201, 50), (252, 255, 164)),
     ]
 )
-OPACITY, FAINTEST = 0.8, 0.3
-"""Of the heat where it is greatest, and the part of that where it is least: what is not looked at stays to be seen."""
+MAX_OPACITY, MIN_RELATIVE_OPACITY = 0.8, 0.3
+"""Opacity of the heat map where attention is greatest, and the part of it where attention is least: the image stays
+visible in both places."""
 
-SHOWN = 448
-"""The least side of a drawing: a network's own input may be no larger than a stamp."""
+MIN_SIDE = 448
+"""Shortest side of a drawing in pixels; the input of a network may be very small."""
+
+
+def to_png(pixels: NDArray[np.uint8], min_side: int = 1, *, smooth: bool = True) -> bytes:
+    """Encode pixels (3, height, width) as PNG.
+
+    Args:
+        pixels: the image.
+        min_side: enlarge by a whole number until the shorter side has this length.
+        smooth: enlarge with the bicubic filter; else repeat pixels.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    factor = -(-min_side // min(image.size))
+    if factor > 1:
+        resampling = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+        image = image.resize((image.width * factor, image.height * factor), resampling)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def attention_png(weights: NDArray[np.float32], pixels: NDArray[np.uint8], *, over: bool) -> bytes:
-    """Weights (h, w), from their least (dark) to their greatest (bright), over the pixels (3, height, width) or alone.
+    """Draw attention weights (h, w) as PNG, dark where they are least and bright where they are greatest.
 
-    Over the picture they run smoothly from patch to patch; alone each patch is a square of its own.
+    Args:
+        weights: one weight per patch.
+        pixels: the network's pixels (3, height, width).
+        over: draw the weights over the pixels, interpolated between patches; else alone, one square per patch.
     """
     size = pixels.shape[1], pixels.shape[2]
     relative = (weights - weights.min()) / max(float(np.ptp(weights)), 1e-12)
     if not over:
-        return to_png(_coloured(_spread(relative, size, smooth=False)), SHOWN, smooth=False)
-    heat = _spread(relative, size, smooth=True)
-    opacity = OPACITY * (FAINTEST + (1 - FAINTEST) * heat)
+        return to_png(_coloured(_upsampled(relative, size, smooth=False)), MIN_SIDE, smooth=False)
+    heat = _upsampled(relative, size, smooth=True)
+    opacity = MAX_OPACITY * (MIN_RELATIVE_OPACITY + (1 - MIN_RELATIVE_OPACITY) * heat)
     blended = (1 - opacity) * pixels + opacity * _coloured(heat)
-    return to_png(np.rint(blended).astype(np.uint8), SHOWN)
+    return to_png(np.rint(blended).astype(np.uint8), MIN_SIDE)
 
 
-def _spread(weights: NDArray[np.float32], size: tuple[int, int], *, smooth: bool) -> NDArray[np.float32]:
-    """(h, w) -> (height, width): bilinear between the centres of the patches, or each patch one value."""
+def _upsampled(weights: NDArray[np.float32], size: tuple[int, int], *, smooth: bool) -> NDArray[np.float32]:
+    """(h, w) -> (height, width): bilinear between the centres of patches, or one value per patch."""
     for axis, side in enumerate(size):
         patches = weights.shape[axis]
-        places = (np.arange(side) + 0.5) * patches / side - 0.5
-        places = places.clip(0, patches - 1) if smooth else (np.arange(side) * patches // side).astype(float)
-        below = np.floor(places).astype(int)
+        positions = (np.arange(side) + 0.5) * patches / side - 0.5
+        positions = positions.clip(0, patches - 1) if smooth else (np.arange(side) * patches // side).astype(float)
+        below = np.floor(positions).astype(int)
         above = np.minimum(below + 1, patches - 1)
-        part = (places - below).reshape((-1, 1) if axis == 0 else (1, -1))
-        weights = weights.take(below, axis) * (1 - part) + weights.take(above, axis) * part
+        fraction = (positions - below).reshape((-1, 1) if axis == 0 else (1, -1))
+        weights = weights.take(below, axis) * (1 - fraction) + weights.take(above, axis) * fraction
     return weights
 
 
 def _coloured(relative: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Numbers from 0 to 1 -> (3, height, width)."""
-    places = np.linspace(0, 1, len(INFERNO))
-    return np.stack([np.interp(relative, places, channel) for channel in INFERNO.T]).round().astype(np.uint8)
+    """Weights from 0 to 1 (height, width) -> colours (3, height, width)."""
+    positions = np.linspace(0, 1, len(INFERNO))
+    return np.stack([np.interp(relative, positions, channel) for channel in INFERNO.T]).round().astype(np.uint8)

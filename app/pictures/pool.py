@@ -1,6 +1,6 @@
-"""Bytes -> pixels that are ready for the queue, in a bounded pool: all that can be wrong with one image is found here.
+"""Decode uploads in a bounded thread pool, to images that are ready for the queue.
 
-Decoding has two bounds: threads, and the memory that the pictures in hand take together.
+Two things bound decoding: the number of threads, and the memory of all images that are being decoded.
 """
 
 import asyncio
@@ -21,85 +21,90 @@ from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Size
 
 DECODE_MEMORY_BYTES = 2**30
-"""What all pictures that are being decoded may take together."""
+"""Memory for all images that are being decoded."""
 
 MAX_SCALED_PIXELS = 16_000_000
-"""A long, thin picture may not grow to any size on its way to covering the input."""
+"""Pixels of a resized image, before the crop: a long, thin image would otherwise grow without bound to cover the input.
+A larger image may keep its own number of pixels."""
 
 READ_ON_THE_LOOP_BYTES = 2**14
-"""Headers of larger files are read on a decoding thread: a hostile one can hide its size behind much else."""
+"""The header of a larger file is read on a decoding thread: a hostile file can hide its size behind many segments."""
 
-
-SPARE = 2
-"""How many times the scaled size a picture has to be decoded at: its filter then sees more than it keeps."""
+OVERSAMPLING = 2
+"""How many times larger than the resized image a JPEG is decoded at least: the filter then still averages pixels."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """How pictures become pixels: the steps and the patch of the checkpoint, and the view that a request asks for."""
+    """How images become the network's pixels.
+
+    preprocess: the checkpoint's preprocessing.
+    patch: height and width of a patch.
+    resolution: the resolution that the request asks for.
+    """
 
     preprocess: Preprocess
     patch: Size
     resolution: Resolution
 
     def plan(self, size: Size) -> Plan:
-        """For a picture of this upright size."""
+        """Plan resize and crop for an upright image of this size (height, width)."""
         return self.preprocess.plan(size, self.patch, self.resolution.size, self.resolution.resize)
 
-    def enough(self, size: Size) -> Size:
-        """At which size a picture is decoded without a difference that the network would notice."""
+    def minimum(self, size: Size) -> Size:
+        """Return the smallest size at which decoding an image of this size leaves the vectors as they are."""
         height, width = self.plan(size).scaled
-        return SPARE * height, SPARE * width
+        return OVERSAMPLING * height, OVERSAMPLING * width
 
 
 class Decoder:
-    """The threads that decode, and the memory that they may take.
+    """A thread pool that decodes images within a memory budget.
 
     Args:
         settings: the limits of an image and the number of threads.
-        decoded: told of each image how many seconds it took, on the thread that decoded it.
+        on_decoded: called with the seconds that each image took, on the thread that decoded it.
     """
 
-    def __init__(self, settings: Settings, decoded: Callable[[float], None]) -> None:
+    def __init__(self, settings: Settings, on_decoded: Callable[[float], None]) -> None:
         self._limits = Limits(settings.image_formats, settings.max_pixels)
         limit_pillow(self._limits)
         self._fast = settings.decode == "fast"
-        self._decoded = decoded
+        self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
         self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=lower_priority)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
-        self._in_hand = 0
-        self._decode_s = 0.0
+        self._pending = 0
+        self._decode_s = 0.0  # moving average of the time that an image takes
 
     @property
     def wait_s(self) -> float:
-        """How long what comes now would wait for a thread, at the measured rate."""
-        return self._in_hand * self._decode_s / self.threads
+        """How long a new image would wait for a thread, at the measured rate."""
+        return self._pending * self._decode_s / self.threads
 
     def stop(self) -> None:
-        """Let go of the threads."""
+        """Shut the thread pool down without waiting for it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(
         self, uploads: Sequence[Upload | PreparedImage], transform: Transform
     ) -> list[PreparedImage | ImageProblem]:
-        """Each image's pixels or its own problem, in order; what comes prepared is taken as it is."""
-        self._in_hand += len(uploads)
+        """Return each image's pixels or its own problem, in order; a `PreparedImage` is returned unchanged."""
+        self._pending += len(uploads)
         try:
-            if len(uploads) == 1:  # as nearly always: no task has to be made for it
+            if len(uploads) == 1:  # the usual case, which needs no task
                 return [await self._prepare(uploads[0], transform)]
-            # Of a group that fails as a whole nobody wants the rest.
+            # A group cancels the other images when one raises: the request then fails as a whole.
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._prepare(upload, transform)) for upload in uploads]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            self._in_hand -= len(uploads)
+            self._pending -= len(uploads)
         return [task.result() for task in tasks]
 
     async def _prepare(self, upload: Upload | PreparedImage, transform: Transform) -> PreparedImage | ImageProblem:
-        """Wait for the memory that decoding takes, then for a thread."""
+        """Wait for memory, then decode on a thread."""
         if not isinstance(upload, bytes):
             return upload
         try:
@@ -115,7 +120,7 @@ class Decoder:
         try:
             return await asyncio.wrap_future(job)
         finally:
-            # A thread cannot be stopped: a decode that nobody waits for any more still takes its memory.
+            # A thread cannot be stopped: a decode whose request was cancelled still uses its memory.
             if job.done():
                 self._memory.give_back(taken)
             else:
@@ -123,26 +128,26 @@ class Decoder:
                 job.add_done_callback(lambda _: call_soon(loop, self._memory.give_back, taken))
 
     def _decode(self, upload: bytes, transform: Transform) -> PreparedImage | ImageProblem:
-        """On a thread of the pool."""
+        """Decode, resize and crop one image. Runs on a thread of the pool."""
         started = time.perf_counter()
         try:
-            picture = decode(upload, self._limits, transform.enough if self._fast else None)
+            picture = decode(upload, self._limits, transform.minimum if self._fast else None)
             plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
             pixels = to_network(picture, plan, transform.preprocess.interpolation)
         except ImageProblem as problem:
             return problem
         finally:
-            took = time.perf_counter() - started
-            self._decode_s += 0.1 * (took - self._decode_s)
-            self._decoded(took)
+            seconds = time.perf_counter() - started
+            self._decode_s += 0.1 * (seconds - self._decode_s)
+            self._on_decoded(seconds)
         height, width = picture.size
         return PreparedImage(pixels, plan, width, height, picture.format)
 
 
 def _check_scaled(picture: Size, plan: Plan) -> None:
-    """A long, thin picture may not grow to any size on its way to covering the input."""
+    """Refuse an image that would have too many pixels after the resize. Raises ImageProblem."""
     height, width = plan.scaled
     if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
-        detail = f"a picture of {picture[1]} x {picture[0]} pixels would be scaled to {width} x {height}"
+        detail = f"an image of {picture[1]} x {picture[0]} pixels would be resized to {width} x {height}"
         raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")

@@ -1,4 +1,4 @@
-"""An image of a request, before and after it is decoded."""
+"""An image of a request, before and after decoding."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -10,12 +10,12 @@ from app.errors import ImageProblem
 from models.preprocess import Pixels, Plan, Resize, Size
 
 Upload = bytes | ImageProblem
-"""The bytes of an image file, or why there are none (bad base64)."""
+"""The bytes of an image file, or the problem that left none (invalid base64)."""
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """The resolution that a request asks for; None is the checkpoint's own."""
+    """The resolution that a request asks for; None means the checkpoint's own."""
 
     size: Size | None = None
     resize: Resize | None = None
@@ -23,15 +23,21 @@ class Resolution:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image that is ready for the queue, and what became of it on the way."""
+    """An image that is ready for the queue.
 
-    pixels: Pixels  # (3, height, width)
+    pixels: the network's input (3, height, width).
+    plan: how the image was resized and cropped.
+    width, height: of the upright image in its file.
+    format: the container format of the file.
+    """
+
+    pixels: Pixels
     plan: Plan
-    width: int  # of the upright picture
+    width: int
     height: int
     format: str
 
     @property
     def rgb(self) -> NDArray[np.uint8]:
-        """The pixels from 0 to 255, as whatever came as a file has them."""
+        """The pixels as 8-bit RGB, which every image that came as a file has."""
         return cast(NDArray[np.uint8], self.pixels)

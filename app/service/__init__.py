@@ -1,4 +1,25 @@
 """The path that every request takes: uploads, decode, queue, one forward pass, answers; and the cache.
 
-Knows pictures and inference, and joins them. Knows nothing of HTTP, bodies or response formats.
+Knows pictures and inference, and joins them. Knows nothing of HTTP, bodies or response formats. The rooms above it
+import from here what they need of all three.
 """
+
+from app.inference.engine import Engine
+from app.inference.jobs import Ranking
+from app.inference.task import Task
+from app.pictures.prepared import PreparedImage, Resolution, Upload
+from app.service.outcome import ImageAnswer
+from app.service.service import Service
+from models.network.vit import Readout
+
+__all__ = [
+    "Engine",
+    "ImageAnswer",
+    "PreparedImage",
+    "Ranking",
+    "Readout",
+    "Resolution",
+    "Service",
+    "Task",
+    "Upload",
+]

@@ -1,7 +1,7 @@
-"""Log lines: structured, one each, and never in anybody's way.
+"""Write structured log lines without ever blocking the code that logs.
 
-Whoever logs only formats the line; a thread of its own writes it. Between them is a bounded queue: when whoever reads
-the output does not keep up, lines are dropped and counted, and nothing waits.
+The calling thread only formats a line; a thread of the handler writes it. Between them is a bounded queue. If the
+reader of the output does not keep up, lines are dropped and counted, and no request waits.
 """
 
 import atexit
@@ -20,13 +20,13 @@ from typing import Literal
 import orjson
 
 QUEUED_LINES = 8192
-"""Lines that may wait for the output, some seconds of full load."""
+"""Lines that may wait to be written: some seconds of full load."""
 
 GATHERED_LINES, GATHER_S = 256, 0.01
-"""Lines that are written in one go, and how long the writer lets them gather."""
+"""Lines per write, and how long the writer waits for more of them."""
 
 TRACE_CHARACTERS = 8000
-"""Of an error's trace the end is kept, which names the error."""
+"""Characters kept of a traceback, from its end, which names the error."""
 
 Format = Literal["auto", "json", "text"]
 
@@ -34,7 +34,13 @@ logger = logging.getLogger("vitrine")
 
 
 def configure(level: str, form: Format = "text", output: int = 2) -> None:
-    """Log from here on, to this file descriptor; called again, it replaces what was set up before."""
+    """Set up logging for the process; a second call replaces the first.
+
+    Args:
+        level: the minimum log level.
+        form: the format of lines; `auto` is text on a terminal, else JSON.
+        output: the file descriptor to write to.
+    """
     as_json = form == "json" or (form == "auto" and not os.isatty(output))
     handler = QueuedHandler(output)
     handler.setFormatter(JsonLines() if as_json else TextLines())
@@ -45,23 +51,23 @@ def configure(level: str, form: Format = "text", output: int = 2) -> None:
             former.close()
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # What no line tells need not be found out for each (docs.python.org/3/howto/logging.html#optimization).
+    # Do not collect what no line shows (docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # What uvicorn says of its own start and stop is said by the service.
+    # The service logs start and stop itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def dropped() -> int:
-    """Lines of this process that nobody will read."""
+    """Return how many lines of this process were dropped."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler))
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, message, and the members of its `fields`."""
+    """Format a record as one line of JSON: time, level, message, and the members of its `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without its newline."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -72,15 +78,15 @@ class JsonLines(logging.Formatter):
             line["logger"] = record.name
         if record.exc_info:
             line["error"] = _trace(record)
-        # A value of a kind that JSON does not know must not cost the line.
+        # A value of a type that JSON does not have must not lose the line.
         return orjson.dumps(line, default=str).decode()
 
 
 class TextLines(logging.Formatter):
-    """A record as a line to be read: time, level, message, then its `fields`."""
+    """Format a record as a line for people: time, level, message, then its `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; an error's trace follows on lines of its own."""
+        """Return the line, without its newline; a traceback follows on further lines."""
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
         line = f"{when[:23]} {record.levelname} {record.getMessage()}{fields}"
@@ -88,7 +94,11 @@ class TextLines(logging.Formatter):
 
 
 class QueuedHandler(logging.Handler):
-    """Lines through a bounded queue to a thread that writes them."""
+    """Pass lines through a bounded queue to a thread that writes them.
+
+    Args:
+        output: the file descriptor to write to.
+    """
 
     def __init__(self, output: int) -> None:
         super().__init__()
@@ -100,45 +110,48 @@ class QueuedHandler(logging.Handler):
         atexit.register(self.close)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the line, or drop it."""
+        """Queue the line, or drop it if the queue is full."""
         try:
             self._lines.put_nowait(self.format(record))
         except queue.Full:
             self.dropped += 1
-        except Exception:  # noqa: BLE001 - logging never raises into what it tells of
+        except Exception:  # noqa: BLE001 - logging never raises into the code that logs
             self.handleError(record)
 
     def flush(self, timeout_s: float = 2.0) -> None:
-        """Wait until all is written, but not for an output that takes nothing, nor for a thread that has ended."""
+        """Wait until all lines are written, the thread has ended or the timeout has passed.
+
+        The timeout is for an output that blocks.
+        """
         with self._lines.all_tasks_done:
             self._lines.all_tasks_done.wait_for(
                 lambda: not self._lines.unfinished_tasks or not self._thread.is_alive(), timeout_s
             )
 
     def close(self) -> None:
-        """Write what waits and end the thread."""
+        """Write the waiting lines and end the thread."""
         atexit.unregister(self.close)
         self.flush()
-        with contextlib.suppress(queue.Full):  # then the thread hangs in a write, and ends with the process
+        with contextlib.suppress(queue.Full):  # then the thread is blocked in a write, and ends with the process
             self._lines.put_nowait(None)
         super().close()
 
     def _write(self) -> None:
-        told, last = 0, False
+        reported, last = 0, False
         while not last:
-            lines, last = self._gathered()
+            lines, last = self._take()
             self._put(lines)
-            if self.dropped > told:
-                lost, told = self.dropped - told, self.dropped
-                gap = logging.LogRecord("vitrine", logging.WARNING, "", 0, "%d log lines were dropped", (lost,), None)
+            if self.dropped > reported:
+                count, reported = self.dropped - reported, self.dropped
+                gap = logging.LogRecord("vitrine", logging.WARNING, "", 0, "%d log lines were dropped", (count,), None)
                 self._put([self.format(gap)])
             for _ in range(len(lines) + last):  # the None that `close` puts counts as one
                 self._lines.task_done()
-            # Under load the next lines come at once. Waking up for each would take the processor from whoever logs it.
+            # Under load the next lines come at once. Waking up for each would take the processor from their thread.
             time.sleep(GATHER_S)
 
-    def _gathered(self) -> tuple[list[str], bool]:
-        """Wait for a line, and take what others there are; whether they are the last."""
+    def _take(self) -> tuple[list[str], bool]:
+        """Wait for a line; return it with the others in the queue, and whether they are the last."""
         lines: list[str] = []
         with contextlib.suppress(queue.Empty):
             while len(lines) < GATHERED_LINES:
@@ -149,7 +162,7 @@ class QueuedHandler(logging.Handler):
         return lines, False
 
     def _put(self, lines: Sequence[str]) -> None:
-        # Straight to the descriptor: a thread that hangs in a buffered stream would keep the process from ending.
+        # To the descriptor, not to a buffered stream: a thread that blocks in one keeps the process from ending.
         data = memoryview("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
         try:
             while data:

@@ -1,8 +1,8 @@
-"""What Prometheus reads: every family, its buckets, and one method for each thing that happens.
+"""Define the metrics for Prometheus: every family, its buckets, and one method for each event that is counted.
 
-Each application has a registry of its own. Names are those that users of FastAPI's instrumentators (`http_*`), of
-text-embeddings-inference and of Triton know; docs/operations.md has the table. Labels take only values from this code:
-nothing that a client writes can make a new series.
+Each application has its own registry. The names are those of FastAPI's instrumentators (`http_*`), of
+text-embeddings-inference and of Triton; docs/operations.md lists them. Labels take only values from this code: nothing
+that a client sends can create a new series.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from app.errors import STATUSES
 from app.telemetry import logs
 
 CLIENT_LEFT = 499
-"""nginx' status for a request whose client did not wait for an answer."""
+"""nginx's status for a request whose client disconnected before the response."""
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -29,10 +29,10 @@ TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 
 
 class Metrics:
-    """What is counted of one application."""
+    """The metrics of one application."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every one, which nobody draws
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -44,17 +44,15 @@ class Metrics:
         self.model = _Model(self.registry)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class _Http:
-    """Requests, under the names of FastAPI's instrumentators."""
+    """Metrics of requests, under the names of FastAPI's instrumentators."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.in_progress = Gauge(
-            "http_requests_inprogress", "Requests that are being received or answered.", registry=registry
-        )
+        self.in_progress = Gauge("http_requests_inprogress", "Requests being received or answered.", registry=registry)
         requests = Counter(
             "http_requests",
             "Requests, by route, method and status.",
@@ -63,20 +61,23 @@ class _Http:
         )
         seconds = Histogram(
             "http_request_duration_seconds",
-            "From a request's headers to the end of its answer.",
+            "Time from the headers of a request to the end of its response.",
             ["handler", "method"],
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
-        # Each series is looked up once: labels have few values, and finding one costs more than counting.
+        # Look each series up once: labels have few values, and a lookup costs more than counting.
         self._requests, self._seconds = cache(requests.labels), cache(seconds.labels)
         self._refusals = Counter(
-            "vitrine_request_failures", "Requests answered with a problem, by its code.", ["reason"], registry=registry
+            "vitrine_request_failures",
+            "Requests answered with a problem, by problem code.",
+            ["reason"],
+            registry=registry,
         )
         _from_zero(self._refusals)
 
     def answered(self, route: str | None, method: str, status: int, seconds: float, problem: str | None) -> None:
-        """A request is over; 0 for a status says that its client left."""
+        """Count a request that has ended; a status of 0 means that its client disconnected."""
         labels = (route or "none", method if method in METHODS else "other")
         self._requests(*labels, status or CLIENT_LEFT).inc()
         self._seconds(*labels).observe(seconds)
@@ -85,7 +86,7 @@ class _Http:
 
 
 class _Images:
-    """Images, from their bytes to their answers."""
+    """Metrics of images."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         answered = Counter(
@@ -96,64 +97,78 @@ class _Images:
         )
         self._answered = cache(answered.labels)
         self._refused = Counter(
-            "vitrine_image_failures", "Images refused or failed, by a problem's code.", ["reason"], registry=registry
+            "vitrine_image_failures",
+            "Images refused or failed, by problem code.",
+            ["reason"],
+            registry=registry,
         )
         _from_zero(self._refused)
         self._tokens = Counter("vitrine_tokens", "Tokens of the images answered.", registry=registry)
         self._preprocess = Histogram(
             "vitrine_preprocess_duration_seconds",
-            "From an image's bytes to the network's pixels, without waiting for a thread.",
+            "Time to decode, resize and crop an image, without the wait for a thread.",
             buckets=STEP_SECONDS,
             registry=registry,
         )
 
     def answered(self, task: str, tokens: int) -> None:
-        """An image has its answer."""
+        """Count an image that was answered."""
         self._answered(task).inc()
         self._tokens.inc(tokens)
 
     def refused(self, reason: str) -> None:
-        """An image has a problem, of this code."""
+        """Count an image that was refused or failed, by the code of its problem."""
         self._refused.labels(reason).inc()
 
     def preprocessed(self, seconds: float) -> None:
-        """An image went through a decoding thread."""
+        """Observe the time that an image took on a decoding thread."""
         self._preprocess.observe(seconds)
 
 
 class _Batches:
-    """The queue and what the engine makes of it."""
+    """Metrics of the queue and of batches."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.waiting = Gauge("vitrine_queue_size", "Images that wait for a batch.", registry=registry)
+        self.waiting = Gauge("vitrine_queue_size", "Images waiting for a batch.", registry=registry)
         self.waiting_tokens = Gauge(
             "vitrine_queue_tokens",
-            "What they and images in decoding cost, in tokens; large images count more.",
+            "Cost of the images that are waiting or being decoded, in tokens; large images count more.",
             registry=registry,
         )
         self.limit_tokens = Gauge(
-            "vitrine_queue_limit_tokens", "From how many on requests are refused.", registry=registry
+            "vitrine_queue_limit_tokens",
+            "Largest queue; requests beyond it are refused.",
+            registry=registry,
         )
         self._queue = Histogram(
             "vitrine_queue_duration_seconds",
-            "What an image waited for its batch.",
+            "Time that an image waits for its batch.",
             buckets=STEP_SECONDS,
             registry=registry,
         )
         self._images = Histogram("vitrine_batch_images", "Images in a batch.", buckets=IMAGES, registry=registry)
         self._tokens = Histogram("vitrine_batch_tokens", "Tokens in a batch.", buckets=TOKENS, registry=registry)
         self._forward = Histogram(
-            "vitrine_forward_duration_seconds", "One batch on the device.", buckets=STEP_SECONDS, registry=registry
+            "vitrine_forward_duration_seconds",
+            "Forward pass of one batch.",
+            buckets=STEP_SECONDS,
+            registry=registry,
         )
 
     def watch(self, images: Callable[[], float], tokens: Callable[[], float], limit: Callable[[], float]) -> None:
-        """Where to read the queue, each time that somebody asks."""
+        """Set the functions that read the queue on each scrape."""
         self.waiting.set_function(images)
         self.waiting_tokens.set_function(tokens)
         self.limit_tokens.set_function(limit)
 
     def ran(self, tokens: Sequence[int], queue_s: Iterable[float], run_s: float) -> None:
-        """A batch is over: the tokens of each of its images, and what each had waited."""
+        """Observe a batch that has ended.
+
+        Args:
+            tokens: the tokens of each image.
+            queue_s: how long each image waited for the batch.
+            run_s: how long the forward pass took.
+        """
         self._images.observe(len(tokens))
         self._tokens.observe(sum(tokens))
         self._forward.observe(run_s)
@@ -162,54 +177,54 @@ class _Batches:
 
 
 class _Cache:
-    """Answers that are kept, where `cache_mb` has any kept."""
+    """Metrics of the cache; all 0 unless `cache_mb` is set."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "vitrine_cache_requests",
-            "Images looked up: hit (kept), shared (under way for another request) or miss.",
+            "Images looked up: hit (cached), shared (being computed for another request) or miss.",
             ["result"],
             registry=registry,
         )
-        self._bytes = Gauge("vitrine_cache_bytes", "What the answers that are kept take.", registry=registry)
+        self._bytes = Gauge("vitrine_cache_bytes", "Memory of the cached answers.", registry=registry)
         for result in ("hit", "shared", "miss"):
             self._requests.labels(result)
 
     def asked(self, result: str) -> None:
-        """An image was looked up."""
+        """Count an image that was looked up."""
         self._requests.labels(result).inc()
 
     def watch(self, held: Callable[[], float]) -> None:
-        """Where to read the size, each time that somebody asks."""
+        """Set the function that reads the size on each scrape."""
         self._bytes.set_function(held)
 
 
 class _Model:
-    """What is served, and whether."""
+    """Metrics of the model."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.ready = Gauge("vitrine_ready", "1 while requests are taken, else 0.", registry=registry)
+        self.ready = Gauge("vitrine_ready", "1 while the service accepts requests, else 0.", registry=registry)
         self._info = Gauge(
             "vitrine_model_info",
-            "What is served; always 1, and not there before it is loaded.",
+            "The model that is served; always 1, and absent until it is loaded.",
             ["model", "fingerprint", "device", "dtype", "version"],
             registry=registry,
         )
 
     def loaded(self, **facts: str) -> None:
-        """What is served is known."""
+        """Record the model, once it is loaded."""
         self._info.labels(**facts).set(1)
 
 
 def _from_zero(failures: Counter) -> None:
-    """Show every code from the start: Prometheus sees no increase in a series that begins with 1."""
+    """Export every code from the start: Prometheus sees no increase in a series that begins with 1."""
     for code in STATUSES:
         failures.labels(code)
 
 
 class _LogLines(Collector):
-    """Of the process, not of an application: logging is one for all."""
+    """Dropped log lines, of the whole process: all applications share logging."""
 
     def collect(self) -> Iterable[Metric]:
-        """Read it now."""
+        """Yield the current value."""
         yield CounterMetricFamily("vitrine_log_lines_dropped", "Log lines lost to a slow reader.", value=logs.dropped())

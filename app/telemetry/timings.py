@@ -1,4 +1,4 @@
-"""How long the steps of a request take."""
+"""Measure how long the steps of a request take."""
 
 import time
 from dataclasses import dataclass, field
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Timings:
-    """Seconds that the steps of a request took and when they ended; a step that did not run has none.
+    """The timings of a request.
 
-    `facts` are what else is known of the request: how many images, how many of them failed, their tokens.
+    spans: the seconds that each step took; a step that did not run is missing.
+    ended_at: when each step ended, by `time.perf_counter`.
+    facts: other numbers of the request: its images, how many of them failed, and their tokens.
     """
 
     spans: dict[str, float] = field(default_factory=dict)
@@ -16,7 +18,13 @@ class Timings:
     facts: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, seconds: float, ended_at: float | None = None) -> None:
-        """Record a step that ended now or at another time of `perf_counter`; of several images the longest counts."""
+        """Record a step, of the slowest image if there are several.
+
+        Args:
+            name: the step.
+            seconds: how long it took.
+            ended_at: when it ended, by `time.perf_counter`; None is now.
+        """
         if seconds >= self.spans.get(name, 0.0):
             self.spans[name] = seconds
             self.ended_at[name] = time.perf_counter() if ended_at is None else ended_at

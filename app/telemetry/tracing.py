@@ -1,7 +1,7 @@
-"""Spans of OpenTelemetry for the steps of a request, where somebody has set it up.
+"""Record OpenTelemetry spans for the steps of a request, if OpenTelemetry is set up.
 
-Nothing is set up here: `opentelemetry-instrument vitrine serve` does that, and opens a span for each request. Its steps
-run on other threads and in other requests' batches, so their spans are made of the measured times, when all is known.
+This module does not set it up: `opentelemetry-instrument vitrine serve` does, and opens a span for each request. The
+steps run on other threads and in batches with other requests, so their spans are made afterwards from measured times.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     from opentelemetry import trace
-except ImportError:  # FastAPI brings it today, and need not for ever; without it nobody traces
+except ImportError:  # a dependency of FastAPI today, which may change
     PRESENT = False
 else:
     PRESENT = True
@@ -19,7 +19,7 @@ STEPS = ("decode", "queue", "forward")
 
 
 def trace_id() -> str | None:
-    """The id of the trace that this request belongs to, if it is recorded."""
+    """Return the id of the trace of this request; None without one."""
     if not PRESENT:
         return None
     context = trace.get_current_span().get_span_context()
@@ -27,12 +27,12 @@ def trace_id() -> str | None:
 
 
 def record_steps(ended_at: Mapping[str, float], seconds: Mapping[str, float], facts: Mapping[str, Any]) -> None:
-    """Put `facts` on the request's span, and a span below it for each step.
+    """Add `facts` to the span of the request, and a child span for each step.
 
     Args:
-        ended_at: when each step was over, by `time.perf_counter`.
-        seconds: how long it took.
-        facts: what is known of the request: images, tokens, ...
+        ended_at: when each step ended, by `time.perf_counter`.
+        seconds: how long each step took.
+        facts: attributes of the request: images, tokens, ...
     """
     if not PRESENT or not (span := trace.get_current_span()).is_recording():
         return
@@ -47,7 +47,7 @@ def record_steps(ended_at: Mapping[str, float], seconds: Mapping[str, float], fa
 
 
 def flush() -> None:
-    """Export the spans that are still held, if a provider that exports has been set up."""
+    """Export the spans that wait to be exported, if a provider is set up."""
     if PRESENT and hasattr(provider := trace.get_tracer_provider(), "shutdown"):
         provider.shutdown()
 

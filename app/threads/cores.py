@@ -1,9 +1,9 @@
-"""How many cores this process may use, which on a shared machine or in a container is fewer than the machine has.
+"""Find out how many cores this process may use: on a shared machine or in a container, fewer than the machine has.
 
-The least of three limits counts: PYTHON_CPU_COUNT or `-X cpu_count` (Python 3.13 and newer; the variable is read on
+The smallest of three limits counts: PYTHON_CPU_COUNT or `-X cpu_count` (Python 3.13 and newer; the variable is read on
 older versions too), the scheduler's affinity mask (taskset, cpuset), and the CPU quota of the process's control group
-and of every group above it (`docker run --cpus`, a Kubernetes limit). A quota of 2.5 cores counts as 2: threads that
-share a barrier are all held up when one of them is throttled.
+and of every group above it (`docker run --cpus`, a Kubernetes limit). A quota of 2.5 cores counts as 2: if one
+thread is throttled, all threads at the same barrier wait for it.
 
 Sources: docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), docs.kernel.org/scheduler/sched-bwc.html (cgroup v1).
 """
@@ -19,7 +19,7 @@ def usable_cores(root: Path = FILESYSTEM_ROOT) -> int:
     """Return the number of cores that threads of this process can keep busy, at least 1.
 
     Args:
-        root: where `proc` and `sys` are mounted; tests pass a directory of their own.
+        root: where `proc` and `sys` are mounted; tests pass another directory.
     """
     limits = [float(_affinity()), *_quotas(root)]
     return max(1, int(min(limits)))
@@ -37,7 +37,7 @@ def _affinity() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The quota of each control group that the process is in, in cores."""
+    """Yield the quota of each control group of the process, in cores."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -51,8 +51,8 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _quotas_above(mount: Path, group: str, read: Callable[[Path], float | None]) -> Iterator[float]:
-    # A container sees its own group as the mount's root while /proc may name it by the host's path; that path does
-    # not exist below the mount then, and only the root is read.
+    # A container sees its own group as the root of the mount, but /proc may name it by its path on the host. That path
+    # does not exist below the mount, so that only the root has a quota to read.
     folder = mount / group.lstrip("/")
     for path in (folder, *folder.parents):
         quota = read(path)

@@ -1,4 +1,4 @@
-"""Calls from other threads to the event loop."""
+"""Call the event loop from other threads."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
     """Run `callback(*args)` on the loop, from any thread; do nothing once the loop is closed.
 
-    A thread that computes cannot be interrupted. It may finish after the server has stopped, when nobody takes its
-    result, and asyncio's own method would then raise on that thread.
+    A thread that computes cannot be interrupted. It may finish after the server has stopped and its result is no longer
+    needed; asyncio's own method would then raise on that thread.
     """
     try:
         loop.call_soon_threadsafe(callback, *args)

@@ -1,7 +1,7 @@
-"""Who goes first when there are fewer cores than threads: the event loop, which refuses and answers in no time.
+"""Run the event loop before compute threads when there are fewer cores than threads.
 
-Threads that compute would each get as much of the cores as the loop does; under overload refusals would then wait for
-seconds behind forward passes and decoders that want every core there is.
+With equal priorities each compute thread gets as much processor time as the event loop. Under overload, refusals then
+wait for seconds behind forward passes and decoders that use every core.
 """
 
 import os
@@ -9,10 +9,10 @@ import sys
 import threading
 
 COMPUTE_NICENESS = 5
-"""On Linux's scale, where 0 is an ordinary thread: a thread that computes gets a third of the loop's share."""
+"""On Linux's scale, where 0 is an ordinary thread: a compute thread gets a third of the event loop's share."""
 
 
 def lower_priority() -> None:
-    """Let the event loop go before this thread and those that it starts; only Linux knows priorities of threads."""
+    """Lower the priority of this thread and of those that it starts, on Linux; other systems have none per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), COMPUTE_NICENESS)

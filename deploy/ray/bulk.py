@@ -1,9 +1,9 @@
-"""A collection on a cluster, through Ray Data: any filesystem that pyarrow reads -> partitioned parquet, resumable.
+"""Embed or classify a collection on a cluster with Ray Data: from any filesystem of pyarrow to partitioned parquet.
 
     python -m deploy.ray.bulk embed s3://photos/2024 -o s3://vectors/2024 --actors 8 --num-gpus 1
 
-The same decoder, batcher and engine as `vitrine embed`, in a pool of actors. Ray Data hands them slices of the
-collection, starts an actor again that has ended, and gives its slice to another one.
+Uses the same decoder, batcher and engine as `vitrine embed`, in a pool of actors. Ray Data distributes slices of the
+collection to them, restarts an actor that died, and gives its slice to another one. An interrupted run is resumable.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from typing import Any
 import click
 import ray
 
-from app.bulk.answers import BulkQuery, Failure, answered, facts
-from app.bulk.collection import loaded, started
+from app.bulk.collection import running_service, start_service
 from app.bulk.parts import DifferentRun
+from app.bulk.rows import BulkQuery, Failure, answer_rows, run_facts
 from app.bulk.tables import Facts, Row
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
@@ -26,106 +26,117 @@ from models.errors import CheckpointError
 
 logger = logging.getLogger("vitrine")
 
-BLOCKS = 4096
-"""Blocks that the slices are handed out in, at most: Ray keeps a record of each."""
+MAX_BLOCKS = 4096
+"""Maximum number of Ray Data blocks that the slices are grouped into: Ray keeps metadata of each."""
 
 
 class Worker:
-    """An actor: the model, loaded once, and slice after slice through it.
+    """An actor: it loads the model once and answers one slice after the other.
 
-    Raises OtherRun where its hardware would answer otherwise than the run has begun, as in another dtype.
+    Raises DifferentRun if its hardware would give other answers than the run has begun with, such as another dtype.
     """
 
-    def __init__(self, settings: Settings, ask: BulkQuery, slices: Slices, expected: Facts) -> None:
+    def __init__(self, settings: Settings, query: BulkQuery, slices: Slices, expected: Facts) -> None:
         logs.configure(settings.log_level, "text")
-        self._ask, self._slices, self._facts = ask, slices, expected
+        self._query, self._slices, self._facts = query, slices, expected
         self._runner = asyncio.Runner()
-        self._service = self._runner.run(started(settings))
-        ours = facts(self._service, ask)
-        if ours["fingerprint"] != expected["fingerprint"]:
-            told = f"this machine answers as {ours['fingerprint']}, the run is of {expected['fingerprint']}"
-            raise DifferentRun(told)
+        self._service = self._runner.run(start_service(settings))
+        fingerprint = run_facts(self._service, query)["fingerprint"]
+        if fingerprint != expected["fingerprint"]:
+            raise DifferentRun(f"this machine's fingerprint is {fingerprint}, the run's is {expected['fingerprint']}")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Slices of these numbers: how many files each has, and how many of them could not be used."""
+        """Answer the slices of a batch; return how many files each has, and how many of them failed."""
         counts = [self._runner.run(self._answer(int(number))) for number in batch["slice"]]
-        return {"files": [files for files, _ in counts], "faulty": [faulty for _, faulty in counts]}
+        return {"files": [files for files, _ in counts], "failed": [failed for _, failed in counts]}
 
     async def _answer(self, number: int) -> tuple[int, int]:
         rows: list[Row] = []
-        faults: list[Failure] = []
-        async for row, fault in answered(self._service, self._slices.files(number), self._ask, self._slices.read):
+        failures: list[Failure] = []
+        files = self._slices.files(number)
+        async for row, failure in answer_rows(self._service, files, self._query, self._slices.read):
             rows.append(row)
-            if fault is not None:
-                faults.append(fault)
-        self._slices.write(number, rows, faults, self._facts)
-        return len(rows), len(faults)
+            if failure is not None:
+                failures.append(failure)
+        self._slices.write(number, rows, failures, self._facts)
+        return len(rows), len(failures)
 
 
-def _facts_here(settings: Settings, ask: BulkQuery) -> Facts:
-    """What decides the answers on this hardware."""
+def _facts_on_this_machine(settings: Settings, query: BulkQuery) -> Facts:
+    """Load the model and return what determines the answers on this hardware."""
 
-    async def attention_spec() -> Facts:
-        async with loaded(settings) as service:
-            return facts(service, ask)
+    async def load() -> Facts:
+        async with running_service(settings) as service:
+            return run_facts(service, query)
 
-    return asyncio.run(attention_spec())
+    return asyncio.run(load())
 
 
 def run(
-    settings: Settings, ask: BulkQuery, slices: Slices, actors: int, resources: dict[str, float]
+    settings: Settings, query: BulkQuery, slices: Slices, actors: int, resources: dict[str, float]
 ) -> tuple[int, int]:
-    """Do what is still to be done; how many files that were, and how many could not be used. Raises OtherRun."""
-    # Where an actor would run: the driver may have another device, and so another dtype.
-    told: Facts = ray.get(ray.remote(_facts_here).options(**resources).remote(settings, ask))
-    slices.claim(told | {"inputs": " ".join(slices.inputs)})
+    """Answer the remaining slices. Returns their number of files, and how many failed. Raises DifferentRun."""
+    # As a Ray task with the actors' resources, because the driver may have another device, and so another dtype.
+    facts: Facts = ray.get(ray.remote(_facts_on_this_machine).options(**resources).remote(settings, query))
+    slices.claim(facts | {"inputs": " ".join(slices.inputs)})
     total = slices.list_files(settings.image_formats)
     missing = slices.missing()
-    logger.info("%d of %d slices are still to be done", len(missing), total)
+    logger.info("%d of %d slices remain", len(missing), total)
     if not missing:
         return 0, 0
     dataset = ray.data.from_items(
-        [{"slice": number} for number in missing], override_num_blocks=min(len(missing), BLOCKS)
+        [{"slice": number} for number in missing], override_num_blocks=min(len(missing), MAX_BLOCKS)
     ).map_batches(
         Worker,
-        fn_constructor_args=(settings, ask, slices, told),
+        fn_constructor_args=(settings, query, slices, facts),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(missing))),
         **resources,
     )
-    files = faulty = 0
+    files = failed = 0
     for row in dataset.iter_rows():
-        files, faulty = files + row["files"], faulty + row["faulty"]
-    return files, faulty
+        files, failed = files + row["files"], failed + row["failed"]
+    return files, failed
 
 
 @click.command()
 @click.argument("task", type=click.Choice(["embed", "classify"]))
 @click.argument("inputs", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, help="A directory, of any filesystem that pyarrow writes.")
-@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Processes, each with the model.")
-@click.option("--num-cpus", default=1.0, show_default=True, help="Cores of each.")
-@click.option("--num-gpus", default=0.0, show_default=True, help="GPUs of each; 0.25 puts four on one.")
-@click.option("--pool", type=click.Choice(["cls", "mean", "native"]), help="embed: what stands for an image.")
+@click.option("-o", "--output", required=True, help="Directory to write, on any filesystem that pyarrow supports.")
+@click.option("--actors", default=1, show_default=True, type=click.IntRange(1), help="Number of model processes.")
+@click.option("--num-cpus", default=1.0, show_default=True, help="CPU cores per actor.")
+@click.option("--num-gpus", default=0.0, show_default=True, help="GPUs per actor; 0.25 runs four actors on one GPU.")
+@click.option(
+    "--pool",
+    type=click.Choice(["cls", "mean", "native"]),
+    help="embed: which vector to write. cls: the [CLS] token. mean: the mean of the patch tokens. native: what the "
+    "checkpoint's own head reads.  [default: cls, or mean without a [CLS] token]",
+)
 @click.option("--normalize", is_flag=True, help="embed: scale each vector to length 1.")
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(0), help="classify: how many classes.")
-@click.option("--size", help="The network's resolution: N or HxW.")
-@click.option("--resize", type=click.Choice(["crop", "squash", "fit"]), help="How it is come to.")
+@click.option(
+    "--top-k", default=5, show_default=True, type=click.IntRange(0), help="classify: classes per file; 0 for all."
+)
+@click.option("--size", metavar="N|HxW", help="Resolution in pixels.  [default: the checkpoint's]")
+@click.option(
+    "--resize",
+    type=click.Choice(["crop", "squash", "fit"]),
+    help="How images reach that size.  [default: the checkpoint's]",
+)
 def main(task: str, inputs: tuple[str, ...], output: str, actors: int, **options: Any) -> None:
-    """Embed or classify the images below folders, in slices. The model and the rest are VITRINE_* variables."""
+    """Embed or classify the images in folders on a Ray cluster. VITRINE_* variables set the model and all else."""
     resources = {name: options.pop(name) for name in ("num_cpus", "num_gpus")}
-    unfit = ("top_k",) if task == "embed" else ("pool", "normalize")
-    values = {name: value for name, value in options.items() if value is not None and name not in unfit}
+    other_task = ("top_k",) if task == "embed" else ("pool", "normalize")
+    values = {name: value for name, value in options.items() if value is not None and name not in other_task}
     try:
-        ask = EmbedQuery(**values) if task == "embed" else ClassifyQuery(**values)
+        query = EmbedQuery(**values) if task == "embed" else ClassifyQuery(**values)
         settings, _ = load_settings()
         logs.configure(settings.log_level, "text")
-        files, faulty = run(settings, ask, Slices(inputs, output), actors, resources)
+        files, failed = run(settings, query, Slices(inputs, output), actors, resources)
     except DifferentRun as error:
-        raise click.ClickException(f"{error}; take another output, or remove that one") from error
+        raise click.ClickException(f"{error}; choose another output, or delete that one") from error
     except (BadSettings, CheckpointError, Problem, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{files} files done, {faulty} of them could not be used: {output}/failures")
+    click.echo(f"{files} files done, {failed} of them failed: see {output}/failures")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The same app as a Ray Serve deployment: `serve run deploy.ray.serve:app`, or `serve deploy` with `production.yaml`.
+"""Run the service on Ray Serve: `serve run deploy.ray.serve:app`, or `serve deploy` with `production.yaml`.
 
-Settings come from VITRINE_* variables and, over them, from the application's `args`. A replica is one process with one
-model behind its own queue, as everywhere; Serve does what lies before it: routing, replicas, their health, their end.
+Settings come from VITRINE_* variables; the application's `args` take precedence. A replica is one process with one
+model and its own queue, as without Ray. Serve does what comes before it: routing, autoscaling, health checks, shutdown.
 """
 
 import asyncio
@@ -12,19 +12,19 @@ from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.main import create_app
-from app.service.service import Service
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.telemetry import logs
 
 
 def app(args: dict[str, Any]) -> serve.Application:
-    """The application of these settings. Raises BadSettings before anything is started."""
+    """Return the application with these settings. Raises BadSettings before anything is started."""
     settings, _ = load_settings(**args)
     return deployment.bind(settings)
 
 
 @serve.ingress()
-class Process:
+class Replica:
     """One process of the service."""
 
     def __init__(self, settings: Settings) -> None:
@@ -33,14 +33,14 @@ class Process:
         self._app.add_middleware(ClientDisconnects)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """What Serve hands requests to; its lifespan starts loading the model, and ends with the replica."""
+        """Return the app that Serve sends requests to. Its lifespan loads the model, and ends with the replica."""
         return self._app
 
     async def check_health(self) -> None:
-        """Whether this process can answer; asked before the first request, and then every few seconds.
+        """Check that this process can answer. Serve calls it before the first request, then every few seconds.
 
-        Waits for the model. Raises what kept it from being loaded, and Problem once answers are not to be had: Serve
-        then replaces the process.
+        Waits until the model is loaded. Raises the error that prevented loading, or Problem when the service can no
+        longer answer: Serve then replaces the process.
         """
         service: Service = self._app.state.service
         await service.runtime.finished_loading.wait()
@@ -51,22 +51,23 @@ class Process:
 
 deployment: serve.Deployment = serve.deployment(
     name="vitrine",
-    # Beside its queue: what is taken from here on waits in the batcher, which knows its deadline, and not in Serve.
+    # Accepted requests wait in the batcher's queue, which knows their deadlines, and not in Serve.
     max_ongoing_requests=256,
     max_queued_requests=256,
-    # Longer than a request may take: one that was taken is answered.
+    # Longer than request_timeout_s, so that every accepted request is answered.
     graceful_shutdown_timeout_s=40,
     graceful_shutdown_wait_loop_s=0.5,
     health_check_period_s=5,
     health_check_timeout_s=15,
-)(Process)
+)(Replica)
 
 
 class ClientDisconnects:
-    """Tells the service that a client has left.
+    """Tells the service that a client has disconnected.
 
-    Serve cancels the call; an ASGI server says `http.disconnect`, upon which the service withdraws the work from its
-    queue and notes who left. So a cancelled call is told as such a message, and waited for.
+    When a client disconnects, Serve cancels the call. An ASGI server sends `http.disconnect` instead, and the service
+    then removes the request's work from its queue and counts the disconnect. This middleware translates the
+    cancellation into that message, and waits until the service has handled it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -77,21 +78,21 @@ class ClientDisconnects:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gone = asyncio.Event()
+        disconnected = asyncio.Event()
 
-        async def receive_or_gone() -> Message:
-            message, departure = asyncio.ensure_future(receive()), asyncio.ensure_future(gone.wait())
+        async def receive_or_disconnect() -> Message:
+            message, disconnect = asyncio.ensure_future(receive()), asyncio.ensure_future(disconnected.wait())
             try:
-                await asyncio.wait([message, departure], return_when=asyncio.FIRST_COMPLETED)
-                return {"type": "http.disconnect"} if gone.is_set() else message.result()
+                await asyncio.wait([message, disconnect], return_when=asyncio.FIRST_COMPLETED)
+                return {"type": "http.disconnect"} if disconnected.is_set() else message.result()
             finally:
                 message.cancel()
-                departure.cancel()
+                disconnect.cancel()
 
-        answering = asyncio.ensure_future(self._app(scope, receive_or_gone, send))
+        answering = asyncio.ensure_future(self._app(scope, receive_or_disconnect, send))
         try:
             await asyncio.shield(answering)
         except asyncio.CancelledError:
-            gone.set()
+            disconnected.set()
             await asyncio.wait([answering])
             raise

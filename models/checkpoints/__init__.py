@@ -1,4 +1,6 @@
-"""From the tensors of a file to a network that runs: recognise, convert, check, build; and describe or convert it.
+"""From a checkpoint's tensors to a network that runs; also describes and converts checkpoints.
 
-Knows every layout and the network. Knows nothing of the service.
+Does: find the layout, check every tensor, build the network, choose preprocessing and labels, record the reasons.
+Knows: every layout, the network.
+Does not know: the service.
 """

@@ -1,7 +1,8 @@
-"""From what a layout read to the network's config and weights: the part that all layouts share.
+"""From a layout's `Reading` to the network's config and weights: the code that all layouts share.
 
-Position rows of prefix tokens are added to the tokens, biases that a family lacks become zeros, and the config follows
-from shapes wherever shapes show it. Everything is taken exactly once, or is an error that names it.
+Position embeddings of prefix tokens are added to those tokens, biases that a family lacks become zeros, and the config
+is derived from tensor shapes wherever possible. Every tensor is used exactly once; a missing or an unexpected one is an
+error that names it.
 Shapes: P prefix tokens, D embedding dimension, K classes, F features that the head reads.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from models.checkpoints.classes import name_classes
 from models.checkpoints.defaults import default_preprocess
-from models.checkpoints.heads import attach, tidy
+from models.checkpoints.heads import attach_head, clean_head
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.geometry import count_heads, split_positions
 from models.layouts.profiles import PROFILES, profile_named
@@ -30,30 +31,30 @@ BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
-    """Make the network's config and weights of what was read.
+    """Return the network's config and weights, with preprocessing, labels and the reasons for each choice.
 
-    Raises CheckpointUnsupported for a network of another kind, CheckpointBroken for one that contradicts itself.
+    Raises CheckpointUnsupported for an architecture that is not supported, CheckpointBroken for inconsistent tensors.
     """
     reading = _with_profile(reading, choices)
-    reading = attach(reading, choices.head) if choices.head else reading
-    reading = tidy(reading)
+    reading = attach_head(reading, choices.head) if choices.head else reading
+    reading = clean_head(reading)
     tensors = Tensors(reading.tensors)
     _check_patch(tensors)
-    prefix = _prefix(tensors)
-    heads, why_heads = count_heads(reading, choices.num_heads)
+    prefix = _prefix_tokens(tensors)
+    heads, heads_reason = count_heads(reading, choices.num_heads)
     prefix, table = split_positions(tensors, prefix, reading.image_size, "cls_token" in reading.tensors)
     config = _config(reading, tensors, prefix, table, heads)
     _check_expected(reading.expected, config)
     _check_pool(config)
     weights = _weights(tensors, config) | {"prefix_tokens": prefix, "pos_embed.table": table.contiguous()}
     tensors.finish()
-    preprocess, why_preprocess = default_preprocess(reading, config, source.path.name)
-    labels, why_labels = name_classes(reading, config, choices.labels)
+    preprocess, preprocess_reason = default_preprocess(reading, config, source.path.name)
+    labels, labels_reason = name_classes(reading, config, choices.labels)
     reasons = dict(reading.reasons) | {
-        "container": f"the weights under {' / '.join(source.wrappers)}" if source.wrappers else "",
-        "num_heads": why_heads,
-        "preprocess": reading.reasons.get("preprocess") or why_preprocess,
-        "labels": why_labels,
+        "container": f"the weights are under {' / '.join(source.wrappers)}" if source.wrappers else "",
+        "num_heads": heads_reason,
+        "preprocess": reading.reasons.get("preprocess") or preprocess_reason,
+        "labels": labels_reason,
     }
     return Converted(
         layout=reading.layout,
@@ -67,11 +68,11 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
 
 
 def _with_profile(reading: Reading, choices: Choices) -> Reading:
-    """The reading under the profile that was chosen; its numerics then go before what the checkpoint says."""
+    """Return the reading with the chosen profile, whose activation and epsilon then override the checkpoint's."""
     if choices.profile is None or choices.profile == reading.profile:
         return reading
     chosen = profile_named(choices.profile)
-    reasons = dict(reading.reasons) | {"profile": f"chosen; of itself it would be {reading.profile!r}"}
+    reasons = dict(reading.reasons) | {"profile": f"set by profile; without it: {reading.profile!r}"}
     return replace(
         reading,
         profile=choices.profile,
@@ -84,18 +85,20 @@ def _with_profile(reading: Reading, choices: Choices) -> Reading:
 def _check_patch(tensors: Tensors) -> None:
     shape = tensors.shape("patch_embed.proj.weight")
     if len(shape) != 4:
-        raise CheckpointBroken(f"'patch_embed.proj.weight' has shape {shape}, not that of a convolution")
+        raise CheckpointBroken(
+            f"tensor 'patch_embed.proj.weight' has shape {shape}; the kernel of a convolution has 4 dimensions"
+        )
     if shape[1] != 3:
-        raise CheckpointUnsupported(f"the network takes {shape[1]} channels; pictures have three")
+        raise CheckpointUnsupported(f"the network reads {shape[1]} channels; only 3 (RGB) are supported")
 
 
-def _prefix(tensors: Tensors) -> Tensor:
-    """The tokens in front of the patches, in their order: (P, D)."""
+def _prefix_tokens(tensors: Tensors) -> Tensor:
+    """Return the tokens before the patch tokens, in their order: (P, D)."""
     dim = tensors.shape("patch_embed.proj.weight")[0]
     tokens = [tensors.take(name) for name in PREFIX if name in tensors]
     for name, token in zip(PREFIX, tokens, strict=False):
         if token.shape[-1] != dim:
-            raise CheckpointBroken(f"tensor {name!r} has shape {tuple(token.shape)}, the network wants {dim} channels")
+            raise CheckpointBroken(f"tensor {name!r} has shape {tuple(token.shape)}; its last dimension must be {dim}")
     return torch.cat([token.reshape(-1, dim) for token in tokens]) if tokens else torch.empty(0, dim)
 
 
@@ -103,11 +106,11 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, table: Tensor, h
     profile, read = PROFILES[reading.profile], reading.tensors
     blocks = sorted({int(match[1]) for key in read if (match := BLOCK.match(key))})
     if blocks != list(range(len(blocks))) or not blocks:
-        raise CheckpointBroken(f"the blocks are numbered {blocks}, not from 0 without gaps")
+        raise CheckpointBroken(f"the blocks are numbered {blocks}; expected 0, 1, 2, ... without gaps")
     dim, _, *patch = tensors.shape("patch_embed.proj.weight")
     fc1, fc2 = tensors.shape("blocks.0.mlp.fc1.weight"), tensors.shape("blocks.0.mlp.fc2.weight")
     if "blocks.0.norm1.bias" not in read:
-        raise CheckpointUnsupported("the norms have no bias (RMSNorm, as AIMv2's), which is not supported")
+        raise CheckpointUnsupported("the norms have no bias (RMSNorm, as in AIMv2), which is not supported")
     class_token = "cls_token" in read
     return ViTConfig(
         embed_dim=dim,
@@ -138,7 +141,7 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, table: Tensor, h
 
 
 def _pool(read: Mapping[str, Tensor]) -> Pool:
-    """What the head reads, where only the tensors can tell."""
+    """Return the pooling that the tensors imply, where the config does not name one."""
     if "dist_token" in read:
         return "cls_dist"
     return "avg" if "fc_norm.weight" in read or "cls_token" not in read else "cls"
@@ -148,18 +151,20 @@ def _check_expected(expected: Mapping[str, Any], config: ViTConfig) -> None:
     for name, value in expected.items():
         found = getattr(config, name)
         if value is not None and found != value:
-            raise CheckpointBroken(f"the config says that {name} is {value}, the tensors say {found}")
+            raise CheckpointBroken(
+                f"config.json says that {name} is {value}, but the tensors say {found}: they are of different models"
+            )
 
 
 def _check_pool(config: ViTConfig) -> None:
     if config.pool.startswith("cls") and not config.class_token:
-        raise CheckpointBroken(f"tensor 'cls_token' is missing: the head reads it (pool {config.pool!r})")
+        raise CheckpointBroken(f"tensor 'cls_token' is missing; the head reads it (pool {config.pool!r})")
     if config.head_dist and not (config.num_classes and config.pool == "cls_dist"):
-        raise CheckpointBroken("there is a second head, 'head_dist', without the first or without its token")
+        raise CheckpointBroken("tensor 'head_dist.weight' is unexpected: 'head.weight' or 'dist_token' is missing")
 
 
 def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
-    """All weights under the network's names."""
+    """Return all weights under the network's names."""
     layers = ["patch_embed.proj"]
     layers += [norm for norm in ("norm_pre", "norm", "fc_norm") if getattr(config, norm)]
     layers += ["projection"] if config.projection_dim else []
@@ -169,11 +174,11 @@ def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
     inner += ["attn.q_norm", "attn.k_norm"] if config.qk_norm else []
     layers += [f"blocks.{i}.{layer}" for i in range(config.depth) for layer in inner]
     weights = {f"{layer}.weight": tensors.take(f"{layer}.weight") for layer in layers}
-    lacking = _layers_without_bias(tensors, config)
+    without_bias = _layers_without_bias(tensors, config)
     for layer in layers:
-        # A bias that the family lacks is zero; one that only some blocks lack is damage, and missing.
+        # A bias that the family lacks becomes zeros. A bias that only some blocks lack is reported as missing.
         rows = weights[f"{layer}.weight"].shape[0]
-        weights[f"{layer}.bias"] = torch.zeros(rows) if layer in lacking else tensors.take(f"{layer}.bias")
+        weights[f"{layer}.bias"] = torch.zeros(rows) if layer in without_bias else tensors.take(f"{layer}.bias")
     scales = [
         f"blocks.{i}.{scale}.gamma" for i in range(config.depth) for scale in ("ls1", "ls2") if config.layer_scale
     ]
@@ -181,11 +186,11 @@ def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
 
 
 def _layers_without_bias(tensors: Tensors, config: ViTConfig) -> set[str]:
-    """Layers whose family knows no bias and that have none: CLIP's, and attention's where no block has one."""
+    """Return the layers that have no bias in this family: CLIP's, and attention's if no block has one."""
     clip = {"patch_embed.proj": config.norm_pre, "projection": not config.projection_tanh}
-    lacking = {name for name, may in clip.items() if may and f"{name}.bias" not in tensors}
+    without_bias = {name for name, optional in clip.items() if optional and f"{name}.bias" not in tensors}
     for layer in ("attn.qkv", "attn.proj"):
-        of_blocks = {f"blocks.{i}.{layer}" for i in range(config.depth)}
-        if not any(f"{name}.bias" in tensors for name in of_blocks):
-            lacking |= of_blocks
-    return lacking
+        in_blocks = {f"blocks.{i}.{layer}" for i in range(config.depth)}
+        if not any(f"{name}.bias" in tensors for name in in_blocks):
+            without_bias |= in_blocks
+    return without_bias

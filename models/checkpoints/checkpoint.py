@@ -1,11 +1,12 @@
-"""From the name of a checkpoint to a network that runs: find, open, recognise, convert, build; strict, with reasons.
+"""From the name of a checkpoint to a network that runs.
 
 In: a directory, a file of weights, or the name of a repository on the hub, in one of the public layouts.
-Out: a `Checkpoint`, and by `build` its `VisionTransformer`. No code that a checkpoint brings is ever run.
+Out: a `Checkpoint`, and with `build` its `VisionTransformer`.
+
+Loading is strict: a missing, unexpected or misshapen tensor is an error. No code from a checkpoint is ever run.
 """
 
 import hashlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,21 +17,25 @@ from models.checkpoints.assembly import assemble
 from models.checkpoints.golden import Golden, read_golden
 from models.checkpoints.heads import is_head
 from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.files.location import Log, locate
 from models.files.opening import open_source
-from models.files.place import find
 from models.layouts import LAYOUTS, unsupported
 from models.layouts.profiles import profile_named
 from models.layouts.source import Choices, Converted, Source
-from models.layouts.tensors import some_names
+from models.layouts.tensors import abbreviate
 from models.network.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was opened and understood.
+    """A checkpoint that is loaded and checked.
 
-    digest: of the weights under the network's own names; equal for equal numbers, whatever file they came in.
-    golden: what the network should answer, where the checkpoint says so.
+    Args:
+        name: of the model, for clients.
+        source: as the user gave it.
+        digest: of the weights under the network's own names; independent of the file format.
+        content: config, weights, preprocessing and labels.
+        golden: the answer that the network must give to a known picture; None if the checkpoint has none.
     """
 
     name: str
@@ -40,7 +45,7 @@ class Checkpoint:
     golden: Golden | None = None
 
 
-def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
+def open_checkpoint(  # noqa: PLR0913 - each is a separate setting
     source: str,
     *,
     revision: str | None = None,
@@ -48,42 +53,44 @@ def open_checkpoint(  # noqa: PLR0913 - each is a setting of its own
     head: str | None = None,
     num_heads: int | None = None,
     labels: str | None = None,
-    report: Callable[[str], None] | None = None,
+    log: Log | None = None,
 ) -> Checkpoint:
-    """Find a checkpoint, open it and understand it.
+    """Load a checkpoint and check it.
 
     Args:
-        source: a directory or a file; or `hf://owner/name`, or `owner/name` where no such directory exists.
-        revision: of the repository on the hub: a branch, a tag or a commit.
-        profile: the original to answer like, where it is not the one that the container suggests.
-        head: a file with a linear head for a checkpoint that has none.
-        num_heads: the number of attention heads, where nothing in the checkpoint tells it.
-        labels: a file with a name for each class, `imagenet-1k`, or `none` for plain indices.
-        report: told in a sentence what is being fetched.
+        source: a directory or a file; or `hf://owner/name`, or `owner/name` if no such directory exists.
+        revision: a branch, a tag or a commit of the repository on the hub.
+        profile: the original implementation to reproduce; default: the one that the checkpoint's format suggests.
+        head: a file with a linear head, which replaces the checkpoint's own.
+        num_heads: the number of attention heads, if the checkpoint does not say it.
+        labels: a file with one class name per line, `imagenet-1k`, or `none` for class indices.
+        log: receives a sentence for each file that is downloaded.
 
     Raises:
-        CheckpointNotFound: there is nothing at that place, or the hub cannot be reached.
-        CheckpointUnsupported: no layout recognises it, or it is of a kind that the network cannot run.
+        CheckpointNotFound: the path or repository does not exist or cannot be read, or the hub cannot be reached.
+        CheckpointUnsupported: the format or the architecture is not supported.
         CheckpointBroken: a file is damaged, or a tensor is missing, unexpected or misshapen.
     """
     choices = Choices(profile, head, num_heads, labels)
     if profile is not None:
-        profile_named(profile)  # a name that does not exist should not wait for a download
-    place = find(source, revision, report)
-    content = understand(open_source(place.path), choices)
-    return Checkpoint(place.name, source, _digest(content), content, read_golden(place.path))
+        profile_named(profile)  # report an unknown name before a download
+    location = locate(source, revision, log)
+    content = interpret(open_source(location.path), choices)
+    return Checkpoint(location.name, source, _digest(content), content, read_golden(location.path))
 
 
-def understand(source: Source, choices: Choices) -> Converted:
-    """What an opened checkpoint is: recognised by the first layout that knows its names, and checked."""
+def interpret(source: Source, choices: Choices) -> Converted:
+    """Read an opened checkpoint with the first layout that recognises its tensors, and check the result."""
     unsupported.refuse(source.tensors)
     if is_head(source.tensors):
         raise CheckpointUnsupported(
-            f"{source.path}: holds a linear head alone; give it as head, and a backbone as model"
+            f"{source.path}: contains only a linear head; set head to this file and model to its backbone"
         )
     layout = next((layout for layout in LAYOUTS if layout.recognises(source)), None)
     if layout is None:
-        raise CheckpointUnsupported(f"{source.path}: no known layout has these tensors ({some_names(source.tensors)})")
+        raise CheckpointUnsupported(
+            f"{source.path}: no supported library names its tensors like this ({abbreviate(source.tensors)})"
+        )
     try:
         content = assemble(layout.read(source), source, choices)
         _check_shapes(content)
@@ -93,7 +100,7 @@ def understand(source: Source, choices: Choices) -> Converted:
 
 
 def build(checkpoint: Checkpoint) -> VisionTransformer:
-    """The network with the checkpoint's weights, float32, on the CPU, ready for inference."""
+    """Return the network with the checkpoint's weights: float32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
         network = VisionTransformer(checkpoint.content.config)
     network.load_state_dict(dict(checkpoint.content.weights), strict=True, assign=True)
@@ -102,25 +109,28 @@ def build(checkpoint: Checkpoint) -> VisionTransformer:
 
 
 def _check_shapes(content: Converted) -> None:
-    """Every parameter of the network is there, in its shape; the layouts have seen to it that nothing is left over."""
+    """Raise CheckpointBroken unless every parameter of the network is present, in its shape."""
     with torch.device("meta"):
         expected = VisionTransformer(content.config).state_dict()
     for name, parameter in expected.items():
         if name not in content.weights:
             raise CheckpointBroken(f"tensor {name!r} is missing")
         if content.weights[name].shape != parameter.shape:
-            found, wanted = tuple(content.weights[name].shape), tuple(parameter.shape)
-            raise CheckpointBroken(f"tensor {name!r} has shape {found}, the network wants {wanted}")
+            found, shape = tuple(content.weights[name].shape), tuple(parameter.shape)
+            raise CheckpointBroken(f"tensor {name!r} has shape {found}; expected {shape}")
 
 
 def _digest(content: Converted) -> str:
-    """Of each tensor's digest, so that all cores can take part: it is most of what opening a large file costs."""
+    """Return a digest of the tensors' digests, which are computed in parallel.
 
-    def of(tensor: Tensor) -> bytes:
+    Hashing takes most of the time of opening a large file.
+    """
+
+    def tensor_digest(tensor: Tensor) -> bytes:
         return hashlib.blake2b(tensor.contiguous().numpy().data).digest()
 
     names = sorted(content.weights)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        digests = pool.map(of, (content.weights[name] for name in names))
+        digests = pool.map(tensor_digest, (content.weights[name] for name in names))
         parts = [part for name, digest in zip(names, digests, strict=True) for part in (name.encode(), digest)]
     return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()

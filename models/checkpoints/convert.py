@@ -1,8 +1,8 @@
-"""Any supported checkpoint as a directory in timm's layout: `model.safetensors` and a `config.json`.
+"""Write any supported checkpoint as a directory in timm's layout: `model.safetensors` and `config.json`.
 
-timm builds the network from its `vision_transformer` with arguments, and Vitrine reads the same directory. What timm
-has no argument for but leaves the network the same (another epsilon, another resampling rule) goes into a section of
-its own, `vitrine`, which timm passes over; what would be another network is refused by name.
+timm builds the network from arguments of its `vision_transformer`, and Vitrine reads the same directory. Numerics that
+timm has no argument for (another epsilon, another resampling rule) go into the section `vitrine` of config.json, which
+timm ignores. An architecture that timm cannot build is refused, and the error names the difference.
 Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `_hub.py` and `_builder.py`.
 """
 
@@ -30,18 +30,21 @@ PLAIN, CLIP, GATED, DISTILLED = (
     "vit_giant_patch14_dinov2",
     "deit_base_distilled_patch16_224",
 )
-"""Architectures of timm that differ in what its arguments cannot say: epsilon, the kind of feed-forward, two heads."""
+"""Architectures of timm, for what its arguments cannot express: epsilon, type of feed-forward, two heads."""
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
-    """Write the checkpoint into a new directory; returns a sentence for each thing that timm itself will do otherwise.
+    """Write the checkpoint into a new or empty directory.
 
-    Raises CheckpointUnsupported for a network that timm cannot build, FileExistsError for a directory with files in it.
+    Returns a sentence for each way in which timm will answer differently from the original.
+
+    Raises CheckpointUnsupported for an architecture that timm cannot build, FileExistsError for a directory that is not
+    empty.
     """
     content = checkpoint.content
     _check(content)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not an empty directory")
+        raise FileExistsError(f"{folder}: already exists and is not an empty directory")
     config, weights = timm_config(content), timm_weights(content)
     folder.mkdir(parents=True, exist_ok=True)
     _save(weights, folder / "model.safetensors")
@@ -50,7 +53,7 @@ def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:
-    """Write the file with the mode that the umask gives: safetensors renames a temporary file of mode 0600."""
+    """Write the file with the permissions of the umask; safetensors alone would keep its temporary file's 0600."""
     path.touch()
     mode = path.stat().st_mode
     save_file(weights, path, metadata={"format": "pt"})
@@ -58,9 +61,9 @@ def _save(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def _check(content: Converted) -> None:
-    """Raise CheckpointUnsupported for what timm has no name for."""
+    """Raise CheckpointUnsupported for what timm's architectures and arguments cannot express."""
     config = content.config
-    faults = {
+    unsupported = {
         f"a head on {config.pool!r} of the last {config.pool_layers} blocks": config.pool not in GLOBAL_POOLS
         or config.pool_layers > 1,
         "a representation layer (tanh) after pooling": config.projection_tanh,
@@ -69,10 +72,12 @@ def _check(content: Converted) -> None:
         "two norms, one before and one after pooling": config.norm and config.fc_norm,
         "a bias in the patch projection with a norm before the blocks": config.norm_pre and _has_patch_bias(content),
         "a distillation token in this form": config.pool == "cls_dist" and _architecture(config) != DISTILLED,
-        "preprocessing that keeps the picture's shape": content.preprocess.steps == "edge",
+        "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps == "edge",
     }
-    if fault := next((name for name, is_so in faults.items() if is_so), None):
-        raise CheckpointUnsupported(f"timm has no {fault}, so this checkpoint cannot be written in its layout")
+    if feature := next((name for name, present in unsupported.items() if present), None):
+        raise CheckpointUnsupported(
+            f"timm cannot express {feature}, so this checkpoint cannot be converted to its layout"
+        )
 
 
 def _has_patch_bias(content: Converted) -> bool:
@@ -88,12 +93,15 @@ def _architecture(config: ViTConfig) -> str:
     return CLIP if config.norm_eps == 1e-5 else PLAIN
 
 
-def _eps_of_timm(config: ViTConfig) -> float:
+def _timm_eps(config: ViTConfig) -> float:
     return 1e-5 if _architecture(config) == CLIP else 1e-6
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
-    """The weights under timm's names; the prefix tokens' rows of the position table are zero, being in the tokens."""
+    """Return the weights under timm's names.
+
+    The position embeddings of the prefix tokens are zeros, because they are already added to those tokens.
+    """
     config, weights = content.config, dict(content.weights)
     prefix, table = weights.pop("prefix_tokens"), weights.pop("pos_embed.table")
     rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])
@@ -114,7 +122,7 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
 
 
 def timm_config(content: Converted) -> dict[str, Any]:
-    """The config.json that timm reads, and in it what only Vitrine reads."""
+    """Return the content of config.json: what timm reads, and the section that only Vitrine reads."""
     config, outputs = content.config, content.config.num_classes or content.config.projection_dim
     result: dict[str, Any] = {
         "architecture": _architecture(config),
@@ -130,7 +138,7 @@ def timm_config(content: Converted) -> dict[str, Any]:
 
 
 def _arguments(config: ViTConfig) -> dict[str, Any]:
-    """What timm's constructor is told; an architecture's own values are overridden throughout."""
+    """Return the arguments of timm's constructor; all of them, so that no default of the architecture is used."""
     rows = config.mlp_hidden_dim * (2 if config.swiglu else 1)
     arguments: dict[str, Any] = {
         "img_size": [side * patch for side, patch in zip(config.grid_size, config.patch_size, strict=True)],
@@ -159,7 +167,7 @@ def _arguments(config: ViTConfig) -> dict[str, Any]:
 
 
 def _ratio(rows: int, dim: int) -> float:
-    """What timm multiplies the width by and truncates."""
+    """Return `mlp_ratio`: timm multiplies the width by it and truncates."""
     return rows / dim if int(dim * (rows / dim)) == rows else (rows + 0.5) / dim
 
 
@@ -168,7 +176,7 @@ def _pretrained(preprocess: Preprocess, outputs: int) -> dict[str, Any]:
     scaled = int(side // preprocess.crop_pct)
     crop_pct = float(preprocess.crop_pct)
     if int(side // crop_pct) != scaled:
-        crop_pct = side / (scaled + 0.5)  # the fraction that timm floors to the same side
+        crop_pct = side / (scaled + 0.5)  # timm rounds this down to the same side
     return {
         "custom_load": False,
         "input_size": [3, *preprocess.input_size],
@@ -185,7 +193,7 @@ def _pretrained(preprocess: Preprocess, outputs: int) -> dict[str, Any]:
 
 
 def _section(content: Converted) -> dict[str, Any]:
-    """What timm's config has no place for."""
+    """Return what timm's config has no field for."""
     return {
         "profile": content.profile,
         "norm_eps": content.config.norm_eps,
@@ -196,14 +204,16 @@ def _section(content: Converted) -> dict[str, Any]:
 
 
 def _differences(content: Converted) -> list[str]:
-    """What timm does otherwise than the checkpoint's original, of which Vitrine keeps to the latter."""
+    """Return how timm differs from the checkpoint's original, which Vitrine follows."""
     config, found = content.config, []
-    eps = _eps_of_timm(config)
+    eps = _timm_eps(config)
     if config.norm_eps != eps:
-        found.append(f"timm's LayerNorm adds {eps:g} where the original adds {config.norm_eps:g}")
+        found.append(f"LayerNorm: timm uses the epsilon {eps:g}, the original {config.norm_eps:g}")
     if config.position != PROFILES["timm"].resampling:
         rule = PROFILES[content.profile].summary.split(":")[0]
-        found.append(f"at other sizes timm resamples positions by its own rule, the original by another ({rule})")
+        found.append(
+            f"position embeddings at other sizes: timm resamples by its own rule, the original by another ({rule})"
+        )
     if content.preprocess.crop_rounding == "floor":
-        found.append("timm may cut one pixel further right or down than the original")
+        found.append("center crop: timm may cut one pixel further right or down than the original")
     return found

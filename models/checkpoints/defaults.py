@@ -1,4 +1,4 @@
-"""The preprocessing of originals whose files say nothing of it: what their own evaluation does to a picture.
+"""The preprocessing of checkpoints that do not describe it: what the original's evaluation code does.
 
 Sources: facebookresearch/dino `eval_linear.py`, dinov2 `dinov2/data/transforms.py`, deit `datasets.py`, mae
 `util/datasets.py`, torchvision `models/vision_transformer.py` (the transforms of its weights), google-research
@@ -12,23 +12,26 @@ from models.layouts.source import Reading
 from models.network.config import ViTConfig
 from models.preprocess import CLIP_MEAN, CLIP_STD, INCEPTION_MEAN, INCEPTION_STD, Preprocess
 
-SEVEN_EIGHTHS = Fraction(7, 8)  # shortest side 256, of which 224 are cut
+SEVEN_EIGHTHS = Fraction(7, 8)  # resize the shorter side to 256, crop 224
 USUAL_SIDE = 224
 
 
 def default_preprocess(reading: Reading, config: ViTConfig, file: str) -> tuple[Preprocess, str]:
-    """What the checkpoint says, or the default of its profile, and why."""
+    """Return the checkpoint's preprocessing or else its profile's default, and the reason."""
     if reading.preprocess is not None:
         return reading.preprocess, "the checkpoint's config"
     native = config.grid_size[0] * config.patch_size[0], config.grid_size[1] * config.patch_size[1]
     default = _of_profile(reading, config, native, file)
-    return default, f"assumed: what the original of {reading.profile} does; a config.json beside the file overrides it"
+    return (
+        default,
+        f"assumed: what the original ({reading.profile}) does; a config.json in the same folder overrides it",
+    )
 
 
 def _of_profile(reading: Reading, config: ViTConfig, native: tuple[int, int], file: str) -> Preprocess:
     profile = reading.profile
     if profile in ("dino", "dinov2", "dinov2-reg"):
-        # Trained on larger pictures, evaluated at 224 all the same.
+        # Trained on larger images, but evaluated at 224.
         return Preprocess((min(native[0], USUAL_SIDE), min(native[1], USUAL_SIDE)), crop_pct=SEVEN_EIGHTHS)
     if profile in ("deit", "mae"):
         whole = "blocks.0.ls1.gamma" in reading.tensors if profile == "deit" else max(native) > USUAL_SIDE
@@ -44,7 +47,7 @@ def _of_profile(reading: Reading, config: ViTConfig, native: tuple[int, int], fi
 
 
 def _torchvision(config: ViTConfig, native: tuple[int, int], file: str) -> Preprocess:
-    """The transforms of torchvision's published weights, which are told apart by size and by the file's name."""
+    """Return the transforms of torchvision's published weights, which are distinguished by size and file name."""
     swag = "swag" in file or native[0] > USUAL_SIDE or config.embed_dim == 1280
     if swag:
         return Preprocess(native, crop_pct=1.0)

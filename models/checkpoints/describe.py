@@ -1,4 +1,4 @@
-"""What a checkpoint is, in words and numbers: for `GET /model`, and for a look before serving it."""
+"""A description of a checkpoint, for `GET /model` and `vitrine inspect`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +7,7 @@ from models.checkpoints.checkpoint import Checkpoint
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What was recognised in a checkpoint, and why."""
+    """Return what was recognised in a checkpoint, with the reasons, as JSON-compatible values."""
     content = checkpoint.content
     config, preprocess = content.config, content.preprocess
     return {

@@ -1,7 +1,7 @@
-"""What a checkpoint should answer to a picture that anyone can make: `golden.json` beside the weights, if there is one.
+"""The golden answer: what a checkpoint must answer for a generated picture, from `golden.json` next to the weights.
 
-Weights of the right names and shapes can still be the wrong ones, and a device can compute wrongly without an error.
-The model that ships is asked for this answer at every start.
+Weights with the right names and shapes can still be the wrong weights, and a device can compute wrong results without
+an error. If a checkpoint has a golden answer, the engine checks it at every start; the default model has one.
 """
 
 import json
@@ -17,31 +17,31 @@ from models.files.readable import is_file
 FILE = "golden.json"
 
 LEAST_COSINE = 0.999
-"""What half precision may differ by; other weights are far from it."""
+"""Half precision stays above this cosine similarity; other weights are far below."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """The [CLS] vector and the best class of `picture`, as float32 on the CPU answers them."""
+    """The [CLS] vector and the top class of `picture`, computed in float32 on the CPU."""
 
     cls: NDArray[np.float32]  # (D,)
     top_1: int
 
-    def is_like(self, cls: NDArray[np.float32], top_1: int) -> bool:
-        """Whether an answer is this one, as far as half precision tells."""
+    def matches(self, cls: NDArray[np.float32], top_1: int) -> bool:
+        """Return whether an answer agrees, within the tolerance of half precision."""
         cosine = float(self.cls @ cls / (np.linalg.norm(self.cls) * np.linalg.norm(cls)))
         return cosine >= LEAST_COSINE and top_1 == self.top_1
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """Three gradients, one in each direction and one across: (3, height, width)."""
+    """Return three gradients, down, right and diagonal: (3, height, width)."""
     rows, columns = np.mgrid[0:height, 0:width]
     down, right = 255 * rows // (height - 1), 255 * columns // (width - 1)
     return np.stack([down, right, (down + right) // 2]).astype(np.uint8)
 
 
 def read_golden(folder: Path) -> Golden | None:
-    """The golden answer beside a checkpoint. Raises CheckpointBroken."""
+    """Return the golden answer of a checkpoint's folder, or None. Raises CheckpointBroken."""
     path = folder / FILE
     if not is_file(path):
         return None
@@ -49,4 +49,6 @@ def read_golden(folder: Path) -> Golden | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Golden(np.array(content["cls"], np.float32), int(content["top_1"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointBroken(f"{path}: not a golden answer") from error
+        raise CheckpointBroken(
+            f"{path}: not a golden answer; expected the numbers 'cls' and the class index 'top_1'"
+        ) from error

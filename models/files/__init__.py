@@ -1,4 +1,6 @@
-"""From the name of a checkpoint to its tensors: a path or a repository on the hub, and each file format.
+"""From the name of a checkpoint to its tensors.
 
-Knows files. Knows nothing of what the tensors mean.
+Does: resolve a local path or a repository on the Hugging Face hub, and read each file format without running its code.
+Knows: files, folders, the hub.
+Does not know: what the tensors mean.
 """

@@ -1,6 +1,6 @@
-"""Checkpoints on the Hugging Face hub: only the files that are needed, through huggingface_hub.
+"""Download a checkpoint from the Hugging Face hub, only the files that are needed, with huggingface_hub.
 
-Its settings are honoured: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
+Its environment variables apply: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
 """
 
 from collections.abc import Callable
@@ -17,65 +17,68 @@ from huggingface_hub.errors import (
 )
 
 from models.errors import CheckpointError, CheckpointNotFound
-from models.files.opening import CONFIGS, choose, read_json, shard_names
+from models.files.opening import CONFIGS, choose_weights, read_json, shard_names
 
-Report = Callable[[str], None]
+Log = Callable[[str], None]
+"""Receives a sentence about the progress of a download."""
 
 
-def fetch(repository: str, revision: str | None, report: Report) -> Path:
-    """The folder of the cache that holds the repository's weights and configs.
+def download(repository: str, revision: str | None, log: Log) -> Path:
+    """Download a repository's weights and configs into the cache and return their folder.
 
-    Raises CheckpointNotFound where the hub does not have it, or cannot be asked and the cache does not have it either.
+    Without access to the hub, use what is in the cache.
+
+    Raises CheckpointNotFound if the hub refuses, or cannot be reached and the repository is not in the cache.
     """
     if constants.is_offline_mode():
-        return _cached(repository, revision, "the hub's offline mode is on (HF_HUB_OFFLINE)")
+        return _cached(repository, revision, "offline mode is on (HF_HUB_OFFLINE)")
     try:
-        return _download(repository, revision, report)
+        return _download(repository, revision, log)
     except CheckpointError:
         raise
     except HfHubHTTPError as error:
-        _refused(error, repository, revision)
-    except Exception:  # noqa: BLE001 - huggingface_hub hands on what its HTTP library of the day raises
-        report(f"the hub at {constants.ENDPOINT} cannot be reached: looking for {repository} in the cache")
+        _raise_refusal(error, repository, revision)
+    except Exception:  # noqa: BLE001 - huggingface_hub passes on whatever its HTTP library raises
+        log(f"the hub at {constants.ENDPOINT} cannot be reached; looking for {repository} in the cache")
         return _cached(repository, revision, f"the hub at {constants.ENDPOINT} cannot be reached")
 
 
-def _download(repository: str, revision: str | None, report: Report) -> Path:
+def _download(repository: str, revision: str | None, log: Log) -> Path:
     info = HfApi().model_info(repository, revision=revision)
     names = [entry.rfilename for entry in info.siblings or [] if "/" not in entry.rfilename]
-    weights = choose(Path(repository), names).name
-    # Asked for by the same name as the repository was, so that the cache knows it by this name where there is no hub.
+    weights = choose_weights(Path(repository), names).name
+    # By the revision as it was given, not by its commit, so that the cache finds it by the same name when offline.
     folders = {hf_hub_download(repository, name, revision=revision) for name in CONFIGS if name in names}
-    report(f"fetching {weights} of {repository} at {(info.sha or revision or 'main')[:12]}")
-    fetched = Path(hf_hub_download(repository, weights, revision=revision))
-    for shard in shard_names(read_json(fetched), fetched) if weights.endswith(".index.json") else []:
-        report(f"fetching {shard} of {repository}")
+    log(f"downloading {weights} of {repository} at {(info.sha or revision or 'main')[:12]}")
+    downloaded = Path(hf_hub_download(repository, weights, revision=revision))
+    for shard in shard_names(read_json(downloaded), downloaded) if weights.endswith(".index.json") else []:
+        log(f"downloading {shard} of {repository}")
         folders.add(hf_hub_download(repository, shard, revision=revision))
-    if any(Path(other).parent != fetched.parent for other in folders):
-        raise CheckpointNotFound(f"{repository} changed while it was being fetched; try again, or name a revision")
-    return fetched.parent
+    if any(Path(other).parent != downloaded.parent for other in folders):
+        raise CheckpointNotFound(f"{repository}: it changed during the download; try again, or set a revision")
+    return downloaded.parent
 
 
-def _cached(repository: str, revision: str | None, why: str) -> Path:
-    """The folder of what was fetched before: nothing is asked of the hub."""
+def _cached(repository: str, revision: str | None, reason: str) -> Path:
+    """Return the repository's folder in the cache, without contacting the hub; `reason` says why."""
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        at = f" at revision {revision!r}" if revision else ""
+        at = f" revision {revision!r}" if revision else ""
         raise CheckpointNotFound(
-            f"{repository}{at} is not in the cache ({constants.HF_HUB_CACHE}), and {why}; "
-            "fetch it once with the hub at hand, or name a directory"
+            f"{repository}:{at} is not in the cache ({constants.HF_HUB_CACHE}), and {reason}; "
+            "download it once with access to the hub, or give a local path"
         ) from error
 
 
-def _refused(error: HfHubHTTPError, repository: str, revision: str | None) -> NoReturn:
-    """Raise CheckpointNotFound with what the hub said, in one line."""
+def _raise_refusal(error: HfHubHTTPError, repository: str, revision: str | None) -> NoReturn:
+    """Raise CheckpointNotFound with the reason of the hub's error response, in one line."""
     if isinstance(error, GatedRepoError):
-        why = "it is gated; accept its terms on the hub and set HF_TOKEN"
+        reason = "the repository is gated; accept its terms on the hub and set HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        why = "there is no such repository on the hub, or a private one that needs HF_TOKEN; nor such a directory"
+        reason = "no such repository on the hub, nor a local directory; if the repository is private, set HF_TOKEN"
     elif isinstance(error, RevisionNotFoundError):
-        why = f"it has no revision {revision!r} on the hub"
+        reason = f"the repository has no revision {revision!r}"
     else:
-        why = f"the hub at {constants.ENDPOINT} answered with status {error.response.status_code}"
-    raise CheckpointNotFound(f"{repository}: {why}") from error
+        reason = f"the hub at {constants.ENDPOINT} answered with status {error.response.status_code}"
+    raise CheckpointNotFound(f"{repository}: {reason}") from error

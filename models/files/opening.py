@@ -1,6 +1,6 @@
-"""From a path to a `Source`: which file holds the weights, and how each kind of file is read without running code.
+"""From a path to a `Source`: choose the file of weights and read it, and the configs beside it, without running code.
 
-Source of the order of preference: timm's `_hub.py` and transformers' `modeling_utils.py`.
+The order of preference follows timm's `_hub.py` and transformers' `modeling_utils.py`.
 """
 
 import json
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
 from models.files.pickles import load_pickle
-from models.files.readable import is_file, is_there
+from models.files.readable import exists, is_file
 from models.files.wrappers import unwrap
 from models.layouts.source import Source
 
@@ -30,44 +30,50 @@ PREFERRED = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-"""Files of weights in a directory, the best first: what cannot run code before what is only kept from running it."""
+"""Files of weights in a directory, in order of preference: safetensors, which cannot contain code, before pickles."""
 
 SINGLE = (".safetensors", ".pth", ".pt", ".bin", ".npz")
-"""Endings of which a directory may hold one file under any name."""
+"""Suffixes of files of weights; a directory may contain one such file under any name."""
 
 
 def open_source(path: Path) -> Source:
-    """Open a directory or a file of weights, with the configs that lie beside it.
+    """Open a directory or a file of weights, and the configs in the same folder.
 
-    Raises CheckpointNotFound, CheckpointBroken or CheckpointUnsupported, naming the file.
+    Raises CheckpointNotFound, CheckpointBroken or CheckpointUnsupported, with the name of the file.
     """
-    if not is_there(path):
-        raise CheckpointNotFound(f"{path}: there is no such file or directory")
-    weights = choose(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
+    if not exists(path):
+        raise CheckpointNotFound(f"{path}: no such file or directory")
+    weights = choose_weights(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
     if not is_file(weights):
-        raise CheckpointNotFound(f"{weights}: this is not a file, or a link to one that does not exist")
+        raise CheckpointNotFound(f"{weights}: not a file, or a link whose target does not exist")
     tensors, wrappers = read_tensors(weights)
     config, processor, open_clip = (read_json(weights.parent / name) for name in CONFIGS)
     return Source(weights, tensors, config, processor, open_clip, wrappers)
 
 
-def choose(folder: Path, names: Iterable[str]) -> Path:
-    """The file of weights among the names in a folder, which may still be on a hub."""
+def choose_weights(folder: Path, names: Iterable[str]) -> Path:
+    """Return the file of weights to read from a folder with these names, which may still be on the hub.
+
+    Raises CheckpointNotFound if there is none, CheckpointUnsupported if several are equally preferred.
+    """
     found = sorted(names)
     for preferred in PREFERRED:
         if preferred in found:
             return folder / preferred
-    for ending in SINGLE:
-        single = [name for name in found if name.endswith(ending)]
+    for suffix in SINGLE:
+        single = [name for name in found if name.endswith(suffix)]
         if len(single) > 1:
-            raise CheckpointUnsupported(f"{folder}: holds {', '.join(single[:4])}; name the one that is meant")
+            raise CheckpointUnsupported(
+                f"{folder}: contains several files of weights ({', '.join(single[:4])}); give the path of one of them"
+            )
         if single:
             return folder / single[0]
-    raise CheckpointNotFound(f"{folder}: there are no weights in it (none of {', '.join(PREFERRED)}, *.pth, *.npz)")
+    suffixes = ", ".join(f"*{suffix}" for suffix in SINGLE)
+    raise CheckpointNotFound(f"{folder}: contains no weights; expected {', '.join(PREFERRED)} or one file {suffixes}")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of one file or of all shards of an index, and the dictionaries that they were taken out of."""
+    """Return the tensors of a file or of all shards of an index, and the keys of the dictionaries around them."""
     if path.name.endswith(".index.json"):
         return _shards(path), ()
     if path.suffix == ".safetensors":
@@ -76,30 +82,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         return _npz(path), ()
     if path.suffix in (".pth", ".pt", ".bin", ".tar", ".ckpt"):
         return unwrap(load_pickle(path), path)
-    raise CheckpointUnsupported(f"{path}: weights are read from {', '.join(SINGLE)} and *.index.json")
+    suffixes = ", ".join(f"*{suffix}" for suffix in SINGLE)
+    raise CheckpointUnsupported(f"{path}: unsupported file format; weights are read from {suffixes}, *.index.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no such file."""
+    """Return the object in a JSON file, or an empty one if there is no such file. Raises CheckpointBroken."""
     if not is_file(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointBroken(f"{path}: not readable as JSON ({error})") from error
+        raise CheckpointBroken(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise CheckpointBroken(f"{path}: holds {type(content).__name__}, not an object")
+        raise CheckpointBroken(f"{path}: contains a JSON {type(content).__name__}, not an object")
     return content
 
 
 def shard_names(index: Mapping[str, Any], path: Path) -> list[str]:
-    """The files that an index names, all of them beside it."""
+    """Return the names of an index's shards. Raises CheckpointBroken for a shard outside of the index's folder."""
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointBroken(f"{path}: has no weight_map")
+        raise CheckpointBroken(
+            f"{path}: 'weight_map' is missing or empty, so the index lists no shards; download it again"
+        )
     names = sorted(set(weight_map.values()))
     if outside := [name for name in names if name != Path(name).name]:
-        raise CheckpointBroken(f"{path}: names {outside[0]!r}, which is not a file beside it")
+        raise CheckpointBroken(f"{path}: lists the shard {outside[0]!r}; shards must be in the folder of the index")
     return names
 
 
@@ -108,13 +117,13 @@ def _shards(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name in shard_names(index, path):
         if not is_file(path.parent / name):
-            raise CheckpointBroken(f"{path}: its shard {name!r} is missing")
+            raise CheckpointBroken(f"{path}: the shard {name!r} is missing; download it into the same folder")
         shard, _ = read_tensors(path.parent / name)
-        if twice := tensors.keys() & shard.keys():
-            raise CheckpointBroken(f"{path}: tensor {min(twice)!r} is in two shards")
+        if duplicates := tensors.keys() & shard.keys():
+            raise CheckpointBroken(f"{path}: tensor {min(duplicates)!r} is in two shards; download the shards again")
         tensors |= shard
     if missing := index["weight_map"].keys() - tensors.keys():
-        raise CheckpointBroken(f"{path}: tensor {min(missing)!r} is in none of its shards")
+        raise CheckpointBroken(f"{path}: tensor {min(missing)!r} is in none of the shards; download them again")
     return tensors
 
 
@@ -122,7 +131,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointBroken(f"{path}: not a readable safetensors file ({error})") from error
+        raise CheckpointBroken(f"{path}: not a readable safetensors file ({error}); download it again") from error
     return tensors
 
 
@@ -131,4 +140,4 @@ def _npz(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
     except Exception as error:
-        raise CheckpointBroken(f"{path}: not a readable archive of numbers ({error})") from error
+        raise CheckpointBroken(f"{path}: not a readable .npz archive of numeric arrays ({error})") from error

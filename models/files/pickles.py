@@ -1,7 +1,7 @@
-"""Reading what `torch.save` wrote, without running any code that it brings.
+"""Read files of `torch.save` without running code from them.
 
-`torch.load(weights_only=True)` reads tensors and plain containers. Training scripts add their arguments and numbers of
-numpy: those few harmless types are let through; everything else is refused by its name.
+`torch.load(weights_only=True)` reads tensors and plain containers. Training scripts also save their arguments and numpy
+scalars; these few harmless types are allowed. Any other type is refused, and the error names it.
 """
 
 import argparse
@@ -17,38 +17,42 @@ import torch
 from models.errors import CheckpointBroken, CheckpointUnsupported
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
-"""What rebuilds a number of numpy: `numpy._core.multiarray.scalar`, named without the underscore before numpy 2."""
+"""Rebuilds a numpy scalar: `numpy._core.multiarray.scalar`; before numpy 2 the name had no underscore."""
 
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     SCALAR,
     (SCALAR, "numpy.core.multiarray.scalar"),
-    *{type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool", "uint8")},
+    *{type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool", "uint8")},
 ]
 
 
 def load_pickle(path: Path) -> Any:
-    """What `torch.save` put into the file, on the CPU.
+    """Return the content of a file of `torch.save`, with tensors on the CPU.
 
-    Raises CheckpointUnsupported for a file that needs code to be run, CheckpointBroken for a damaged one.
+    Raises CheckpointUnsupported for a file that needs to run code, CheckpointBroken for a damaged file.
     """
     if _is_torchscript(path):
         raise CheckpointUnsupported(
-            f"{path}: a TorchScript archive, which holds code; convert it to safetensors first, "
-            "with save_file(torch.jit.load(...).state_dict()) where you trust it"
+            f"{path}: a TorchScript archive, which contains code; if you trust it, convert it to safetensors with "
+            "save_file(torch.jit.load(...).state_dict(), ...)"
         )
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if wants := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise CheckpointUnsupported(
-                f"{path}: wants to run code ({wants[1]}); save its state_dict alone, best as safetensors"
+                f"{path}: loading it would run code ({code[1]}); save only its state_dict, preferably as safetensors"
             ) from error
-        raise CheckpointBroken(f"{path}: not readable as weights; it is damaged, or no file of torch.save") from error
+        raise CheckpointBroken(
+            f"{path}: not readable by torch.load; it is damaged, or not a file of torch.save"
+        ) from error
     except Exception as error:
-        raise CheckpointBroken(f"{path}: not a readable file of torch.save ({_first_line(error)})") from error
+        raise CheckpointBroken(
+            f"{path}: not readable by torch.load ({_first_line(error)}); download it again"
+        ) from error
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -1,7 +1,7 @@
-"""Whether something can be read, asked before it is opened, so that the error says what is wrong.
+"""Check that a path can be read before opening it, so that the error says what is wrong.
 
-A file that exists but may not be read is easily taken for one that does not exist, above all in a container, whose user
-is another one than the user who wrote the file.
+Otherwise a file without read permission is easily reported as missing. This is common in containers, where the user
+differs from the user who wrote the file.
 """
 
 import os
@@ -10,43 +10,43 @@ from pathlib import Path
 
 from models.errors import CheckpointNotFound
 
-KINDS = {
+SPECIAL_FILES = {
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
 
+EFFECTIVE_IDS = os.access in os.supports_effective_ids
+"""Whether `os.access` can check the permissions of the effective user instead of the real one."""
 
-def is_there(path: Path) -> bool:
-    """Whether there is a regular file or a directory that may be read; False where there is nothing.
 
-    Raises CheckpointNotFound for what may not be read, and for a pipe, a socket or a device.
+def exists(path: Path) -> bool:
+    """Return whether the path is a file or a directory that this process can read; False if nothing is there.
+
+    Raises CheckpointNotFound if it has no read permission, and for a pipe, a socket or a device.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         return False
     except PermissionError as error:
-        raise forbidden(path) from error
+        raise permission_denied(path) from error
     except OSError as error:
         raise CheckpointNotFound(f"{path}: cannot be read ({error.strerror})") from error
-    if kind := KINDS.get(stat.S_IFMT(mode)):
-        raise CheckpointNotFound(f"{path}: this is {kind}; a file or a directory is needed")
-    if not os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK, effective_ids=EFFECTIVE):
-        raise forbidden(path)
+    if special := SPECIAL_FILES.get(stat.S_IFMT(mode)):
+        raise CheckpointNotFound(f"{path}: this is {special}, not a file or a directory")
+    if not os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK, effective_ids=EFFECTIVE_IDS):
+        raise permission_denied(path)
     return True
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file that may be read; raises like `is_there`."""
-    return is_there(path) and path.is_file()
+    """Return whether the path is a file that this process can read. Raises like `exists`."""
+    return exists(path) and path.is_file()
 
 
-def forbidden(path: Path) -> CheckpointNotFound:
-    """The error for what exists and may not be read by this process."""
+def permission_denied(path: Path) -> CheckpointNotFound:
+    """Return the error for a path that exists but that this process has no permission to read."""
     user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
-    return CheckpointNotFound(f"{path}: may not be read by {user} (permission denied)")
-
-
-EFFECTIVE = os.access in os.supports_effective_ids
+    return CheckpointNotFound(f"{path}: may not be read by {user} (permission denied); change its owner or its mode")

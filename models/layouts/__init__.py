@@ -1,7 +1,11 @@
-"""The public layouts of Vision Transformer checkpoints: one file for each, which recognises it and maps its keys.
+"""The public layouts of Vision Transformer checkpoints: tensor names and configs of each library.
 
-To add one, write a module with `recognises(source) -> bool` and `read(source) -> Reading`, and list it here, the more
-particular before the more general. What looks like one and is another is refused by `unsupported`.
+Does: recognise a layout and read it as a `Reading`, with the tensors under the network's names.
+Knows: the names, configs and defaults of timm, transformers, torchvision, open_clip, facebookresearch and JAX.
+Does not know: how files are found and opened, and how the network is built.
+
+To add a layout, write a module with `recognises(source) -> bool` and `read(source) -> Reading` and add it to `LAYOUTS`,
+specific layouts before general ones. `unsupported` refuses architectures that only look like a supported one.
 """
 
 from types import ModuleType

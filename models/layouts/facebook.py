@@ -1,8 +1,8 @@
-"""facebookresearch's DINO, DINOv2, DeiT, DeiT-III and MAE, and any other bare file with timm's names.
+"""facebookresearch's DINO, DINOv2, DeiT, DeiT-III and MAE, and any other file with timm's names and no config.
 
 Sources: facebookresearch/dino `vision_transformer.py`, dinov2 `dinov2/models/vision_transformer.py` and
-`dinov2/hub/backbones.py`, deit `models.py` and `models_v2.py`, mae `models_vit.py`. All keep timm's names of the time
-and no config, so that the originals are told apart by small traces, and otherwise by the name of the file.
+`dinov2/hub/backbones.py`, deit `models.py` and `models_v2.py`, mae `models_vit.py`. All use timm's names of their time
+and have no config, so the original is recognised by details of the tensors, or else by the file name.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ SELF_DISTILLED = {"teacher", "student"}
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are timm's."""
+    """Return whether the names are timm's."""
     return NAMING.recognises(source.tensors)
 
 
 def read(source: Source) -> Reading:
-    """Read the tensors, and which original they are of."""
+    """Read the tensors, and recognise their original."""
     tensors, left_out = NAMING.translate(source.tensors)
-    profile, why = _profile(source)
+    profile, reason = _profile(source)
     config = source.config
-    beside = timm_config.describes_pixels(config)
+    has_preprocess = timm_config.has_preprocess(config)
     heads = timm_config.arguments(config).get("num_heads")
     return Reading(
         layout="facebook" if profile != "timm" else "timm",
@@ -35,39 +35,51 @@ def read(source: Source) -> Reading:
         image_size=timm_config.image_size(config),
         num_heads=int(heads) if heads else None,
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
-        preprocess=timm_config.preprocess(config) if beside else None,
+        preprocess=timm_config.preprocess(config) if has_preprocess else None,
         names=timm_config.names(config),
         imagenet=profile != "timm",
         reasons={
-            "layout": "the tensors have timm's names, which facebookresearch's files share; no config names more",
-            "profile": why,
-            "preprocess": "config.json beside the file" if beside else "",
+            "layout": "the tensors have timm's names, as facebookresearch's files do; no config.json says more",
+            "profile": reason,
+            "preprocess": "config.json" if has_preprocess else "",
             "left out": left_out,
         },
     )
 
 
 def _profile(source: Source) -> tuple[str, str]:
-    """The original, and the trace that tells it."""
+    """Return the original and the reason."""
     keys, name = source.tensors, source.path.name
     layer_scale = _has(keys, "ls1.gamma")
     head = _has(keys, "head.weight")
-    traces = (
-        (_has(keys, "register_tokens"), "dinov2-reg", "'register_tokens' is DINOv2's name for registers"),
-        (_has(keys, "mask_token") and layer_scale, "dinov2", "'mask_token' together with layer scale is DINOv2's"),
-        (bool(SELF_DISTILLED & set(source.wrappers)), "dino", "a teacher and a student, as DINO's training keeps them"),
+    clues = (
+        (_has(keys, "register_tokens"), "dinov2-reg", "the tensor 'register_tokens' has DINOv2's name for registers"),
+        (_has(keys, "mask_token") and layer_scale, "dinov2", "only DINOv2 has both 'mask_token' and layer scale"),
+        (
+            bool(SELF_DISTILLED & set(source.wrappers)),
+            "dino",
+            "a teacher or a student, as in DINO's training checkpoints",
+        ),
         ("dinov2" in name.lower(), "dinov2", f"the file is named {name!r}"),
         ("dino" in name.lower(), "dino", f"the file is named {name!r}"),
-        (_has(keys, "gamma_1"), "deit", "'gamma_1' is DeiT-III's name for layer scale"),
+        (_has(keys, "gamma_1"), "deit", "the tensor 'gamma_1' has DeiT-III's name for layer scale"),
         ("mae" in name.lower(), "mae", f"the file is named {name!r}"),
-        (_has(keys, "decoder_embed.weight"), "mae", "it holds MAE's decoder"),
-        (source.wrappers == ("model",) and head and not _has(keys, "fc_norm.weight"), "deit", "a head under 'model'"),
-        (source.wrappers == ("model",), "mae", "no head, or a norm after pooling, under 'model'"),
+        (_has(keys, "decoder_embed.weight"), "mae", "the file contains MAE's decoder"),
+        (
+            source.wrappers == ("model",) and head and not _has(keys, "fc_norm.weight"),
+            "deit",
+            "the key 'model' has a head, as in DeiT's files",
+        ),
+        (
+            source.wrappers == ("model",),
+            "mae",
+            "the key 'model' has no head, or a norm after pooling, as in MAE's files",
+        ),
     )
-    found = next(((profile, why) for is_so, profile, why in traces if is_so), None)
+    found = next(((profile, reason) for present, profile, reason in clues if present), None)
     return found or (
         "timm",
-        "the names fit many originals, which agree at the native size alone; profile chooses another",
+        "assumed: the names fit several originals, which differ at other sizes; set profile if it is another one",
     )
 
 

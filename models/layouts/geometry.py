@@ -1,4 +1,4 @@
-"""What shapes show of a network's geometry, and where they leave a question: the position table, the heads.
+"""Derive the number of attention heads and the grid of the position embeddings, which tensor shapes show only in part.
 
 Shapes: P prefix tokens, D embedding dimension, gh x gw the native grid.
 """
@@ -13,7 +13,7 @@ from models.layouts.source import Reading
 from models.layouts.tensors import Tensors
 from models.network.position import Grid
 
-HEADS = {
+PUBLISHED_HEADS = {
     (1280, 32): 16,  # ViT-H
     (1408, 40): 16,  # g
     (1664, 48): 16,  # G
@@ -22,40 +22,48 @@ HEADS = {
     (1536, 40): 16,  # SigLIP giantopt; DINOv2's giant of the same size has SwiGLU, and 24
     (768, 8): 8,  # timm's first vit_small
 }
-"""Heads by dimension and depth, where the published networks do not have heads of 64."""
+"""(dimension, depth) -> heads, for published networks whose heads are not 64 wide."""
 
 
-def count_heads(reading: Reading, wanted: int | None) -> tuple[int, str]:
-    """The number of heads, which no shape of fused weights shows, and why it is believed."""
+def count_heads(reading: Reading, choice: int | None) -> tuple[int, str]:
+    """Return the number of attention heads, which the shapes of fused weights do not show, and the reason.
+
+    Args:
+        reading: the checkpoint.
+        choice: the number that the user set, or None.
+    """
     dim = reading.tensors["patch_embed.proj.weight"].shape[0]
     depth = len([key for key in reading.tensors if key.endswith(".attn.proj.weight")])
     q_norm = reading.tensors.get("blocks.0.attn.q_norm.weight")
-    if wanted is not None:
-        heads, why = wanted, "set by num_heads"
+    if choice is not None:
+        heads, reason = choice, "set by num_heads"
     elif reading.num_heads is not None:
-        heads, why = reading.num_heads, reading.reasons.get("num_heads", "")
+        heads, reason = reading.num_heads, reading.reasons.get("num_heads", "")
     elif q_norm is not None:
-        heads, why = dim // q_norm.shape[0], "the width of the norm on the queries"
+        heads, reason = dim // q_norm.shape[0], "from the width of the norm on the queries"
     else:
-        heads, why = _usual_heads(reading, dim, depth), "assumed from the published networks of this width and depth"
+        heads, reason = _published_heads(reading, dim, depth), "assumed, as in published networks of this size"
     if heads < 1 or dim % heads:
         raise CheckpointUnsupported(f"{heads} heads do not divide {dim} dimensions; set num_heads")
-    return heads, why
+    return heads, reason
 
 
-def _usual_heads(reading: Reading, dim: int, depth: int) -> int:
+def _published_heads(reading: Reading, dim: int, depth: int) -> int:
     read = reading.tensors
     if (dim, depth) == (1536, 40) and read["blocks.0.mlp.fc1.weight"].shape[0] == 2 * read[
         "blocks.0.mlp.fc2.weight"
     ].shape[1]:
         return 24
-    if (dim, depth) in HEADS:
-        return HEADS[dim, depth]
+    if (dim, depth) in PUBLISHED_HEADS:
+        return PUBLISHED_HEADS[dim, depth]
     if (dim, depth) == (768, 12) and "cls_token" not in read and "norm.weight" in read:
-        raise CheckpointUnsupported("networks of this shape have 12 or 16 heads, which no tensor shows; set num_heads")
+        raise CheckpointUnsupported(
+            "networks of this shape have 12 or 16 heads, and the tensors do not show which; set num_heads"
+        )
     if dim % 64:
         raise CheckpointUnsupported(
-            f"{dim} dimensions do not show the number of heads, and no config does; set num_heads"
+            f"the number of attention heads is unknown: no config says it, and {dim} dimensions do not show it; "
+            "set num_heads"
         )
     return dim // 64
 
@@ -63,20 +71,20 @@ def _usual_heads(reading: Reading, dim: int, depth: int) -> int:
 def split_positions(
     tensors: Tensors, prefix: Tensor, image_size: tuple[int, int] | None, class_token: bool
 ) -> tuple[Tensor, Tensor]:
-    """Split the position table into its prefix tokens' rows and the grid; add those to the tokens.
+    """Add the position embeddings of prefix tokens to those tokens; return the tokens (P, D) and the rest (gh, gw, D).
 
-    How many rows belong to prefix tokens is read off the shapes: all of them, [CLS] alone (DINOv2's
-    registers have none), or none (timm's `no_embed_class`). Returns the tokens (P, D) and the grid (gh, gw, D).
+    The number of rows shows which prefix tokens have position embeddings: all, only [CLS] (DINOv2 with registers), or
+    none (timm's `no_embed_class`).
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]
     if "pos_embed" not in tensors:
         raise CheckpointUnsupported(
-            "there is no position table: rotary positions (DINOv3) and others are not supported"
+            "tensor 'pos_embed' is missing; rotary (DINOv3) and other kinds of position embeddings are not supported"
         )
     if tensors.shape("pos_embed")[-1] != dim:
         raise CheckpointBroken(
-            f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}, the network wants {dim} channels"
+            f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}; its last dimension must be {dim}"
         )
     rows = tensors.take("pos_embed").reshape(-1, dim)
     native = (image_size[0] // patch[0], image_size[1] // patch[1]) if image_size else None
@@ -87,7 +95,7 @@ def split_positions(
 
 
 def _grid(rows: int, count: int, class_token: bool, native: Grid | None) -> tuple[int, Grid]:
-    """How many rows are the prefix tokens', and the grid of the others."""
+    """Return how many rows belong to prefix tokens, and the grid of the other rows."""
     candidates = list(dict.fromkeys((count, 1 if class_token else 0, 0)))
     for leading in candidates:
         if native and math.prod(native) == rows - leading:
@@ -96,20 +104,20 @@ def _grid(rows: int, count: int, class_token: bool, native: Grid | None) -> tupl
     if len(square) == 1:
         side = math.isqrt(rows - square[0])
         return square[0], (side, side)
-    named = f"the {native[0]} x {native[1]} patches that the config names nor " if native else ""
+    configured = f"the {native[0]} x {native[1]} patches of the config nor " if native else ""
     if square:
         raise CheckpointUnsupported(
-            f"'pos_embed' has {rows} rows, which fit several grids; a config.json must name the input"
+            f"tensor 'pos_embed' has {rows} rows, which fit several grids; add a config.json with input_size"
         )
     raise CheckpointBroken(
-        f"'pos_embed' has {rows} rows: neither {named}a square grid, with or without rows for {count} prefix tokens"
+        f"tensor 'pos_embed' has {rows} rows: neither {configured}a square grid, with or without {count} prefix tokens"
     )
 
 
 def sincos_table(grid: Grid, dim: int) -> Tensor:
-    """The fixed table of big_vision, which its files leave out: (gh * gw, D).
+    """Return big_vision's fixed position embeddings, which its files do not contain: (gh * gw, D).
 
-    Source: google-research/big_vision, `models/network/vit.py`, `posemb_sincos_2d`.
+    Source: google-research/big_vision, `models/vit.py`, `posemb_sincos_2d`.
     """
     omega = 10_000.0 ** -(torch.arange(dim // 4) / (dim // 4 - 1))
     y, x = (axis.flatten()[:, None] * omega for axis in torch.meshgrid(*map(torch.arange, grid), indexing="ij"))

@@ -1,8 +1,8 @@
-"""The original JAX files (`.npz`) of google-research's vision_transformer and of big_vision.
+"""JAX files (`.npz`) of google-research's vision_transformer and big_vision.
 
 Sources: google-research/vision_transformer `vit_jax/models_vit.py` and google-research/big_vision `models/vit.py`.
-Kernels are [in, out], convolutions [height, width, in, out]; the kernel of a query names the heads: [D, H, D / H].
-Shapes: D embedding dimension, H heads.
+Kernels are [in, out], convolutions [height, width, in, out]; the kernels of attention have an axis of heads: [D, H, d].
+Shapes: D embedding dimension, H heads, d = D / H, C channels.
 """
 
 import re
@@ -22,8 +22,8 @@ ATTENTION = rf"{BLOCK}MultiHeadDotProductAttention_[01]/"
 LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 LAST = re.compile(r"/(kernel|scale|bias)$")
 
-# The names with the leaves already called weight and bias. The two generations number their layers differently: the
-# second norm of the older is LayerNorm_2, that of big_vision LayerNorm_1, which the older does not have.
+# With the leaves already renamed to weight and bias. The two code bases number layers differently: the second norm is
+# LayerNorm_2 in vision_transformer and LayerNorm_1 in big_vision.
 KEYS = {
     rf"embedding/{PARTS}": r"patch_embed.proj.\1",
     r"cls": "cls_token",
@@ -45,21 +45,21 @@ QKV = ("attn.query", "attn.key", "attn.value")
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are those of a JAX archive."""
-    return NAMING.recognises(_unstacked(source.tensors))
+    """Return whether the names are those of a JAX archive."""
+    return NAMING.recognises(_unstack(source.tensors))
 
 
 def read(source: Source) -> Reading:
-    """Read the arrays, turned round to [out, in]; a timm-style config.json beside the file may say more."""
-    arrays, _ = NAMING.translate(_unstacked(source.tensors))
+    """Read the arrays, transposed to [out, in], and a config.json in timm's format if there is one."""
+    arrays, _ = NAMING.translate(_unstack(source.tensors))
     heads = arrays["blocks.0.attn.query.weight"].shape[1]
-    tensors = {name: _turned(name, array) for name, array in arrays.items()}
+    tensors = {name: _to_torch(name, array) for name, array in arrays.items()}
     join(tensors, QKV, "attn.qkv")
     config = source.config
     image_size = timm_config.image_size(config)
     if "pos_embed" not in tensors:
         tensors["pos_embed"] = _sincos(tensors["patch_embed.proj.weight"], image_size)
-    beside = timm_config.describes_pixels(config)
+    has_preprocess = timm_config.has_preprocess(config)
     return Reading(
         layout="jax",
         profile="jax",
@@ -67,36 +67,36 @@ def read(source: Source) -> Reading:
         image_size=image_size,
         num_heads=heads,
         pool="cls" if "cls_token" in tensors else "avg",
-        preprocess=timm_config.preprocess(config) if beside else None,
+        preprocess=timm_config.preprocess(config) if has_preprocess else None,
         names=timm_config.names(config),
         imagenet=True,
         reasons={
             "layout": "the arrays have the names of a JAX archive ('embedding/kernel')",
-            "profile": "a JAX archive: tanh GELU, and the resampling of its own fine-tuning",
-            "num_heads": "the query kernel has an axis for them",
-            "preprocess": "config.json beside the file"
-            if beside
-            else "assumed: scaled to the square, as JAX's evaluation "
-            "does, with Pillow's antialiased filter where the original has none; a config.json beside it overrides",
+            "profile": "a JAX archive: tanh GELU, and positions resampled as in its own fine-tuning",
+            "num_heads": "the query kernel has an axis of heads",
+            "preprocess": "config.json"
+            if has_preprocess
+            else "assumed: resized to a square, as JAX's evaluation does, but with Pillow's antialiasing, which the "
+            "original lacks; a config.json in the same folder overrides it",
         },
     )
 
 
-def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each block's arrays by themselves, where a file keeps those of all blocks in one, and the leaves renamed."""
+def _unstack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split arrays that are stacked over all blocks into one array per block, and rename the leaves."""
     result: dict[str, Tensor] = {}
     for key, array in tensors.items():
         name = LAST.sub(lambda match: f"/{LEAF[match[1]]}", key)
         if "/encoderblock/" in name:
-            for i, of_block in enumerate(array):
-                result[name.replace("/encoderblock/", f"/encoderblock_{i}/")] = of_block
+            for i, block_array in enumerate(array):
+                result[name.replace("/encoderblock/", f"/encoderblock_{i}/")] = block_array
         else:
             result[name] = array
     return result
 
 
-def _turned(name: str, array: Tensor) -> Tensor:
-    """An array in the order of torch."""
+def _to_torch(name: str, array: Tensor) -> Tensor:
+    """Permute an array to torch's order of axes."""
     if name == "patch_embed.proj.weight":
         return array.permute(3, 2, 0, 1)  # (ph, pw, C, D) -> (D, C, ph, pw)
     if name.endswith((".query.weight", ".key.weight", ".value.weight")):
@@ -113,10 +113,10 @@ def _turned(name: str, array: Tensor) -> Tensor:
 def _sincos(patch: Tensor, image_size: tuple[int, int] | None) -> Tensor:
     if image_size is None:
         raise CheckpointUnsupported(
-            "the archive has no position table: it was trained with fixed sine and cosine positions, for an input that "
-            "no array names; a config.json beside it must give input_size"
+            "the archive has no position embeddings: it was trained with fixed sine and cosine ones, and no array "
+            "shows the input size; add a config.json with input_size in the same folder"
         )
     dim, _, ph, pw = patch.shape
     if dim % 4:
-        raise CheckpointBroken(f"{dim} dimensions cannot have sine and cosine positions")
+        raise CheckpointBroken(f"sine and cosine position embeddings need a multiple of 4 dimensions, not {dim}")
     return sincos_table((image_size[0] // ph, image_size[1] // pw), dim).to(torch.float32)

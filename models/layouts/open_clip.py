@@ -1,7 +1,7 @@
-"""The vision tower of OpenAI's CLIP and of open_clip, their own and that of a timm network inside open_clip.
+"""The vision tower of OpenAI's CLIP and of open_clip, and a timm network inside open_clip.
 
 Sources: openai/CLIP `clip/model.py`, mlfoundations/open_clip `transformer.py`, `timm_model.py` and `transform.py`.
-The projection is stored as [in, out], and has no bias.
+The projection is stored as [in, out] and has no bias.
 """
 
 from collections.abc import Mapping
@@ -36,30 +36,30 @@ TRUNK = {rf"trunk\.{pattern}": name for pattern, name in timm.KEYS.items()} | {
     r"head\.proj\.weight": "projection.weight",
 }
 TEXT = {
-    r"(?:transformer|token_embedding|ln_final|text)\..*|text_projection|positional_embedding": "the text tower",
-    r"logit_scale|logit_bias|input_resolution|context_length|vocab_size": "numbers of the two towers",
+    r"(?:transformer|token_embedding|ln_final|text)\..*|text_projection|positional_embedding": "text tower",
+    r"logit_scale|logit_bias|input_resolution|context_length|vocab_size": "scalars of both towers",
 }
 SIGNATURE = ("patch_embed.proj.weight", "cls_token", "blocks.0.attn.qkv.weight")
 OUTER = ("_orig_mod.", "module.", "model.")
 
 
-def _beside_text(tower: Mapping[str, str]) -> Naming:
-    """The names in a file of both towers, where only what starts with `visual.` is the vision tower's."""
+def _with_text_tower(tower: Mapping[str, str]) -> Naming:
+    """Return the names for a file of both towers, where keys of the vision tower start with `visual.`."""
     return Naming({rf"visual\.{pattern}": name for pattern, name in tower.items()}, SIGNATURE, TEXT, OUTER)
 
 
-NAMINGS = (_beside_text(TOWER), _beside_text(TRUNK), Naming(TOWER, SIGNATURE, {}, OUTER))
+NAMINGS = (_with_text_tower(TOWER), _with_text_tower(TRUNK), Naming(TOWER, SIGNATURE, {}, OUTER))
 
 MODES: dict[str, Steps] = {"shortest": "crop", "squash": "squash"}
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are those of CLIP's own code."""
+    """Return whether the names are those of OpenAI's CLIP or open_clip."""
     return any(naming.recognises(source.tensors) for naming in NAMINGS)
 
 
 def read(source: Source) -> Reading:
-    """Read the vision tower and, where there is one, open_clip_config.json."""
+    """Read the vision tower and open_clip_config.json, if there is one."""
     naming = next(naming for naming in NAMINGS if naming.recognises(source.tensors))
     tensors, left_out = naming.translate(source.tensors)
     if naming is not NAMINGS[1]:
@@ -86,11 +86,11 @@ def read(source: Source) -> Reading:
         if "preprocess_cfg" in source.open_clip
         else None,
         reasons={
-            "layout": "the tensors have the names of CLIP's own code"
-            + (", with a network of timm inside" if naming is NAMINGS[1] else ""),
-            "profile": "half precision or 'input_resolution': OpenAI's own file"
+            "layout": "the tensors have the names of OpenAI's CLIP and open_clip"
+            + (", with a timm network inside" if naming is NAMINGS[1] else ""),
+            "profile": "half precision or the tensor 'input_resolution' mark OpenAI's own files"
             if openai
-            else "no trace of OpenAI's own file",
+            else "neither half precision nor 'input_resolution', which mark OpenAI's own files",
             "num_heads": "head_width in open_clip_config.json" if width else "",
             "preprocess": "open_clip_config.json" if "preprocess_cfg" in source.open_clip else "",
             "left out": left_out,
@@ -99,15 +99,15 @@ def read(source: Source) -> Reading:
 
 
 def _check(vision: Mapping[str, Any]) -> None:
-    """Raise CheckpointUnsupported for what open_clip builds and this network cannot be."""
-    for key, plain in (
+    """Raise CheckpointUnsupported for variants of open_clip that the network does not support."""
+    for key, supported in (
         ("pool_type", "tok"),
         ("final_ln_after_pool", False),
         ("no_ln_pre", False),
         ("attentional_pool", False),
     ):
-        if vision.get(key, plain) != plain:
-            raise CheckpointUnsupported(f"open_clip_config.json has {key} {vision[key]!r}, which is not supported")
+        if vision.get(key, supported) != supported:
+            raise CheckpointUnsupported(f"open_clip_config.json: {key} {vision[key]!r} is not supported")
 
 
 def _preprocess(fields: Mapping[str, Any], vision: Mapping[str, Any]) -> Preprocess:
@@ -115,7 +115,7 @@ def _preprocess(fields: Mapping[str, Any], vision: Mapping[str, Any]) -> Preproc
     mode, interpolation = fields.get("resize_mode") or "shortest", fields.get("interpolation") or "bicubic"
     if mode not in MODES or interpolation not in ("bicubic", "bilinear"):
         raise CheckpointUnsupported(
-            f"open_clip_config.json scales by {mode!r} and {interpolation!r}, which is not supported"
+            f"open_clip_config.json: resize_mode {mode!r} with interpolation {interpolation!r} is not supported"
         )
     height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
     return Preprocess(

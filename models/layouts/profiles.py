@@ -1,7 +1,8 @@
-"""Which original a checkpoint answers like: the numerics in which implementations of the same weights differ.
+"""Profiles: the numerics in which implementations of the same weights differ.
 
-The same tensors run in several libraries, each with its own activation, LayerNorm epsilon and way to resample
-positions. A profile is one of them. It follows the container that the checkpoint came in, and can be chosen by name.
+The same tensors run in several libraries, which differ in the activation, the epsilon of LayerNorm and the resampling
+of position embeddings. A profile names one of these originals. It follows from the checkpoint's format, and a user can
+set another one.
 """
 
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from models.network.position import Resampling
 
 @dataclass(frozen=True)
 class Profile:
-    """What an original does with a checkpoint that the checkpoint itself may not say.
+    """The numerics of one original implementation.
 
-    act, norm_eps: where the checkpoint's config names none, and wherever the profile was chosen by name; None is what
-        the config says, or else erf GELU and 1e-6.
+    Args:
+        resampling: of the position embeddings.
+        summary: of the resampling, for people.
+        act, norm_eps: used if the checkpoint's config does not say, and always if the user sets the profile. None:
+            use the config's, or else erf GELU and 1e-6.
     """
 
     resampling: Resampling
@@ -47,15 +51,14 @@ PROFILES: dict[str, Profile] = {
     "openai-clip": Profile(ANTIALIASED, "bicubic, antialiased", "quick_gelu", 1e-5),
     "open_clip": Profile(ANTIALIASED, "bicubic, antialiased", "gelu", 1e-5),
 }
-"""The rules of checkpoints' originals. OpenAI's CLIP itself refuses every size but its own; its profile resamples
-like open_clip, which runs the same weights."""
+"""OpenAI's CLIP accepts only its native size; its profile resamples like open_clip, which runs the same weights."""
 
 PUBLIC_HEADS = frozenset({"dino", "dinov2", "dinov2-reg", "deit", "mae", "torchvision", "jax"})
-"""Originals whose published heads of 1000 classes are ImageNet-1k's."""
+"""Originals whose published heads of 1000 classes are trained on ImageNet-1k."""
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of this name, or CheckpointUnsupported that lists what there is."""
+    """Return the profile of this name. Raises CheckpointUnsupported with the list of profiles."""
     if name not in PROFILES:
-        raise CheckpointUnsupported(f"there is no profile {name!r}; there are {', '.join(PROFILES)}")
+        raise CheckpointUnsupported(f"unknown profile {name!r}; choose one of {', '.join(PROFILES)}")
     return PROFILES[name]

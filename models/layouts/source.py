@@ -1,4 +1,4 @@
-"""A checkpoint as it lies on disk, what a layout reads in it, and what is made of it."""
+"""The stages of loading: `Source` (files and choices) -> `Reading` (by a layout) -> `Converted` (for the network)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,14 +14,17 @@ from models.preprocess import Labels, Preprocess
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that was opened and not yet understood.
+    """An opened checkpoint.
 
-    tensors: as the file names them, taken out of the dictionaries that they were wrapped in.
-    wrappers: the keys of those dictionaries, outermost first.
-    config, processor, open_clip: config.json, preprocessor_config.json and open_clip_config.json, empty where absent.
+    Args:
+        path: of the file of weights.
+        tensors: under the file's names, taken out of the dictionaries around them.
+        config, processor, open_clip: the content of config.json, preprocessor_config.json and open_clip_config.json;
+            empty if absent.
+        wrappers: the keys of the dictionaries around the tensors, outermost first.
     """
 
-    path: Path  # of the weights
+    path: Path
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
@@ -31,26 +34,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user says of a checkpoint that it does not say itself; None leaves it to the checkpoint."""
+    """The user's settings for a checkpoint; None leaves the choice to the checkpoint."""
 
     profile: str | None = None
-    head: str | None = None  # the path of a linear head in a file of its own
+    head: str | None = None  # the path of a file with a linear head
     num_heads: int | None = None
-    labels: str | None = None  # a file, `imagenet-1k`, or `none` for plain indices
+    labels: str | None = None  # a file, `imagenet-1k`, or `none` for class indices
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layout reads in a checkpoint: the tensors under the network's names, and what their shapes do not show.
+    """What a layout reads from a checkpoint: the tensors under the network's names, and what their shapes do not show.
 
-    tensors: `blocks.0.attn.qkv.weight` and so on, with `cls_token`, `dist_token`, `reg_token` and `pos_embed` apart.
-    image_size: the picture that the position table was made for, (height, width); None: unknown, so its grid is square.
-    num_heads, act, norm_eps: None where the checkpoint does not say.
-    expected: sizes that a config states, to be held against the tensors: field of ViTConfig -> value.
-    preprocess: None where the checkpoint does not say: then the profile's default.
-    names: of the classes, None where the checkpoint does not name them.
-    head_kind: whether the head's outputs are classes; a `projection` (CLIP) or a `regression` is no classifier.
-    imagenet: whether a head of 1000 classes may be taken for ImageNet-1k's.
+    Args:
+        layout: the name of the layout.
+        profile: the original implementation to reproduce.
+        tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token` and `pos_embed` are separate.
+        reasons: why each thing was recognised or assumed.
+        image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
+        num_heads, act, norm_eps: None if the checkpoint does not say.
+        pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
+        expected: sizes that a config states, to check against the tensors: field of ViTConfig -> value.
+        preprocess: None if the checkpoint does not say; the profile's default is used then.
+        names: the labels of the classes; None if the checkpoint has none.
+        multi_label: whether classes do not exclude each other.
+        head_kind: whether the outputs of the head are classes; those of a `regression` are not.
+        label_offset: the number of leading outputs for the background class (timm).
+        imagenet: whether a head of 1000 classes can be assumed to be ImageNet-1k's.
     """
 
     layout: str
@@ -76,10 +86,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint that was understood: the network's config and weights under its own names, and the rest.
+    """A checkpoint in the network's own terms.
 
-    labels: None where the network has no classifier.
-    reasons: for each thing that was recognised or assumed, why; shown by `GET /model`.
+    Args:
+        layout, profile: what was recognised.
+        config: of the network.
+        weights: under the network's names.
+        preprocess: of pictures.
+        labels: of the classes; None if the network has no classifier.
+        reasons: why each thing was recognised or assumed; shown by `vitrine inspect` and `GET /model`.
     """
 
     layout: str

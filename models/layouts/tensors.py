@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, each to be taken exactly once."""
+"""The tensors of a checkpoint, each of which must be taken exactly once."""
 
 from collections.abc import Mapping
 
@@ -10,8 +10,8 @@ from models.errors import CheckpointBroken
 class Tensors:
     """The tensors of a checkpoint under the network's names.
 
-    What was asked for and is not there, and what is there and was never asked for, is an error that names it: nothing
-    is left random and nothing is ignored in silence.
+    A tensor that is requested but missing, and a tensor that is never requested, is an error that names it. So no
+    parameter keeps random values, and no tensor is ignored silently.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -21,13 +21,13 @@ class Tensors:
         return name in self._left
 
     def take(self, name: str) -> Tensor:
-        """The tensor of this name, in float32."""
+        """Return the tensor of this name in float32 and mark it as taken. Raises CheckpointBroken."""
         if name not in self._left:
             raise CheckpointBroken(f"tensor {name!r} is missing")
         return self._left.pop(name).float()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that stays to be taken."""
+        """Return the shape of a tensor without taking it. Raises CheckpointBroken."""
         if name not in self._left:
             raise CheckpointBroken(f"tensor {name!r} is missing")
         return tuple(self._left[name].shape)
@@ -35,11 +35,11 @@ class Tensors:
     def finish(self) -> None:
         """Raise CheckpointBroken if any tensor was not taken."""
         if self._left:
-            raise CheckpointBroken(f"unexpected tensors: {some_names(self._left)}")
+            raise CheckpointBroken(f"unexpected tensors: {abbreviate(self._left)}")
 
 
-def some_names(names: Mapping[str, object] | set[str] | list[str]) -> str:
-    """The first names of many, quoted, and how many more there are."""
+def abbreviate(names: Mapping[str, object] | set[str] | list[str]) -> str:
+    """Return the first three names, quoted and sorted, and the number of the others."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(map(repr, ordered[:3])) + more

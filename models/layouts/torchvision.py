@@ -1,7 +1,7 @@
 """torchvision's `vit_*`.
 
 Source: pytorch/vision, `torchvision/models/vision_transformer.py`. The published files and the state dicts of newer
-releases differ in the names of the feed-forward layers. There is never a config.
+releases differ in the names of the feed-forward layers. They come without a config.
 """
 
 from models.layouts.naming import PARTS, Naming
@@ -27,15 +27,15 @@ NAMING = Naming(KEYS, ("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qk
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are torchvision's."""
+    """Return whether the names are torchvision's."""
     return NAMING.recognises(source.tensors)
 
 
 def read(source: Source) -> Reading:
-    """Read the tensors; a timm-style config.json beside the file may say what it does not."""
+    """Read the tensors, and a config.json in timm's format if there is one."""
     tensors, _ = NAMING.translate(source.tensors)
     config = source.config
-    beside = timm_config.describes_pixels(config)
+    has_preprocess = timm_config.has_preprocess(config)
     heads = timm_config.arguments(config).get("num_heads")
     return Reading(
         layout="torchvision",
@@ -43,13 +43,13 @@ def read(source: Source) -> Reading:
         tensors=tensors,
         num_heads=int(heads) if heads else None,
         pool="cls",
-        preprocess=timm_config.preprocess(config) if beside else None,
+        preprocess=timm_config.preprocess(config) if has_preprocess else None,
         names=timm_config.names(config),
         imagenet=True,
         reasons={
             "layout": "the tensors have torchvision's names ('conv_proj', 'encoder_layer_0')",
             "profile": "the tensors have torchvision's names",
-            "num_heads": "config.json beside the file" if heads else "",
-            "preprocess": "config.json beside the file" if beside else "",
+            "num_heads": "config.json" if heads else "",
+            "preprocess": "config.json" if has_preprocess else "",
         },
     )

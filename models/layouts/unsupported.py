@@ -1,7 +1,7 @@
-"""Networks that look like a Vision Transformer's checkpoint and are another: refused by name.
+"""Refuse architectures that look like a plain Vision Transformer but are not.
 
-Some share so many names with a plain one that they would load and answer wrongly. A key that matches a pattern
-settles it.
+Some share so many tensor names with a plain one that they would load and give wrong answers. Each is recognised by a
+tensor name that a plain Vision Transformer does not have.
 """
 
 import re
@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 from models.errors import CheckpointUnsupported
 
-OTHERS = {
+ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
     r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
     r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
     r".*relative_position_(?:bias|index).*": "relative positions (BEiT)",
     r"blocks\.\d+\.attn\.(?:q_bias|v_bias)": "split biases (BEiT, EVA)",
-    r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate q, k, v projections (EVA)",
+    r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",
     r"blocks\.\d+\.(?:in_norm|in_proj|attn_out_proj|mlp_out_proj)\..*": "parallel blocks",
     r"blocks\.\d+\.(?:attns|ffns)\.\d+\..*": "parallel blocks",
     r"blocks\.\d+\.(?:attn\.)?lambda_\w+": "differential attention",
@@ -37,9 +37,9 @@ WRAPPERS = re.compile(
 
 
 def refuse(keys: Iterable[str]) -> None:
-    """Raise CheckpointUnsupported where a key gives away another network."""
+    """Raise CheckpointUnsupported if a key belongs to an unsupported architecture."""
     for key in keys:
-        bare = WRAPPERS.sub("", key)
-        for pattern, what in OTHERS.items():
-            if re.fullmatch(pattern, bare):
-                raise CheckpointUnsupported(f"the network has {what}, which is not supported (tensor {key!r})")
+        name = WRAPPERS.sub("", key)
+        for pattern, feature in ARCHITECTURES.items():
+            if re.fullmatch(pattern, name):
+                raise CheckpointUnsupported(f"the network has {feature}, which is not supported (tensor {key!r})")

@@ -1,4 +1,6 @@
-"""The Vision Transformer itself, for inference over images of any mix of sizes.
+"""The Vision Transformer, for inference on images of any mix of sizes.
 
-Knows tensors and its configuration. Knows nothing of files, checkpoints or the service.
+Does: run normalised images through the network and return embeddings, logits, patch tokens and attention maps.
+Knows: tensors and `ViTConfig`.
+Does not know: files, checkpoints, image decoding, the service.
 """

@@ -1,10 +1,13 @@
-"""What [CLS] attends to, for the images that ask for it; nobody's answer is touched by it.
+"""Attention maps: how much [CLS] attends to each token, for the images that request it.
 
-In: what entered the blocks, of those images alone. Out: a weight for each token. Queries and keys are computed from it
-a second time, so that the blocks run the same for everybody and the fused attention never has to give out its matrix.
+In: the inputs of the blocks, for those images only. Out: one weight per token.
+Knows nothing of requests or of how the network computes attention.
 
-Sources: a layer as `visualize_attention.py` of facebookresearch/dino shows it, softmax(q k^T / sqrt(d)) of [CLS] over
-all tokens; the rollout of Abnar & Zuidema 2020 (arXiv 2005.00928).
+The queries and keys of the requested layers are computed a second time from the recorded inputs. So the blocks run
+the same for every image, and the fused attention never has to return its matrix.
+
+Sources: one layer as `visualize_attention.py` of facebookresearch/dino shows it, softmax(q k^T / sqrt(d)) of [CLS]
+over all tokens; the rollout of Abnar & Zuidema 2020 (arXiv 2005.00928).
 Shapes: N tokens of one image, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """
 
@@ -16,20 +19,22 @@ from torch import Tensor
 
 from models.network.packing import Packing
 
-Project = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""What enters a block (N, D) -> its queries, keys and values (N, H, d)."""
+Projection = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""The input of a block (N, D) -> its queries, keys and values (N, H, d)."""
 
-MATRIX = 2**22
-"""Numbers of a layer's attention (H, N, N) that are held at a time: 16 MiB, whatever the image's size."""
+MAX_MATRIX = 2**22
+"""Numbers of an attention matrix (H, N, N) in memory at a time: 16 MiB, independent of the size of the image."""
 
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """Which attention of [CLS] is wanted of an image.
+    """Which attention of [CLS] to return for an image.
 
-    layer: counted from 0.
-    head: counted from 0; None is the mean over the heads.
-    rollout: through all layers up to this one, each the mean over its heads, instead of this one's alone.
+    Args:
+        layer: counted from 0.
+        head: counted from 0; None is the mean over the heads.
+        rollout: the rollout from the first layer through this one, with the mean over the heads of each layer,
+            instead of this layer's attention.
     """
 
     layer: int
@@ -38,67 +43,82 @@ class AttentionSpec:
 
     @property
     def layers(self) -> range:
-        """The layers that it takes."""
+        """The layers whose attention is needed."""
         return range(0 if self.rollout else self.layer, self.layer + 1)
 
 
 class AttentionRecorder:
-    """Keeps what enters the layers that are looked at, of the images that are looked at."""
+    """Records the block inputs that the requested attention maps need, and computes the maps from them.
+
+    Args:
+        specs: the requested attention, by the image's index.
+        packing: of all images of the batch.
+    """
 
     def __init__(self, specs: Mapping[int, AttentionSpec], packing: Packing) -> None:
-        places = packing.places() if specs else {}
-        self._looks = [(attention_spec, places[image]) for image, attention_spec in specs.items()]
-        self._entered: list[list[Tensor]] = [[] for _ in specs]
+        slices = packing.slices() if specs else {}
+        self._requests = [(spec, slices[image]) for image, spec in specs.items()]
+        self._inputs: list[list[Tensor]] = [[] for _ in specs]
 
-    def see(self, layer: int, x: Tensor) -> None:
-        """Keep the rows of what enters this layer (T, D) that will be needed."""
-        for (attention_spec, place), entered in zip(self._looks, self._entered, strict=True):
-            if layer in attention_spec.layers:
-                entered.append(x[place].clone())  # a view would keep the whole pack alive, of every layer
+    def record(self, layer: int, x: Tensor) -> None:
+        """Keep the rows of a layer's input (T, D) that will be needed."""
+        for (spec, rows), inputs in zip(self._requests, self._inputs, strict=True):
+            if layer in spec.layers:
+                inputs.append(x[rows].clone())  # (N, D); a view would keep the whole pack of every layer in memory
 
-    def read(self, project: Sequence[Project]) -> Iterator[Tensor]:
-        """The attention of [CLS] in each image that is looked at: float32 (N,), in the order of the looks."""
-        for (attention_spec, _), entered in zip(self._looks, self._entered, strict=True):
-            layers = [project[layer](x)[:2] for layer, x in zip(attention_spec.layers, entered, strict=True)]
-            yield rollout(layers) if attention_spec.rollout else one_layer(*layers[0], attention_spec.head)
+    def weights(self, projections: Sequence[Projection]) -> Iterator[Tensor]:
+        """Yield the attention of [CLS] in each image of `specs`, in that order: float32 (N,).
+
+        Args:
+            projections: of every block, in order.
+        """
+        for (spec, _), inputs in zip(self._requests, self._inputs, strict=True):
+            q_k = [projections[layer](x)[:2] for layer, x in zip(spec.layers, inputs, strict=True)]
+            yield rollout(q_k) if spec.rollout else cls_attention(*q_k[0], spec.head)
 
 
-def one_layer(q: Tensor, k: Tensor, head: int | None) -> Tensor:
-    """The row of [CLS], the first token, of one head or of their mean: (N, H, d) each -> (N,)."""
-    row = _weights(q[:1], k)[:, 0]  # (H, N)
+def cls_attention(q: Tensor, k: Tensor, head: int | None) -> Tensor:
+    """Return the attention of [CLS], the first token, in one head or averaged over heads: (N, H, d) x 2 -> (N,)."""
+    row = _softmax(q[:1], k)[:, 0]  # (H, N)
     return row.mean(0) if head is None else row[head]
 
 
-def rollout(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The row of [CLS] of the product of all layers' (A + I) / 2, the last one's first: queries and keys -> (N,).
+def rollout(q_k: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the row of [CLS] in the product of (A + I) / 2 over the layers, last layer leftmost.
 
-    A is the mean over the heads, I what the residual connection hands on. Only a row is ever multiplied.
+    A is the attention matrix averaged over heads; I stands for the residual connection. Only one row of the product is
+    needed, so it is computed as row times matrix, from the last layer to the first.
+
+    Args:
+        q_k: the queries and keys of each layer, (N, H, d) each.
+
+    Returns: (N,).
     """
-    q, k = layers[-1]
-    row = (_first(k) + one_layer(q, k, None)) / 2
-    for q, k in reversed(layers[:-1]):
-        row = (row + _times(row, q, k)) / 2
+    q, k = q_k[-1]
+    row = (_one_hot_cls(k) + cls_attention(q, k, None)) / 2
+    for q, k in reversed(q_k[:-1]):
+        row = (row + _times_attention(row, q, k)) / 2
     return row
 
 
-def _first(k: Tensor) -> Tensor:
-    """The row of [CLS] of I."""
+def _one_hot_cls(k: Tensor) -> Tensor:
+    """Return the row of [CLS] in I: (N,)."""
     row = torch.zeros(len(k), dtype=torch.float32, device=k.device)
     row[0] = 1
     return row
 
 
-def _times(row: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    """(N,) times the mean of the heads' matrices -> (N,), a few rows of the matrices at a time."""
+def _times_attention(row: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    """Multiply (N,) by the mean of the heads' attention matrices -> (N,), a few rows of the matrices at a time."""
     tokens, heads, _ = k.shape
-    step = max(1, MATRIX // (heads * tokens))
+    step = max(1, MAX_MATRIX // (heads * tokens))
     product = torch.zeros_like(row)
-    for some, theirs in zip(row.split(step), q.split(step), strict=True):
-        product += torch.einsum("n,hnm->m", some, _weights(theirs, k)) / heads
+    for factors, queries in zip(row.split(step), q.split(step), strict=True):
+        product += torch.einsum("n,hnm->m", factors, _softmax(queries, k)) / heads
     return product
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
+def _softmax(q: Tensor, k: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) in float32: (n, H, d), (N, H, d) -> (H, n, N)."""
-    q, k = q.float().transpose(0, 1), k.float().transpose(0, 1)
+    q, k = q.float().transpose(0, 1), k.float().transpose(0, 1)  # (H, n, d), (H, N, d)
     return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)

@@ -1,6 +1,9 @@
-"""A transformer block over the packed tokens of images of any mix of sizes.
+"""A pre-norm transformer block over the packed tokens of images of any mix of sizes.
 
-Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module names follow timm's `vision_transformer`.
+In: the packed tokens (T, D) and their `Packing`. Out: (T, D).
+Knows nothing of images, position embeddings or heads.
+
+Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module and parameter names follow timm's `vision_transformer`.
 Shapes: N tokens of one image, T tokens of all images together, B images, D embedding dimension, H heads, d = D / H.
 """
 
@@ -12,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network.config import Activation, ViTConfig
-from models.network.kernels import Attend, grouped
+from models.network.kernels import AttentionFunction, grouped_attention
 from models.network.packing import Packing
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -24,35 +27,41 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention inside each image of the pack."""
+    """Multi-head self-attention inside each image of the pack, with optional LayerNorm on queries and keys.
+
+    It holds the weights and the projections; `Block` puts them together. `attend` is the implementation to use.
+    """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         dim = config.embed_dim
         self.num_heads = config.num_heads
-        self.attend: Attend = grouped
+        self.attend: AttentionFunction = grouped_attention
         self.qkv = nn.Linear(dim, 3 * dim)
         self.q_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
-        """What the first tokens of each image alone gather, which attend to all: (T, D) -> (B * count, D)."""
-        dim = x.shape[1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        queries = F.linear(packing.first(x, count), weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))
-        k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)
-        q, k = self.q_norm(queries), self.k_norm(k)
-        return self.attend(q, k, v, packing, packing.firsts(count))
-
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values: (T, D) -> (T, H, d) each."""
+        """Return queries, keys and values: (T, D) -> (T, H, d) each."""
         q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
         return self.q_norm(q), self.k_norm(k), v
 
+    def attend_leading(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+        """Return the attention output of the first `count` tokens of each image: (T, D) -> (B * count, D).
+
+        Those tokens are the only queries; all tokens of their image are keys and values.
+        """
+        dim = x.shape[1]
+        weight, bias = self.qkv.weight, self.qkv.bias  # (3 * D, D), (3 * D,): queries, keys, values
+        leading = packing.leading_tokens(x, count)  # (B * count, D)
+        q = F.linear(leading, weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))  # (B * count, H, d)
+        k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d)
+        return self.attend(self.q_norm(q), self.k_norm(k), v, packing, packing.leading(count))
+
 
 class Mlp(nn.Module):
-    """The feed-forward half of a block, plain or gated (SwiGLU, Shazeer 2020, arXiv 2002.05202): (T, D) -> (T, D)."""
+    """The feed-forward part of a block, plain or gated (SwiGLU, Shazeer 2020, arXiv 2002.05202): (T, D) -> (T, D)."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -62,7 +71,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(config.mlp_hidden_dim, config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """fc2(act(fc1(x))), the activation gated where the config says so."""
+        """fc2(act(fc1(x))), or fc2(silu(gate) * value) with fc1(x) = [gate; value]."""
         hidden = self.fc1(x)
         if self.swiglu:
             gate, value = hidden.chunk(2, dim=-1)
@@ -71,14 +80,14 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239)."""
+    """A learned factor for each channel (Touvron et al. 2021, arXiv 2103.17239): (T, D) -> (T, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, D) -> (T, D)."""
+        """Return x * gamma."""
         return x * self.gamma
 
 
@@ -96,28 +105,30 @@ class Block(nn.Module):
         self.ls2: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
-        """Attention between two dense halves, which see all tokens alike and may be compiled."""
-        q, k, v = self.before(x)
-        return self.after(x, self.attn.attend(q, k, v, packing, packing))
+        """Run the block. Only attention depends on the packing; the code before and after it can be compiled."""
+        q, k, v = self.pre_attention(x)
+        return self.post_attention(x, self.attn.attend(q, k, v, packing, packing))
 
-    def before(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What its attention compares and gathers: (T, D) -> queries, keys, values (T, H, d) each."""
+    def pre_attention(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values: (T, D) -> (T, H, d) each."""
         return self.attn.project(self.norm1(x))
 
-    def after(self, x: Tensor, gathered: Tensor) -> Tensor:
-        """Two residual steps: (T, D), and what attention gathered (T, D) -> (T, D)."""
-        x = x + self.ls1(self.attn.proj(gathered))
+    def post_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Apply both residual connections: the block's input and the attention output, (T, D) each -> (T, D)."""
+        x = x + self.ls1(self.attn.proj(attended))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-    def first(self, x: Tensor, packing: Packing, count: int) -> Tensor:
-        """The same as `forward`, for the first tokens of each image alone: (T, D) -> (B * count, D), in packed order.
+    def forward_leading(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+        """Return `forward` for the first `count` tokens of each image only: (T, D) -> (B * count, D), packed order.
 
-        For the last block where nothing else is read of it; the others have to answer the patches to the next one.
+        For the last block, when only those tokens are read. Earlier blocks must output every token, because the next
+        block reads them as keys and values.
         """
-        return self.after(packing.first(x, count), self.attn.first(self.norm1(x), packing, count))
+        attended = self.attn.attend_leading(self.norm1(x), packing, count)
+        return self.post_attention(packing.leading_tokens(x, count), attended)
 
     def fold(self) -> None:
-        """Multiply the layer scales into the layers before them: the same answers without a pass over the tokens."""
+        """Multiply the layer scales into the layers before them: the same function, without a pass over the tokens."""
         for scale, layer in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.fc2)):
             if isinstance(scale, LayerScale):
                 layer.weight = nn.Parameter(scale.gamma[:, None] * layer.weight, requires_grad=False)
@@ -125,11 +136,12 @@ class Block(nn.Module):
         self.ls1, self.ls2 = nn.Identity(), nn.Identity()
 
 
-def compile_dense(blocks: Iterable[Block]) -> None:
-    """Compile the dense halves of these blocks, once for all of them and for any number of tokens.
+def compile_blocks(blocks: Iterable[Block]) -> None:
+    """Compile `pre_attention` and `post_attention`, once for all blocks and for any number of tokens.
 
-    Attention stays as it is: its runs differ from batch to batch, and its kernel is one already.
+    Attention is not compiled: its runs differ from batch to batch, and it already is one fused kernel.
     """
-    before, after = torch.compile(Block.before, dynamic=True), torch.compile(Block.after, dynamic=True)
+    pre = torch.compile(Block.pre_attention, dynamic=True)
+    post = torch.compile(Block.post_attention, dynamic=True)
     for block in blocks:
-        block.before, block.after = partial(before, block), partial(after, block)  # type: ignore[method-assign]
+        block.pre_attention, block.post_attention = partial(pre, block), partial(post, block)  # type: ignore[method-assign]

@@ -1,10 +1,14 @@
-"""How tokens attend inside their own images: two ways to compute the same, for images of any mix of lengths.
+"""Two implementations of self-attention inside each image of a pack.
 
-Grouped: the images of each length in one call of torch's fused attention; runs anywhere. Varlen: all images in one call
-of FlashAttention (Dao 2023, arXiv 2307.08691), which is told where each begins; on CUDA from compute capability 8.0 on,
-in half precision.
+In: queries, keys and values of the packed tokens, and a `Packing` that says which rows belong to which image.
+Out: the attention output of each query.
+Knows nothing of blocks, weights or configs.
 
-Shapes: t tokens that ask, T tokens of all images together, D embedding dimension, H heads, d = D / H.
+`grouped_attention` makes one call of torch's fused attention for each image length; it runs on every device.
+`varlen_attention` makes one call of FlashAttention (Dao 2023, arXiv 2307.08691) for all images; it needs CUDA, compute
+capability 8.0 and half precision.
+
+Shapes: t query tokens, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """
 
 from collections.abc import Callable
@@ -16,51 +20,61 @@ from torch import Tensor
 
 from models.network.packing import Packing
 
-Attend = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
-"""Queries (t, H, d), keys and values (T, H, d), the images, the same images with the tokens that ask -> (t, D)."""
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
+"""Queries (t, H, d), keys and values (T, H, d), the packing of the keys, the packing of the queries -> (t, D)."""
 
-TRIED_LENGTHS = (3, 17, 17, 70)
-CLOSE = 2e-2
-"""How far two kernels may lie apart in half precision on values of unit variance: a few of bfloat16's last places."""
-
-
-def grouped(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asking: Packing) -> Tensor:
-    """What each query gathers inside its image: one batched call for each length."""
-    gathered = []
-    for run, few in zip(packing.runs, asking.runs, strict=True):
-        of_run = few.of(q).transpose(1, 2), run.of(k).transpose(1, 2), run.of(v).transpose(1, 2)
-        out = F.scaled_dot_product_attention(*of_run)  # (images, H, n, d), scale 1 / sqrt(d)
-        gathered.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
-    return gathered[0] if len(gathered) == 1 else torch.cat(gathered)
+TEST_LENGTHS = (3, 17, 17, 70)
+TOLERANCE = 2e-2
+"""Largest difference of two kernels in half precision on values of unit variance: a few last places of bfloat16."""
 
 
-def varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asking: Packing) -> Tensor:
-    """The same in one call for all lengths."""
+def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+    """Attend inside each image, with one batched call for each image length: (t, H, d), (T, H, d) x 2 -> (t, D)."""
+    outputs = []
+    for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
+        # (images, n, H, d) -> (images, H, n, d), as torch expects it
+        q_k_v = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
+        out = F.scaled_dot_product_attention(*q_k_v)  # (images, H, n, d), scale 1 / sqrt(d)
+        outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+    """Attend inside each image, with one call for all lengths: (t, H, d), (T, H, d) x 2 -> (t, D)."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every torch, and for few devices
 
-    bounds = asking.bounds(q.device), packing.bounds(k.device)
-    # Unsplit: how keys were split would depend on the longest image, and so an image's answer on its company.
-    gathered = varlen_attn(q, k, v, *bounds, asking.longest, packing.longest, num_splits=1)
-    return cast(Tensor, gathered).flatten(1)  # a tuple only when it is asked for more
+    cu_seqlens = query_packing.cu_seqlens(q.device), packing.cu_seqlens(k.device)
+    # One split: the kernel would choose the number of splits by the longest image, and so one image's answer would
+    # depend on the other images of the batch.
+    out = varlen_attn(q, k, v, *cu_seqlens, query_packing.longest, packing.longest, num_splits=1)  # (t, H, d)
+    return cast(Tensor, out).flatten(1)  # it returns a tuple only with `return_aux`
 
 
-def best(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> Attend:
-    """The faster of the two that answers rightly here: which cards, types and sizes varlen has changes with torch."""
+def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> AttentionFunction:
+    """Return the fastest implementation that gives correct results here.
+
+    Which GPUs, dtypes and head sizes `varlen_attn` supports changes with the release of torch, so it is tried.
+    """
     half = dtype in (torch.bfloat16, torch.float16)
-    may = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return varlen if may and agrees(varlen, device, dtype, heads, head_dim) else grouped
+    supported = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if supported and matches_grouped(varlen_attention, device, dtype, heads, head_dim):
+        return varlen_attention
+    return grouped_attention
 
 
 @torch.inference_mode()
-def agrees(attend: Attend, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> bool:
-    """Whether it runs, and gives what grouped attention gives: for all tokens, and for the first ones alone."""
-    packing = Packing.of(TRIED_LENGTHS)
-    q, k, v = torch.randn(3, sum(TRIED_LENGTHS), heads, head_dim, device=device).to(dtype)
-    for asking, queries in ((packing, q), (packing.firsts(1), packing.first(q, 1))):
+def matches_grouped(
+    attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
+    """Return whether `attend` runs and agrees with `grouped_attention`: for all queries, and for the first of each."""
+    packing = Packing.from_lengths(TEST_LENGTHS)
+    q, k, v = torch.randn(3, sum(TEST_LENGTHS), heads, head_dim, device=device).to(dtype)
+    for query_packing, queries in ((packing, q), (packing.leading(1), packing.leading_tokens(q, 1))):
         try:
-            found = attend(queries, k, v, packing, asking)
-        except (ImportError, RuntimeError, TypeError):  # no such kernel: for this torch, device, type or size
+            out = attend(queries, k, v, packing, query_packing)
+        except (ImportError, RuntimeError, TypeError):  # this torch, device, dtype or head size has no such kernel
             return False
-        if not torch.allclose(found.float(), grouped(queries, k, v, packing, asking).float(), atol=CLOSE):
+        expected = grouped_attention(queries, k, v, packing, query_packing)
+        if not torch.allclose(out.float(), expected.float(), atol=TOLERANCE):
             return False
     return True

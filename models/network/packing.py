@@ -1,6 +1,16 @@
-"""Where the tokens of images of different sizes lie when they are packed into one sequence.
+"""The packed sequence: where the tokens of images of different sizes lie when they share one tensor.
 
-Shapes: B images, N tokens of one image, T tokens of all images together.
+In: the number of tokens of each image. Out: views and slices of packed tensors.
+Knows nothing of attention or of the network.
+
+Images are sorted by length, so that images of equal length are neighbours and can be viewed as one batch:
+
+    images     0: 5 tokens   1: 2 tokens   2: 5 tokens
+    packed     1 1 | 0 0 0 0 0 | 2 2 2 2 2
+    order      [1, 0, 2]
+    runs       Run(start=0, images=1, length=2), Run(start=2, images=2, length=5)
+
+Shapes: B images, N tokens of one image, T tokens of all images together, D embedding dimension.
 """
 
 from collections.abc import Sequence
@@ -13,29 +23,40 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Run:
-    """Images of equal length that lie side by side in the packed sequence."""
+    """Images of equal length that lie side by side in the packed sequence.
 
-    start: int  # of their first token
+    Args:
+        start: the row of the first token.
+        images: the number of images.
+        length: N, the number of tokens of each image.
+    """
+
+    start: int
     images: int
-    length: int  # N, tokens of each
+    length: int
 
-    def of(self, x: Tensor) -> Tensor:
-        """Their rows of a packed tensor: (T, ...) -> (images, N, ...), a view."""
+    def view(self, x: Tensor) -> Tensor:
+        """Return a view of these images in a packed tensor: (T, ...) -> (images, N, ...)."""
         rows = x[self.start : self.start + self.images * self.length]
         return rows.unflatten(0, (self.images, self.length))
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each image's tokens lie: shorter images first, so that equal lengths are neighbours."""
+    """The layout of a packed sequence, shortest images first.
 
-    order: list[int]  # order[i] is the image that lies in place i
+    Args:
+        order: `order[i]` is the index of the image at position i of the sequence.
+        runs: the images of each length, in packed order.
+    """
+
+    order: list[int]
     runs: list[Run]
-    _bounds: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _cu_seqlens: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> "Packing":
-        """Pack images of these lengths."""
+    def from_lengths(cls, lengths: Sequence[int]) -> "Packing":
+        """Return the packing of images with these numbers of tokens."""
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         runs: list[Run] = []
         start = 0
@@ -48,41 +69,41 @@ class Packing:
             start += length
         return cls(order, runs)
 
-    def firsts(self, count: int) -> "Packing":
-        """Where the tokens lie when each image keeps its first `count` alone."""
+    def leading(self, count: int) -> "Packing":
+        """Return the packing of the same images when each keeps only its first `count` tokens."""
         ends = accumulate(run.images for run in self.runs)
         return Packing(
             self.order,
             [Run((end - run.images) * count, run.images, count) for end, run in zip(ends, self.runs, strict=True)],
         )
 
-    def first(self, x: Tensor, count: int) -> Tensor:
-        """The first `count` tokens of each image: (T, D) -> (B * count, D), in packed order."""
-        return torch.cat([run.of(x)[:, :count].flatten(0, 1) for run in self.runs])
+    def leading_tokens(self, x: Tensor, count: int) -> Tensor:
+        """Return the first `count` tokens of each image: (T, ...) -> (B * count, ...), in packed order."""
+        return torch.cat([run.view(x)[:, :count].flatten(0, 1) for run in self.runs])
 
     @property
-    def edges(self) -> list[int]:
-        """Where each image begins and, last, where all end."""
+    def offsets(self) -> list[int]:
+        """The row at which each image starts and, last, T: B + 1 numbers."""
         return [0, *accumulate(run.length for run in self.runs for _ in range(run.images))]
 
-    def places(self) -> dict[int, slice]:
-        """Where each image's tokens lie in the packed sequence."""
-        return {image: slice(*place) for image, place in zip(self.order, pairwise(self.edges), strict=True)}
+    def slices(self) -> dict[int, slice]:
+        """Return the rows of each image, by the image's index."""
+        return {image: slice(*rows) for image, rows in zip(self.order, pairwise(self.offsets), strict=True)}
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest image."""
+        """The number of tokens of the longest image."""
         return max(run.length for run in self.runs)
 
-    def bounds(self, device: torch.device) -> Tensor:
-        """The edges on a device, int32 (B + 1,); brought there once for all layers."""
-        if device not in self._bounds:
-            self._bounds[device] = torch.tensor(self.edges, dtype=torch.int32).to(device)
-        return self._bounds[device]
+    def cu_seqlens(self, device: torch.device) -> Tensor:
+        """Return the offsets on a device, int32 (B + 1,), as FlashAttention calls them; copied once for all layers."""
+        if device not in self._cu_seqlens:
+            self._cu_seqlens[device] = torch.tensor(self.offsets, dtype=torch.int32).to(device)
+        return self._cu_seqlens[device]
 
     def unpack(self, x: Tensor) -> Tensor:
-        """Rows in packed order -> rows in the order of the images: (B, ...) -> (B, ...)."""
+        """Return one row per image in the order of the images: (B, ...) in packed order -> (B, ...)."""
         if self.order == sorted(self.order):
             return x
-        places = torch.tensor(self.order).argsort()
-        return x[places.to(x.device)]
+        positions = torch.tensor(self.order).argsort()
+        return x[positions.to(x.device)]

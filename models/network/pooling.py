@@ -1,7 +1,9 @@
-"""What a head reads off the final tokens: one function, every family's rule (checkpoints differ in nothing more often).
+"""Pooling: from the final tokens to the one vector that a head reads, for every family's rule.
 
-In: the packed tokens of the last block and, where heads read several blocks, the [CLS] tokens of the blocks before.
-Out: one vector for each image, in packed order.
+In: the packed tokens of the last block and, for heads that read several blocks, [CLS] of the blocks before it.
+Out: one vector per image, in packed order.
+Knows nothing of the head. Checkpoints differ in nothing more often than in this rule, so all rules are in one function.
+
 Shapes: B images, N tokens of one image, T tokens of all images together, P prefix tokens, D embedding dimension.
 """
 
@@ -14,49 +16,59 @@ from torch import Tensor
 from models.network.packing import Packing
 
 Pool = Literal["cls", "avg", "avg_all", "max", "avgmax", "cls_dist", "cls_avg", "cls_avg_interleaved"]
-"""cls: [CLS], of the last n blocks where the head reads n, oldest first (DINO).
-avg, max, avgmax: over the patch tokens, never the prefix; avgmax is the mean of both. avg_all: over all tokens (timm).
-cls_dist: the mean of [CLS] and the distillation token, which two heads read separately (DeiT).
-cls_avg: [CLS] of the last n blocks, then the mean over the patch tokens of the last (DINOv2).
-cls_avg_interleaved: the same two vectors channel by channel, cls 0, mean 0, cls 1, ... (DINO ViT-B's linear head)."""
+"""cls: [CLS]; with n `pool_layers`, of the last n blocks, concatenated, oldest first (DINO).
+avg, max, avgmax: over the patch tokens; avgmax is (avg + max) / 2. avg_all: over all tokens, prefix included (timm).
+cls_dist: the mean of [CLS] and the distillation token; two heads read them separately (DeiT).
+cls_avg: [CLS] of the last n blocks, then the mean of the patch tokens of the last block (DINOv2).
+cls_avg_interleaved: the same two vectors channel by channel: cls 0, mean 0, cls 1, ... (linear head of DINO ViT-B)."""
 
-WIDTHS: dict[Pool, int] = {"cls": 0, "cls_avg": 1, "cls_avg_interleaved": 1}
-"""Vectors of D besides the [CLS] tokens, for those rules that read [CLS] tokens; all others give one vector of D."""
+EXTRA_WIDTHS: dict[Pool, int] = {"cls": 0, "cls_avg": 1, "cls_avg_interleaved": 1}
+"""For rules that read [CLS] tokens: vectors of width D besides those tokens. Every other rule returns width D."""
 
-READ_OFF_THE_FIRST: dict[Pool, int] = {"cls": 1, "cls_dist": 2}
-"""How many tokens of an image a rule reads that needs nothing of its patches."""
+LEADING_TOKENS: dict[Pool, int] = {"cls": 1, "cls_dist": 2}
+"""For rules that read no patch tokens: how many leading tokens of an image they read."""
 
 
 def pooled_width(pool: Pool, layers: int) -> int:
-    """How many times D the pooled vector is wide."""
-    return layers + WIDTHS[pool] if pool in WIDTHS else 1
+    """Return the width of the pooled vector as a multiple of D."""
+    return layers + EXTRA_WIDTHS[pool] if pool in EXTRA_WIDTHS else 1
 
 
-def first_tokens(x: Tensor, packing: Packing, place: int = 0) -> Tensor:
-    """(T, D) -> (B, D): the prefix token that stands in this place of every image."""
-    return torch.cat([run.of(x)[:, place] for run in packing.runs])
+def prefix_token(x: Tensor, packing: Packing, index: int = 0) -> Tensor:
+    """Return the prefix token at this index of every image: (T, D) -> (B, D)."""
+    return torch.cat([run.view(x)[:, index] for run in packing.runs])
 
 
-def patch_mean(x: Tensor, packing: Packing, prefix: int) -> Tensor:
-    """(T, D) -> (B, D): the mean over every image's patch tokens."""
-    return torch.cat([run.of(x)[:, prefix:].mean(1) for run in packing.runs])
+def patch_mean(x: Tensor, packing: Packing, num_prefix_tokens: int) -> Tensor:
+    """Return the mean of every image's patch tokens: (T, D) -> (B, D)."""
+    return torch.cat([run.view(x)[:, num_prefix_tokens:].mean(1) for run in packing.runs])
 
 
-def pool(rule: Pool, x: Tensor, earlier: Sequence[Tensor], packing: Packing, prefix: int) -> Tensor:
-    """Pool by the rule: (T, D), and (B, D) for each earlier block -> (B, n * D)."""
+def pool(rule: Pool, x: Tensor, earlier: Sequence[Tensor], packing: Packing, num_prefix_tokens: int) -> Tensor:
+    """Pool the tokens of each image: (T, D) -> (B, D), or (B, n * D) for rules that concatenate.
+
+    Args:
+        rule: which vectors to read and how to combine them.
+        x: the tokens of the last block.
+        earlier: [CLS] of the blocks before the last that the rule reads, (B, D) each, oldest first.
+        packing: of `x`.
+        num_prefix_tokens: P.
+    """
     if rule in ("cls", "cls_avg", "cls_avg_interleaved"):
-        parts = [*earlier, first_tokens(x, packing)]
+        parts = [*earlier, prefix_token(x, packing)]  # n of (B, D)
         if rule != "cls":
-            parts.append(patch_mean(x, packing, prefix))
-        return torch.stack(parts, -1).flatten(1) if rule == "cls_avg_interleaved" else torch.cat(parts, -1)
+            parts.append(patch_mean(x, packing, num_prefix_tokens))
+        if rule == "cls_avg_interleaved":
+            return torch.stack(parts, -1).flatten(1)  # (B, D, n) -> (B, D * n)
+        return torch.cat(parts, -1)  # (B, n * D)
     if rule == "cls_dist":
-        return (first_tokens(x, packing) + first_tokens(x, packing, place=1)) / 2
-    over = OVER_TOKENS[rule]
-    start = 0 if rule == "avg_all" else prefix
-    return torch.cat([over(run.of(x)[:, start:]) for run in packing.runs])
+        return (prefix_token(x, packing) + prefix_token(x, packing, index=1)) / 2
+    reduce = REDUCTIONS[rule]
+    start = 0 if rule == "avg_all" else num_prefix_tokens
+    return torch.cat([reduce(run.view(x)[:, start:]) for run in packing.runs])
 
 
-OVER_TOKENS: dict[Pool, Callable[[Tensor], Tensor]] = {  # (images, N, D) -> (images, D)
+REDUCTIONS: dict[Pool, Callable[[Tensor], Tensor]] = {  # (images, N, D) -> (images, D)
     "avg": lambda tokens: tokens.mean(1),
     "avg_all": lambda tokens: tokens.mean(1),
     "max": lambda tokens: tokens.amax(1),

@@ -1,8 +1,12 @@
-"""Position embeddings at any resolution: one function, every family's rule.
+"""Learned position embeddings, resampled to any grid of patches by every family's rule.
 
-In: a table learned on one grid of patches and the grid of the image at hand. Out: the table on that grid.
-The rules differ between the original implementations, and each difference is visible in the answers, so the rule
-belongs to the checkpoint. Shapes: h, w a grid of patches; D the embedding dimension.
+In: embeddings learned on one grid, and the grid of an image. Out: the embeddings of that grid.
+Knows nothing of tokens or of the network.
+
+The original implementations resample differently, and each difference changes the output of the network, so the rule is
+part of the checkpoint.
+
+Shapes: gh x gw native grid (of the learned embeddings), h x w grid of an image, D embedding dimension.
 """
 
 from collections import OrderedDict
@@ -17,18 +21,21 @@ from torch import Tensor, nn
 Grid = tuple[int, int]
 
 CACHED_POSITIONS = 262_144
-"""Rows of resampled tables that are kept, all grids together: 64 images of 4096 patches, whatever clients ask for."""
+"""Rows of resampled embeddings in the cache, over all grids: 64 images of 4096 patches. The bound holds whatever sizes
+clients request."""
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """How an original implementation resamples its position table.
+    """How an original implementation resamples its position embeddings.
 
-    mode, antialias, align_corners: as in `torch.nn.functional.interpolate`.
-    offset: added to the new grid's sides before the scale is computed (DINO adds 0.1, facebookresearch/dino issue 8).
-    skip: when the table is used as it is: `grid` where the grids are equal; `pixels` where the counts of patches are
-        equal and the image is square in pixels (DINO, DINOv2). They differ only where the offset makes resampling
-        to the same grid something else than the identity.
+    Args:
+        mode, antialias, align_corners: as in `torch.nn.functional.interpolate`.
+        offset: added to the sides of the new grid before the scale is computed (DINO adds 0.1, see issue 8 of
+            facebookresearch/dino).
+        skip: when the embeddings are used without resampling. `grid`: if the grids are equal. `pixels`: if the numbers
+            of patches are equal and the image is square in pixels (DINO, DINOv2). The two differ only with an offset,
+            which makes resampling to the same grid differ from the identity.
     """
 
     mode: Literal["bicubic", "bilinear"] = "bicubic"
@@ -37,19 +44,19 @@ class Resampling:
     offset: float = 0.0
     skip: Literal["grid", "pixels"] = "grid"
 
-    def leaves(self, native: Grid, grid: Grid, pixels: tuple[int, int]) -> bool:
-        """Whether an image of `pixels` (height, width) cut into `grid` patches uses the `native` table unchanged."""
+    def is_identity(self, native: Grid, grid: Grid, pixels: tuple[int, int]) -> bool:
+        """Return whether an image of `pixels` (height, width) cut into `grid` uses the embeddings unchanged."""
         if self.skip == "pixels":
             return native[0] * native[1] == grid[0] * grid[1] and pixels[0] == pixels[1]
         return native == grid
 
 
 def resample(table: Tensor, grid: Grid, rule: Resampling) -> Tensor:
-    """Resample a position table to another grid, in float32: (gh, gw, D) -> (h, w, D).
+    """Resample position embeddings to another grid, in float32: (gh, gw, D) -> (h, w, D).
 
     Source: `interpolate_pos_encoding` of facebookresearch/dino and dinov2, `resample_abs_pos_embed` of timm.
     """
-    # With an offset the scale itself is handed over: it, not the ratio of the sizes, sets where samples are taken.
+    # With an offset, pass the scale itself: the scale, not the ratio of the sizes, sets the sampling positions.
     target: dict[str, Any] = {"size": grid}
     if rule.offset:
         scale = tuple((new + rule.offset) / old for new, old in zip(grid, table.shape[:2], strict=True))
@@ -57,17 +64,17 @@ def resample(table: Tensor, grid: Grid, rule: Resampling) -> Tensor:
     channels_first = table.float().permute(2, 0, 1)[None]  # (1, D, gh, gw)
     resampled = F.interpolate(
         channels_first, mode=rule.mode, antialias=rule.antialias, align_corners=rule.align_corners, **target
-    )
+    )  # (1, D, h, w)
     if resampled.shape[-2:] != grid:
-        raise ArithmeticError(f"resampling to {grid} gave {tuple(resampled.shape[-2:])}")
+        raise ArithmeticError(f"resampling position embeddings to {grid} gave {tuple(resampled.shape[-2:])}")
     return resampled[0].permute(1, 2, 0)  # (h, w, D)
 
 
 class PositionEmbedding(nn.Module):
-    """The learned table, and its resampled forms: a grid of patches -> (h * w, D).
+    """Learned position embeddings and their resampled forms: a grid of patches -> (h * w, D).
 
-    The table itself stays in float32 on the CPU whatever the network is moved to: resampled in half precision it would
-    lose up to 2.5e-3 of itself. Each grid is resampled once and kept, the least recently used forgotten first.
+    The table stays in float32 on the CPU wherever the network is moved to: resampled in half precision it would be off
+    by up to 2.5e-3. Each grid is resampled once and cached; the least recently used grid is evicted first.
     """
 
     table: Tensor  # (gh, gw, D)
@@ -76,22 +83,22 @@ class PositionEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("table", torch.empty(*native, embed_dim, dtype=torch.float32))
         self.rule = rule
-        self._kept: OrderedDict[tuple[Grid | None, torch.device, torch.dtype], Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[Grid | None, torch.device, torch.dtype], Tensor] = OrderedDict()
 
     def forward(self, grid: Grid, pixels: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Positions for an image of `pixels` (height, width) cut into `grid`: (h * w, D)."""
+        """Return the position embeddings of an image of `pixels` (height, width) cut into `grid`: (h * w, D)."""
         native = (self.table.shape[0], self.table.shape[1])
-        unchanged = self.rule.leaves(native, grid, pixels)
+        unchanged = self.rule.is_identity(native, grid, pixels)
         key = (None if unchanged else grid, device, dtype)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        table = self.table if unchanged else resample(self.table, grid, self.rule)
-        self._kept[key] = table.flatten(0, 1).to(device, dtype)
-        while len(self._kept) > 1 and sum(map(len, self._kept.values())) > CACHED_POSITIONS:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        table = self.table if unchanged else resample(self.table, grid, self.rule)  # (h, w, D)
+        self._cache[key] = table.flatten(0, 1).to(device, dtype)
+        while len(self._cache) > 1 and sum(map(len, self._cache.values())) > CACHED_POSITIONS:
+            self._cache.popitem(last=False)
+        return self._cache[key]
 
     def _apply(self, _fn: Callable[[Tensor], Tensor], _recurse: bool = True) -> Self:
-        # `.to()` and `.half()` arrive here: the table is not theirs to move.
+        # `.to()` and `.half()` end here; they must not convert the table.
         return self

@@ -1,4 +1,4 @@
-"""The HTTP contract, kept by a real server process."""
+"""The HTTP API of a real server process."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from tests.bounds import assert_equal_in_float32
 def by_hand(
     data: bytes, checkpoint: Checkpoint, network: VisionTransformer, size: Any = None, resize: Resize | None = None
 ) -> Features:
-    """The network run on the same pixels, without the service."""
+    """Run the network on the same pixels, without the service."""
     import torch
 
     preprocess = checkpoint.content.preprocess
@@ -70,7 +70,7 @@ VIEWS: dict[str, tuple[dict[str, str], Any, Resize | None]] = {
 
 
 @pytest.mark.parametrize(("query", "size", "resize"), VIEWS.values(), ids=VIEWS.keys())
-def test_every_resolution_answers_as_the_network_run_by_hand(
+def test_every_resolution_gives_the_answers_of_the_by_hand(
     client: httpx.Client,
     checkpoint: Checkpoint,
     network: VisionTransformer,
@@ -90,7 +90,7 @@ def test_every_resolution_answers_as_the_network_run_by_hand(
     assert described["interpolated"] == (query.get("size") != "518")
 
 
-def test_all_ways_of_uploading_answer_alike(client: httpx.Client, cat: bytes) -> None:
+def test_all_ways_of_uploading_give_the_same_answer(client: httpx.Client, cat: bytes) -> None:
     text = base64.b64encode(cat).decode()
     responses = [
         client.post("/embed", files={"image": ("a.png", cat, "image/png")}),
@@ -160,9 +160,9 @@ def test_a_bad_image_among_good_ones_fails_alone(client: httpx.Client, cat: byte
     assert response.status_code == 200
     answer = response.json()
     assert answer["failed"] == 2
-    for together, by_itself in zip([answer["results"][0], answer["results"][3]], alone, strict=True):
-        assert_equal_in_float32(np.array(together.pop("embedding")), np.array(by_itself.pop("embedding")))
-        assert together == by_itself
+    for together, separate in zip([answer["results"][0], answer["results"][3]], alone, strict=True):
+        assert_equal_in_float32(np.array(together.pop("embedding")), np.array(separate.pop("embedding")))
+        assert together == separate
     assert answer["results"][1]["error"]["code"] == "not_an_image"
     assert answer["results"][2]["error"]["code"] == "empty_image"
     as_npy = client.post("/embed", files=files, headers=NPY)
@@ -170,7 +170,7 @@ def test_a_bad_image_among_good_ones_fails_alone(client: httpx.Client, cat: byte
     assert "image 1" in as_npy.json()["detail"]
 
 
-def test_if_all_images_fail_the_first_ones_status_is_the_answer(client: httpx.Client) -> None:
+def test_if_all_images_fail_the_response_has_the_first_ones_status(client: httpx.Client) -> None:
     response = client.post("/embed", json={"images": ["AAAA", "!"]})
     assert (response.status_code, response.json()["code"]) == (415, "not_an_image")
     assert [(e["index"], e["code"]) for e in response.json()["errors"]] == [(0, "not_an_image"), (1, "bad_base64")]
@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize(("request_", "status", "code"), REFUSED.values(), ids=REFUSED.keys())
-def test_refusals_say_what_is_wrong(client: httpx.Client, request_: dict[str, Any], status: int, code: str) -> None:
+def test_errors_say_what_is_wrong(client: httpx.Client, request_: dict[str, Any], status: int, code: str) -> None:
     response = client.post("/classify", **request_)
     problem = response.json()
     assert (response.status_code, problem["code"]) == (status, code)
@@ -220,7 +220,7 @@ def test_refusals_say_what_is_wrong(client: httpx.Client, request_: dict[str, An
     assert not re.search(r"0x[0-9a-f]{4}|Traceback|\.py\b|site-packages", response.text)
 
 
-def test_a_picture_that_would_grow_without_bound_is_refused(client: httpx.Client) -> None:
+def test_an_image_that_resizing_would_make_huge_is_rejected(client: httpx.Client) -> None:
     file = io.BytesIO()
     Image.new("RGB", (20_000, 1)).save(file, "PNG")
     response = client.post("/classify", content=file.getvalue())
@@ -228,7 +228,7 @@ def test_a_picture_that_would_grow_without_bound_is_refused(client: httpx.Client
     assert client.post("/classify?resize=fit", content=file.getvalue()).status_code == 200
 
 
-def test_paths_and_methods_that_are_not_there(client: httpx.Client) -> None:
+def test_unknown_paths_and_methods(client: httpx.Client) -> None:
     for response, status, code in (
         (client.get("/nothing"), 404, "not_found"),
         (client.get("/classify"), 405, "method_not_allowed"),
@@ -254,7 +254,7 @@ def test_timings(client: httpx.Client, cat: bytes) -> None:
     assert re.fullmatch(r"total;dur=[\d.]+", client.get("/healthz").headers["server-timing"])
 
 
-def test_fingerprints_are_equal_for_comparable_vectors_alone(client: httpx.Client, cat: bytes, espresso: bytes) -> None:
+def test_fingerprints_are_equal_only_for_comparable_vectors(client: httpx.Client, cat: bytes, espresso: bytes) -> None:
     def fingerprint(data: bytes, **query: str) -> str:
         return client.post("/embed", params=query, content=data).headers["vitrine-fingerprint"]
 
@@ -299,6 +299,35 @@ def test_the_document_states_the_contract(client: httpx.Client) -> None:
         assert {"size", "resize"} <= set(parameters)
     assert json.dumps(document).count("#/components/schemas/Problem")
     assert "Problem" in document["components"]["schemas"]
+
+
+def undescribed(name: str, node: Any) -> list[str]:
+    """Return the schema members in a part of the document that have no description."""
+    if isinstance(node, list):
+        return [found for item in node for found in undescribed(name, item)]
+    if not isinstance(node, dict):
+        return []
+    members = node.get("properties")
+    found = [
+        f"{name}.{member}"
+        for member, schema in (members.items() if isinstance(members, dict) else ())
+        if not {"description", "$ref", "const"} & set(schema)  # a reference is described by what it refers to
+    ]
+    return found + [more for key, value in node.items() for more in undescribed(f"{name}.{key}", value)]
+
+
+def test_the_document_explains_every_endpoint_parameter_and_member(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["summary"], path
+            assert operation["description"].endswith("."), path
+            assert all(parameter.get("description") for parameter in operation.get("parameters", ())), path
+            assert undescribed(path, operation) == []
+    schemas = document["components"]["schemas"]
+    assert undescribed("schemas", schemas) == []
+    assert all(schema.get("description") for schema in schemas.values())
+    assert not [name for name in schemas if "__" in name]  # two schemas of one name get the names of their modules
 
 
 def test_the_documentation_page_needs_no_other_host(client: httpx.Client) -> None:

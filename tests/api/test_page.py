@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from app.main import create_app
 from app.settings import Settings
 from tests.api.test_api import NPY, array
-from tests.browser import Page, attention_spec, chromium
+from tests.browser import Page, chromium, resize_window
 from tests.server import ROOT, Server, serving
 
 CAT, ESPRESSO = ROOT / "examples" / "cat.png", ROOT / "examples" / "espresso.jpg"
@@ -31,41 +31,41 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, server: Server) -> Iterator[Page]:
-    attention_spec(driver, 1280, 900)
+    resize_window(driver, 1280, 900)
     opened = Page(driver, server.url)
     opened.errors()
     yield opened
     assert opened.errors() == []
 
 
-def test_a_dropped_picture_is_seen_as_the_service_answers_it(page: Page, client: httpx.Client) -> None:
-    page.bring("drop", CAT)
+def test_a_dropped_image_shows_the_answers_of_the_service(page: Page, client: httpx.Client) -> None:
+    page.add("drop", CAT)
     served = client.post("/classify", content=CAT.read_bytes()).json()["results"][0]
     for (label, score), expected in zip(page.bars(), served["predictions"], strict=True):
         assert label == expected["label"]
         assert score == pytest.approx(expected["score"], abs=1e-3)
     assert "451 × 300 PNG → 112 × 112 (crop) · 8 × 8 patches, 65 tokens" in page("figure .facts").text
     assert "interpolated from 37 × 37 to 8 × 8" in page("#interpolation").text
-    assert [name.text for name in page.all("#timings .name")] == ["classes", "attention", "picture"]
+    assert [name.text for name in page.all("#timings .name")] == ["classes", "attention", "image"]
     assert all(float(ms.text.split()[0]) > 0 for ms in page.all("#timings .ms"))
 
 
-def test_every_way_in(page: Page) -> None:
-    page.bring("paste", ESPRESSO)
+def test_every_way_to_add_images(page: Page) -> None:
+    page.add("paste", ESPRESSO)
     assert page.bars()[0][0] == "espresso"
     page("#pick").send_keys(str(CAT))
     page.wait(lambda: page.bars() and page.bars()[0][0] == "Egyptian cat")
     page.settled()
     page.example("espresso")
     assert page.bars()[0][0] == "espresso"
-    assert len(page.all("#tray > li")) == 3
-    page.all("#tray > li > button:first-child")[1].click()
+    assert len(page.all("#images > li")) == 3
+    page.all("#images > li > button:first-child")[1].click()
     page.wait(lambda: page("figcaption").text == "cat.png")
     page.settled()
     assert page("#photograph").get_attribute("capture") == "environment"
 
 
-def test_the_picture_is_drawn_as_the_network_sees_it(page: Page, client: httpx.Client, tmp_path: Path) -> None:
+def test_the_image_is_drawn_as_the_network_sees_it(page: Page, client: httpx.Client, tmp_path: Path) -> None:
     page.example("cat")
     with_everything = page.drawn()
     page("#heat").click()
@@ -78,7 +78,7 @@ def test_the_picture_is_drawn_as_the_network_sees_it(page: Page, client: httpx.C
     (tmp_path / "seen.png").write_bytes(client.post("/preprocess", content=CAT.read_bytes()).content)
     drawn, seen = (Image.open(tmp_path / name).convert("RGB") for name in ("drawn.png", "seen.png"))
     enlarged = np.asarray(seen.resize(drawn.size, Image.Resampling.NEAREST), np.int16)
-    # Where a canvas and Pillow round differently a pixel may come from a neighbour.
+    # A canvas and Pillow may round differently, so that some pixels come from a neighbour.
     assert (np.abs(np.asarray(drawn, np.int16) - enlarged).max(-1) > 2).mean() < 0.05
 
 
@@ -93,7 +93,7 @@ def test_the_resolution_slider_changes_the_answer_live(page: Page, client: httpx
     assert page("#size-value").text == "42 px"
     assert "to 3 × 3" in page("#interpolation").text
     page.slide("size", 37)
-    assert "nothing is interpolated" in page("#interpolation").text
+    assert "not interpolated" in page("#interpolation").text
     dots = [dot.get_attribute("textContent") for dot in page.all("#chart .dot title")]
     assert [dot.split(":")[0] for dot in dots if dot] == ["42 px", "112 px", "518 px"]
     page.choose("resize", "fit")
@@ -102,7 +102,7 @@ def test_the_resolution_slider_changes_the_answer_live(page: Page, client: httpx
     assert page("#curls code").text.endswith("/classify?resize=fit'")
 
 
-def test_the_sliders_obey_the_keyboard(page: Page) -> None:
+def test_the_keyboard_moves_the_sliders(page: Page) -> None:
     page.example("espresso")
     page("#size").send_keys(Keys.ARROW_RIGHT)
     page.wait(lambda: page("#size-value").text == "126 px")
@@ -116,7 +116,7 @@ def test_the_sliders_obey_the_keyboard(page: Page) -> None:
     assert reached.tag_name in ("a", "input", "button", "code")
 
 
-def test_heads_layers_and_methods_draw_other_maps(page: Page) -> None:
+def test_heads_layers_and_methods_draw_different_maps(page: Page) -> None:
     page.example("cat")
     maps = [page.drawn()]
     for group, value in (("head", "2"), ("head", "5"), ("method", "rollout")):
@@ -131,28 +131,28 @@ def test_heads_layers_and_methods_draw_other_maps(page: Page) -> None:
     assert len(set(maps)) == len(maps)
 
 
-def test_two_pictures_side_by_side(page: Page, client: httpx.Client) -> None:
-    page.bring("drop", CAT, ESPRESSO)
+def test_two_images_side_by_side(page: Page, client: httpx.Client) -> None:
+    page.add("drop", CAT, ESPRESSO)
     assert (page.bars(0)[0][0], page.bars(1)[0][0]) == ("Egyptian cat", "espresso")
     page.wait(lambda: page("#cosine").text != "–")
     files = [("image", CAT.read_bytes()), ("image", ESPRESSO.read_bytes())]
     a, b = array(client.post("/embed?normalize=true", files=files, headers=NPY))
     assert float(page("#cosine").text) == pytest.approx(a @ b, abs=1e-3)
-    page.all("#tray > li > button:first-child")[0].click()
-    page.wait(lambda: len(page.all("figure.exhibit")) == 1)
+    page.all("#images > li > button:first-child")[0].click()
+    page.wait(lambda: len(page.all("figure.image-view")) == 1)
     page.settled()
     assert not page("#similarity").is_displayed()
-    page("#tray .compare").click()
-    page.wait(lambda: len(page.all("figure.exhibit")) == 2)
+    page("#images .compare").click()
+    page.wait(lambda: len(page.all("figure.image-view")) == 2)
     page.settled()
 
 
-def test_the_commands_do_what_is_on_screen(page: Page, tmp_path: Path) -> None:
+def test_the_curl_commands_reproduce_what_is_on_screen(page: Page, tmp_path: Path) -> None:
     page.example("cat")
     page.slide("size", 5)
     page.choose("head", "1")
     commands = [code.text for code in page.all("#curls code")]
-    assert [name.text for name in page.all("#curls span")] == ["classes", "attention", "picture"]
+    assert [name.text for name in page.all("#curls span")] == ["classes", "attention", "image"]
     for command in commands:
         there = command.replace("@examples/", f"@{ROOT}/examples/")
         ended = subprocess.run(
@@ -167,34 +167,34 @@ def test_the_commands_do_what_is_on_screen(page: Page, tmp_path: Path) -> None:
     page.wait(lambda: page("#curls button").text == "Copied")
 
 
-def test_a_file_that_is_no_picture_is_said_to_be_none(page: Page) -> None:
+def test_a_file_that_is_not_an_image_shows_an_error(page: Page) -> None:
     page.example("cat")
-    page.bring("drop", ROOT / "README.md")
+    page.add("drop", ROOT / "README.md")
     page.wait(lambda: page("#problem").is_displayed() and page("figcaption").text == "cat")
     page.settled()
-    assert page("#problem-title").text == "That is no picture"
-    assert "allowed are JPEG" in page("#problem-detail").text
+    assert page("#problem-title").text == "This file is not an image"
+    assert "allowed formats are JPEG" in page("#problem-detail").text
     assert re.search(r"415 not_an_image · request [0-9a-f]{32}", page("#problem-code").text)
     assert page.bars()[0][0] == "Egyptian cat"
-    assert len(page.all("#tray > li")) == 1
-    # The browser itself notes each refused request.
+    assert len(page.all("#images > li")) == 1
+    # The browser logs each failed request to the console.
     assert all("status of 415" in message for message in page.errors())
     page.slide("size", 9)
     assert not page("#problem").is_displayed()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_on_a_phone_nothing_runs_out_of_the_screen(
+def test_on_a_phone_everything_fits_the_screen(
     driver: webdriver.Chrome, server: Server, tmp_path: Path, dark: bool
 ) -> None:
-    attention_spec(driver, 390, 844, dark=dark)
+    resize_window(driver, 390, 844, dark=dark)
     page = Page(driver, server.url)
-    page.bring("drop", CAT, ESPRESSO)
+    page.add("drop", CAT, ESPRESSO)
     for _ in range(2):
         width = driver.execute_script("return document.documentElement.scrollWidth")
         assert width == 390
-        page.all("#tray > li > button:first-child")[0].click()
-        page.wait(lambda: len(page.all("figure.exhibit")) == 1)
+        page.all("#images > li > button:first-child")[0].click()
+        page.wait(lambda: len(page.all("figure.image-view")) == 1)
         page.settled()
     red, green, blue = map(int, re.findall(r"\d+", page("body").value_of_css_property("background-color"))[:3])
     assert (red + green + blue < 120) == dark
@@ -205,11 +205,11 @@ def test_on_a_phone_nothing_runs_out_of_the_screen(
     driver.save_screenshot(str(tmp_path / "phone.png"))
 
 
-def test_a_key_is_asked_for_and_used(driver: webdriver.Chrome, tmp_path: Path) -> None:
+def test_the_page_asks_for_a_key_and_uses_it(driver: webdriver.Chrome, tmp_path: Path) -> None:
     with serving(tmp_path / "log", api_keys="open-sesame", docs="false") as server:
-        attention_spec(driver, 1280, 900)
+        resize_window(driver, 1280, 900)
         page = Page(driver, server.url)
-        assert page("#problem-title").text == "This service wants a key"
+        assert page("#problem-title").text == "This service requires an API key"
         page("#key").send_keys("open-sesame", Keys.ENTER)
         page.wait(lambda: "parameters" in page("#model").text)
         assert not page("#problem").is_displayed()
@@ -221,7 +221,7 @@ def test_a_key_is_asked_for_and_used(driver: webdriver.Chrome, tmp_path: Path) -
         assert all("status of 401" in message for message in page.errors())
 
 
-def test_the_page_and_its_files_allow_nothing_but_themselves(client: httpx.Client) -> None:
+def test_the_content_security_policy_allows_only_the_pages_own_files(client: httpx.Client) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     files = re.findall(r'(?:src|href)="([^"]+\.\w+)"', page.text)
@@ -243,7 +243,7 @@ def test_the_page_and_its_files_allow_nothing_but_themselves(client: httpx.Clien
         assert client.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("prefix", ["", "/vit"], ids=["cut off", "handed on"])
+@pytest.mark.parametrize("prefix", ["", "/vit"], ids=["prefix stripped", "prefix kept"])
 @pytest.mark.filterwarnings("ignore:The `root_path` parameter")
 def test_behind_a_proxy_the_page_finds_its_files(prefix: str) -> None:
     app = create_app(Settings.model_validate({"root_path": "/vit"}))

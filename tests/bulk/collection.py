@@ -1,4 +1,4 @@
-"""A collection of small pictures, and the command line over it."""
+"""Make a collection of small images, and run the command line over it."""
 
 import subprocess
 import sys
@@ -15,11 +15,11 @@ from tests.environment import environment
 from tests.server import ROOT
 
 FAST = ("--size", "14")
-"""One patch: what a run does is the same at every size, and this one takes the least time."""
+"""One patch, the fastest size: a run does the same at every size."""
 
 
 def generate(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
-    """So many different pictures in folders of a thousand; those at these places are no pictures."""
+    """Write `count` different images in folders of a thousand. Those at the indices `bad` are not images."""
     for index in range(count):
         path = folder / f"{index // 1000:03d}" / f"{index:06d}.png"
         if index % 1000 == 0:
@@ -31,26 +31,28 @@ def generate(folder: Path, count: int, bad: Sequence[int] = ()) -> Path:
     return folder
 
 
-def start(command: str, *arguments: object, stderr: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
+def start(command: str, *arguments: object, output: int = subprocess.PIPE, **settings: object) -> subprocess.Popen[str]:
     line = [sys.executable, "-m", "app", command, *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment(**settings), stderr=stderr, text=True)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(**settings), stdout=output, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 600) -> tuple[int, str]:
-    """The exit code and what was said."""
-    _, said = process.communicate(timeout=timeout_s)
-    return process.returncode, said
+    """Return the exit code and what was printed, on standard output or standard error."""
+    printed, _ = process.communicate(timeout=timeout_s)
+    return process.returncode, printed
 
 
 def vitrine(command: str, *arguments: object, **settings: object) -> tuple[int, str]:
-    return finish(start(command, *arguments, stderr=subprocess.PIPE, **settings))
+    return finish(start(command, *arguments, output=subprocess.PIPE, **settings))
 
 
 def kill_after(process: subprocess.Popen[str], part: Path, deadline_s: float = 120) -> None:
-    """kill -9 as soon as this file is there."""
+    """Kill the process with SIGKILL as soon as this file exists."""
     end = time.monotonic() + deadline_s
     while not part.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.005)
     process.kill()

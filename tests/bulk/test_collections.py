@@ -1,4 +1,4 @@
-"""Collections from the command line: complete, in agreement with the server, resumed, never mixed."""
+"""Collections on the command line: complete, equal to the server's answers, resumable, never mixed with another run."""
 
 import json
 import os
@@ -36,40 +36,40 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its standard error is a terminal, and lies in `terminal` beside it."""
+    """A complete run whose standard error is a terminal, recorded in the file `terminal` beside the output."""
     output = tmp_path_factory.mktemp("uninterrupted") / "vectors.parquet"
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    process = start("embed", pictures, "-o", output, *FAST, stderr=theirs)
-    os.close(theirs)
-    with os.fdopen(ours, "rb", buffering=0) as terminal:
-        output.with_name("terminal").write_bytes(b"".join(_chunks(terminal)))
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    process = start("embed", pictures, "-o", output, *FAST, output=terminal)
+    os.close(terminal)
+    with os.fdopen(controller, "rb", buffering=0) as recorded:
+        output.with_name("terminal").write_bytes(b"".join(_chunks(recorded)))
     assert process.wait(60) == 0
     return output
 
 
 def _chunks(terminal: RawIOBase) -> Iterator[bytes]:
-    with suppress(OSError):  # as Linux tells the end of a terminal
-        while told := terminal.read(4096):
-            yield told
+    with suppress(OSError):  # how Linux reports the end of a terminal
+        while chunk := terminal.read(4096):
+            yield chunk
 
 
-def test_a_bar_shows_how_far_it_is_the_rate_and_the_time_left(uninterrupted: Path) -> None:
-    told = uninterrupted.with_name("terminal").read_text()
-    assert re.search(r"\d+%.*\b\d+/2600 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ files/s\]", told), told
-    assert "3 files could not be used" in told
+def test_the_bar_shows_progress_rate_and_time_left(uninterrupted: Path) -> None:
+    text = uninterrupted.with_name("terminal").read_text()
+    assert re.search(r"\d+%.*\b\d+/2600 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+ files/s\]", text), text
+    assert "3 files failed" in text
 
 
-def test_a_line_for_a_log_has_the_same() -> None:
+def test_a_log_line_shows_the_same() -> None:
     bar = ProgressBar()
-    bar.begins(100, 300)
+    bar.start(100, 300)
     for _ in range(100):
-        bar.ended("picture.png", None)
+        bar.advance("picture.png", None)
     assert bar._line(50.0) == "200 of 300 files,  2.00 files/s, 00:50 left"
     bar.close()
 
 
-def test_a_table_has_every_file_that_could_be_used(pictures: Path, uninterrupted: Path) -> None:
+def test_the_table_has_every_file_with_an_answer(pictures: Path, uninterrupted: Path) -> None:
     table = read(uninterrupted)
     names = [str(path) for path in sorted(pictures.rglob("*.png"))]
     assert table["path"].to_pylist() == [name for place, name in enumerate(names) if place not in BAD]
@@ -77,19 +77,19 @@ def test_a_table_has_every_file_that_could_be_used(pictures: Path, uninterrupted
     assert str(table.schema.field("vector").type) == "fixed_size_list<element: float>[384]"
 
 
-def test_a_report_has_every_file_that_could_not(pictures: Path, uninterrupted: Path) -> None:
+def test_the_failure_report_has_every_other_file(pictures: Path, uninterrupted: Path) -> None:
     lines = [json.loads(line) for line in uninterrupted.with_suffix(".failures.jsonl").read_text().splitlines()]
     assert [Path(line["path"]).stem for line in lines] == [f"{place:06d}" for place in BAD]
     assert {line["code"] for line in lines} == {"not_an_image"}
 
 
-def test_a_table_says_what_it_is_of(uninterrupted: Path, client: httpx.Client) -> None:
+def test_the_table_has_the_facts_of_its_run(uninterrupted: Path, client: httpx.Client) -> None:
     facts = read(uninterrupted).schema.metadata
     assert facts[b"vitrine.fingerprint"].decode() == client.get("/model").json()["fingerprint"]
     assert json.loads(facts[b"vitrine.query"]) == {"normalize": False, "size": "14"}
 
 
-def test_vectors_are_those_that_the_server_answers(uninterrupted: Path, client: httpx.Client) -> None:
+def test_vectors_equal_the_servers(uninterrupted: Path, client: httpx.Client) -> None:
     table = read(uninterrupted)
     for place in (0, 1024, len(table) - 1):
         data = Path(table["path"][place].as_py()).read_bytes()
@@ -106,12 +106,12 @@ def test_npy_has_the_same_vectors_and_a_row_for_each_file(pictures: Path, uninte
     table = read(uninterrupted)
     good = [place for place in range(FILES) if place not in BAD]
     assert [listed[place] for place in good] == table["path"].to_pylist()
-    theirs = np.stack(table["vector"].to_numpy(zero_copy_only=False))
-    assert_equal_in_float32(vectors[good], theirs)
+    expected = np.stack(table["vector"].to_numpy(zero_copy_only=False))
+    assert_equal_in_float32(vectors[good], expected)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npy"])
-def test_a_run_that_was_killed_goes_on(pictures: Path, uninterrupted: Path, tmp_path: Path, suffix: str) -> None:
+def test_a_killed_run_is_resumed(pictures: Path, uninterrupted: Path, tmp_path: Path, suffix: str) -> None:
     output = tmp_path / f"vectors{suffix}"
     command = ("embed", pictures, "-o", output, *FAST)
     parts = tmp_path / f"vectors{suffix}.parts"
@@ -121,80 +121,99 @@ def test_a_run_that_was_killed_goes_on(pictures: Path, uninterrupted: Path, tmp_
     process = start(*command)
     kill_after(process, parts / "00000001.jsonl")
     assert (parts / f"00000000{suffix}").stat().st_ino == first.st_ino, "the first part was made twice"
-    code, said = vitrine(*command)
-    assert code == 0, said
-    assert "going on after 2048 of 2600 files" in said
+    code, printed = vitrine(*command)
+    assert code == 0, printed
+    assert "continuing after 2048 of 2600 files" in printed
     assert not parts.exists()
     if suffix == ".npy":
         assert np.load(output).shape == (FILES, 384)
     else:
-        ours, theirs = read(output), read(uninterrupted)
-        assert ours["path"] == theirs["path"]
-        for mine, other in zip(ours["vector"].to_pylist(), theirs["vector"].to_pylist(), strict=True):
+        actual, expected = read(output), read(uninterrupted)
+        assert actual["path"] == expected["path"]
+        for mine, other in zip(actual["vector"].to_pylist(), expected["vector"].to_pylist(), strict=True):
             assert_equal_in_float32(np.array(mine, np.float32), np.array(other, np.float32))
     assert len(output.with_suffix(".failures.jsonl").read_text().splitlines()) == len(BAD)
 
 
-OFTEN = "import app.bulk.run; app.bulk.run.PART_S = 0.2; from app.__main__ import main; main()"
-"""The command line, with a part for each fifth of a second."""
+SHORT_PARTS = "import app.bulk.run; app.bulk.run.PART_SECONDS = 0.2; from app.__main__ import main; main()"
+"""The command line, writing a part every 0.2 s."""
 
 
 def start_with_short_parts(*arguments: object) -> subprocess.Popen[str]:
-    line = [sys.executable, "-c", OFTEN, *map(str, arguments)]
-    return subprocess.Popen(line, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    line = [sys.executable, "-c", SHORT_PARTS, *map(str, arguments)]
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
 @pytest.mark.parametrize("suffix", [".parquet", ".npy"])
-def test_a_run_that_ends_early_keeps_what_it_has_answered(
+def test_an_interrupted_run_keeps_its_answers(
     pictures: Path, uninterrupted: Path, tmp_path: Path, suffix: str, number: signal.Signals
 ) -> None:
-    """Long before the 1024th file: a part is written after some time as well."""
+    """Parts are written after some time too, not only after 1024 files."""
     output = tmp_path / f"vectors{suffix}"
     command = ("embed", pictures, "-o", output, *FAST)
     process = start_with_short_parts(*command)
     part = tmp_path / f"vectors{suffix}.parts" / "00000000.jsonl"
     while not part.exists():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.005)
     process.send_signal(number)
-    code, said = finish(process)
+    code, printed = finish(process)
     assert not output.exists()
     if number == signal.SIGINT:
         assert code == 130
-        (saved,) = re.findall(r"interrupted: (\d+) of 2600 files are saved; the same command continues", said)
-        assert "Traceback" not in said
+        (saved,) = re.findall(
+            r"interrupted: (\d+) of 2600 files are saved; run the same command again to continue", printed
+        )
+        assert "Traceback" not in printed
     else:
         assert code == -number
         saved = r"\d+"
-    code, said = vitrine(*command)
-    assert code == 0, said
-    (before,) = re.findall(rf"going on after ({saved}) of 2600 files", said)
+    code, printed = vitrine(*command)
+    assert code == 0, printed
+    (before,) = re.findall(rf"continuing after ({saved}) of 2600 files", printed)
     assert 0 < int(before) < 2600
     good = FILES - len(BAD)
     rows = FILES if suffix == ".npy" else good
-    assert re.search(rf"vectors{suffix}: {rows} rows of 384 numbers in \d+\.\d s", said)
-    theirs = np.stack(read(uninterrupted)["vector"].to_numpy(zero_copy_only=False))
+    assert re.search(rf"vectors{suffix}: wrote {rows} rows of 384 numbers in \d+\.\d s", printed)
+    expected = np.stack(read(uninterrupted)["vector"].to_numpy(zero_copy_only=False))
     if suffix == ".npy":
-        ours = np.load(output)
-        ours = ours[~np.isnan(ours).any(1)]
+        actual = np.load(output)
+        actual = actual[~np.isnan(actual).any(1)]
     else:
-        ours = np.stack(read(output)["vector"].to_numpy(zero_copy_only=False))
-    assert len(ours) == good
-    assert_equal_in_float32(ours, theirs)
+        actual = np.stack(read(output)["vector"].to_numpy(zero_copy_only=False))
+    assert len(actual) == good
+    assert_equal_in_float32(actual, expected)
 
 
-def test_ctrl_c_before_anything_is_answered_is_quiet(few: Path, tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_answer_prints_no_traceback(few: Path, tmp_path: Path) -> None:
     process = start("embed", few, "-o", tmp_path / "vectors.npy", *FAST)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    code, said = finish(process)
+    code, printed = finish(process)
     assert code in (130, -signal.SIGINT, 0)
-    assert "Traceback" not in said
-    assert "Aborted" not in said
+    assert "Traceback" not in printed
+    assert "Aborted" not in printed
 
 
-def test_files_that_come_and_go_in_between_move_no_row(tmp_path: Path) -> None:
+def test_ctrl_c_during_a_long_forward_pass_ends_without_an_abort(tmp_path: Path) -> None:
+    """The forward pass of 14401 tokens takes longer than the command waits for it."""
+    output = tmp_path / "vectors.npy"
+    size = ("--size", "1680", "--max-tokens-per-image", "20000", "--dtype", "float32", "--torch-threads", "1")
+    process = start("embed", ROOT / "examples" / "cat.png", "-o", output, *size)
+    while not (tmp_path / "vectors.npy.parts" / "files.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(1)  # until it runs
+    process.send_signal(signal.SIGINT)
+    code, printed = finish(process)
+    assert code == 130, printed
+    assert "interrupted: 0 of 1 files are saved" in printed
+
+
+def test_files_added_or_deleted_between_runs_do_not_move_rows(tmp_path: Path) -> None:
     pictures, output = generate(tmp_path / "pictures", 1500), tmp_path / "vectors.parquet"
     command = ("embed", pictures, "-o", output, *FAST)
     kill_after(start(*command), tmp_path / "vectors.parquet.parts" / "00000000.jsonl")
@@ -212,52 +231,52 @@ def few(tmp_path: Path) -> Path:
     return generate(tmp_path / "few", 3)
 
 
-def test_what_is_complete_is_left_as_it_is(few: Path, tmp_path: Path) -> None:
+def test_a_complete_output_is_not_written_again(few: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.parquet"
     assert vitrine("embed", few, "-o", output, *FAST)[0] == 0
     made = output.stat()
-    code, said = vitrine("embed", few, "-o", output, *FAST)
-    assert (code, "is complete: 3 files" in said) == (0, True)
+    code, printed = vitrine("embed", few, "-o", output, *FAST)
+    assert (code, "is already complete: 3 files" in printed) == (0, True)
     (few / "000" / "new.png").write_bytes((few / "000" / "000000.png").read_bytes())
-    code, said = vitrine("embed", few, "-o", output, *FAST)
-    assert (code, "its files is" in said) == (1, True)
+    code, printed = vitrine("embed", few, "-o", output, *FAST)
+    assert (code, "its files is" in printed) == (1, True)
     assert output.stat().st_mtime_ns == made.st_mtime_ns
     assert not output.with_name("vectors.parquet.parts").exists()
 
 
-def test_another_run_does_not_replace_it_unasked(few: Path, tmp_path: Path) -> None:
+def test_a_different_run_replaces_the_output_only_with_overwrite(few: Path, tmp_path: Path) -> None:
     output = tmp_path / "vectors.npy"
     assert "4096 are allowed" in vitrine("embed", few, "-o", output, "--size", 9999)[1]
-    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0, "a run in which nothing was done is in nobody's way"
+    assert vitrine("embed", few, "-o", output, *FAST)[0] == 0, "a run without answers does not block another"
     made = output.read_bytes()
-    code, said = vitrine("embed", few, "-o", output, *FAST, "--normalize")
-    assert (code, "its query is" in said, "--overwrite" in said) == (1, True, True)
+    code, printed = vitrine("embed", few, "-o", output, *FAST, "--normalize")
+    assert (code, "its query is" in printed, "--overwrite" in printed) == (1, True, True)
     assert output.read_bytes() == made
     assert vitrine("embed", few, "-o", output, *FAST, "--normalize", "--overwrite")[0] == 0
     np.testing.assert_allclose(np.linalg.norm(np.load(output), axis=1), 1, atol=1e-5)
 
 
-def test_what_another_run_left_is_not_gone_on_with(tmp_path: Path, pictures: Path) -> None:
+def test_the_parts_of_a_different_run_are_not_used(tmp_path: Path, pictures: Path) -> None:
     output = tmp_path / "vectors.parquet"
     command, parts = ("embed", pictures, "-o", output, *FAST), tmp_path / "vectors.parquet.parts"
     kill_after(start(*command, "--dtype", "float32"), parts / "00000000.jsonl")
     for other, named in (("--normalize", "query"), ("--dtype=bfloat16", "fingerprint")):
-        code, said = vitrine(*command, *(() if named == "fingerprint" else ("--dtype", "float32")), other)
-        assert (code, f"its {named} is" in said) == (1, True), said
+        code, printed = vitrine(*command, *(() if named == "fingerprint" else ("--dtype", "float32")), other)
+        assert (code, f"its {named} is" in printed) == (1, True), printed
     assert (parts / "00000000.jsonl").exists()
 
 
-def test_two_processes_are_not_at_the_same_run(tmp_path: Path, pictures: Path) -> None:
+def test_two_processes_do_not_write_the_same_output(tmp_path: Path, pictures: Path) -> None:
     output = tmp_path / "vectors.parquet"
     first = start("embed", pictures, "-o", output, *FAST)
     while not (tmp_path / "vectors.parquet.parts" / "files.jsonl").exists():
-        assert first.poll() is None, first.communicate()[1]
-    code, said = vitrine("embed", pictures, "-o", output, *FAST)
-    assert (code, "another process is writing" in said) == (1, True), said
+        assert first.poll() is None, first.communicate()[0]
+    code, printed = vitrine("embed", pictures, "-o", output, *FAST)
+    assert (code, "another process is writing" in printed) == (1, True), printed
     assert finish(first)[0] == 0
 
 
-def test_labels_are_those_that_the_server_answers(tmp_path: Path, client: httpx.Client) -> None:
+def test_labels_equal_the_servers(tmp_path: Path, client: httpx.Client) -> None:
     output = tmp_path / "labels.parquet"
     assert vitrine("classify", ROOT / "examples", "-o", output, "--top-k", 3, "--decode", "exact")[0] == 0
     for path, predictions in zip(*(read(output)[name].to_pylist() for name in ("path", "predictions")), strict=True):
@@ -266,7 +285,7 @@ def test_labels_are_those_that_the_server_answers(tmp_path: Path, client: httpx.
         assert_equal_in_float32([one["score"] for one in predictions], [one["score"] for one in served["predictions"]])
 
 
-def test_without_pyarrow_there_is_npy(few: Path, tmp_path: Path) -> None:
+def test_npy_works_without_pyarrow(few: Path, tmp_path: Path) -> None:
     without = "import sys; sys.modules['pyarrow'] = None; from app.__main__ import main; main()"
 
     def run(output: Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Which files are meant, and in which order."""
+"""Which files are listed, and in which order."""
 
 import os
 from pathlib import Path
@@ -30,13 +30,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pictures"
 
 
-def found(*named: str, formats: tuple[ImageFormat, ...] = FORMATS) -> list[str]:
+def listed(*named: str, formats: tuple[ImageFormat, ...] = FORMATS) -> list[str]:
     return [one.path.removeprefix("pictures/") for one in Search(named, formats)]
 
 
-def test_a_folder_is_its_images_in_the_order_of_their_names(folder: Path) -> None:
-    assert found("pictures") == ["[x].png", "a.png", "b.JPG", "sub/d.webp", "sub/deeper/e.heic"]
-    assert found("pictures/") == found("pictures")
+def test_a_folder_lists_its_images_in_alphabetical_order(folder: Path) -> None:
+    assert listed("pictures") == ["[x].png", "a.png", "b.JPG", "sub/d.webp", "sub/deeper/e.heic"]
+    assert listed("pictures/") == listed("pictures")
 
 
 def test_skipped_files_are_counted(folder: Path) -> None:
@@ -45,29 +45,29 @@ def test_skipped_files_are_counted(folder: Path) -> None:
     assert search.skipped == 2
 
 
-def test_only_formats_that_are_opened_are_images(folder: Path) -> None:
-    assert found("pictures", formats=("WEBP",)) == ["sub/d.webp"]
+def test_only_accepted_formats_are_listed(folder: Path) -> None:
+    assert listed("pictures", formats=("WEBP",)) == ["sub/d.webp"]
     assert set(SUFFIXES) == {*FORMATS, "TIFF"}
 
 
-def test_what_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
-    assert found("pictures/c.txt", "pictures/a.png", "pictures/c.txt") == ["c.txt", "a.png", "c.txt"]
+def test_a_named_file_is_listed_whatever_its_suffix(folder: Path) -> None:
+    assert listed("pictures/c.txt", "pictures/a.png", "pictures/c.txt") == ["c.txt", "a.png", "c.txt"]
     assert all(one.named for one in Search(["pictures/c.txt"], FORMATS))
 
 
 def test_globs_match_files(folder: Path) -> None:
-    assert found("pictures/*.*") == ["[x].png", "a.png", "b.JPG", "c.txt"]
-    assert found("pictures/sub/d*/**") == ["sub/deeper/e.heic"]
-    assert found("pictures/[x].png") == ["[x].png"]
+    assert listed("pictures/*.*") == ["[x].png", "a.png", "b.JPG", "c.txt"]
+    assert listed("pictures/sub/d*/**") == ["sub/deeper/e.heic"]
+    assert listed("pictures/[x].png") == ["[x].png"]
 
 
 @pytest.mark.parametrize("named", ["nowhere.png", "pictures/*.tiff"])
-def test_what_is_not_there_is_told_at_once(folder: Path, named: str) -> None:
+def test_a_missing_path_is_reported_at_once(folder: Path, named: str) -> None:
     with pytest.raises(PathNotFound, match="nowhere" if "nowhere" in named else "tiff"):
         Search(["pictures", named], FORMATS)
 
 
-def test_a_name_that_is_no_text_is_listed_and_has_a_place_in_a_table(folder: Path) -> None:
+def test_a_name_that_is_not_utf8_is_listed_and_escaped_in_a_table(folder: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"1234")
     (odd,) = (one for one in Search(["pictures"], FORMATS) if "\udcff" in one.path)
     assert Row(odd.path, odd.size, None).text == "pictures/\\xff.png"

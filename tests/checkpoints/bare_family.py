@@ -1,4 +1,4 @@
-"""Files without a config: facebookresearch's, torchvision's, JAX's, OpenAI's and open_clip's."""
+"""Families without a config: facebookresearch, torchvision, JAX, OpenAI CLIP and open_clip."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ ODD = SIZES | {"as many patches, not square": (65, 70), "beyond the grid": (70, 
 
 
 def bare(model: Any, folder: Path, name: str, sizes: Mapping[str, Any] = SIZES, wrap: Any = None) -> Original:
-    """The weights of a model of `reference.py`, wrapped as its training code wraps them."""
+    """Save the weights of a model of `reference.py` in the dictionaries of its training code."""
     weights = dict(model.state_dict())
     torch.save(wrap(weights) if wrap else weights, folder / name)
     return Original(folder / name, model.read, WITH_HEADS, sizes)
@@ -48,7 +48,7 @@ def dino(folder: Path) -> Original:
 
 
 def dino_training(folder: Path) -> Original:
-    """A full checkpoint of training: the teacher is the model, and its projection head is no classifier."""
+    """A full training checkpoint: the teacher is the model, and its projection head is not a classifier."""
     student = randomise(Facebook("offset"), seed=9).state_dict()
     projection = {"head.mlp.0.weight": torch.randn(8, DIM), "head.last_layer.weight_v": torch.randn(16, 8)}
 
@@ -75,7 +75,7 @@ def dinov2(folder: Path, chunks: bool = False, **options: Any) -> Original:
 
 
 def _in_chunks(key: str) -> str:
-    """`blocks.3.` -> `blocks.1.3.`: the block's number stays the one that counts all blocks."""
+    """`blocks.3.` -> `blocks.1.3.`: the second number still counts all blocks."""
     if not key.startswith("blocks."):
         return key
     number = int(key.split(".")[1])
@@ -85,9 +85,9 @@ def _in_chunks(key: str) -> str:
 def with_head(
     folder: Path, backbone: Callable[[Path], Original], pooled: Pooled, names: tuple[str, ...] = PLAIN, wrap: str = ""
 ) -> Original:
-    """A backbone, and a linear head in a file of its own."""
+    """A backbone, and a linear head in a separate file."""
     original = backbone(folder)
-    model = original.forward.__self__  # type: ignore[attr-defined] # the forward is the model's own method
+    model = original.forward.__self__  # type: ignore[attr-defined] # forward is a method of the model
     width = pooled(model, torch.zeros(1, 3, *NATIVE)).shape[1]
     head = randomise(nn.Linear(width, 7), seed=5)
     weights: Any = dict(zip(names, head.parameters(), strict=True))
@@ -127,7 +127,7 @@ def mae_pretrained(folder: Path) -> Original:
 
 
 def mae_probe(folder: Path) -> Original:
-    """A linear probe of MAE: a BatchNorm without parameters, then the head."""
+    """MAE's linear probe: a BatchNorm without parameters, then the head."""
     model: Any = randomise(Facebook("plain"))
     probe: Any = nn.Sequential(nn.BatchNorm1d(DIM, affine=False, eps=1e-6), nn.Linear(DIM, 7))
     randomise(probe)
@@ -139,7 +139,7 @@ def mae_probe(folder: Path) -> Original:
 
 
 def deit(folder: Path, architecture: str, **arguments: Any) -> Original:
-    """DeiT's and fine-tuned MAE's classes are timm's; at their own size nothing else can differ."""
+    """DeiT and fine-tuned MAE use timm's classes; at the native size timm is the original."""
     model = randomise(create(architecture, **arguments))
     weights = {
         key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): v for key, v in model.state_dict().items()
@@ -149,7 +149,7 @@ def deit(folder: Path, architecture: str, **arguments: Any) -> Original:
 
 
 def torchvision_vit(folder: Path, published: bool = False, **arguments: Any) -> Original:
-    """The model at each size, its table resampled by torchvision's own function."""
+    """One model for each size, with position embeddings resampled by torchvision's own function."""
     vit = torchvision.models.vision_transformer
     shape = {
         "patch_size": PATCH,
@@ -196,7 +196,7 @@ def _stacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clip(folder: Path, openai: bool, text: bool = True, embed: int = DIM) -> Original:
-    """D and the projection's width are equal, so that a projection that was not turned round would load."""
+    """The projection is square by default, so that one that is not transposed would load."""
     model: Any = randomise(ClipTower(embed))
     for block in model.transformer["resblocks"]:
         block.quick = openai
@@ -217,7 +217,7 @@ def clip(folder: Path, openai: bool, text: bool = True, embed: int = DIM) -> Ori
 
 
 def open_clip_trunk(folder: Path) -> Original:
-    """open_clip around a network of timm, with its projection."""
+    """open_clip with a timm network inside, and its projection."""
     trunk: Any = randomise(create("vit_base_patch16_clip_224", num_classes=0))
     projection = randomise(nn.Linear(DIM, 20, bias=False))
     weights = {f"visual.trunk.{key}": value for key, value in trunk.state_dict().items()}

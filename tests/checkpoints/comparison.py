@@ -1,4 +1,4 @@
-"""An original and ours on the same pictures."""
+"""Compare an original with the network on the same pictures."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from models.network.vit import Features, VisionTransformer
 from tests.checkpoints.original import Original, pictures
 
 BAR = 1e-5
-"""Of the largest absolute value of the original's answer, or of 1 where that is smaller."""
+"""Largest allowed difference, relative to the largest absolute value of the original's answer or to 1 if larger."""
 
 
 def open_network(original: Original) -> VisionTransformer:
@@ -16,7 +16,7 @@ def open_network(original: Original) -> VisionTransformer:
 
 
 def differences(original: Original, network: VisionTransformer) -> dict[str, dict[str, float]]:
-    """Size -> what was read -> the largest difference, relative to the bar's scale."""
+    """Return by size and readout the largest difference, on the scale of `BAR`."""
     found: dict[str, dict[str, float]] = {}
     for name, size in original.sizes.items():
         images = pictures(size)

@@ -1,4 +1,4 @@
-"""All families of the parity table."""
+"""All families of checkpoints in the parity table."""
 
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.original import Family

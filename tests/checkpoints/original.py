@@ -1,6 +1,6 @@
-"""A tiny random original and the checkpoint that it wrote: what a parity test compares.
+"""A tiny original with random parameters, and the checkpoint that it saved, for the parity tests.
 
-Every parameter is random: default initialisations hide mistakes (biases of zero, layer scales of 1e-5, heads of zero).
+Every parameter is random: default initialisation hides mistakes (zero biases, layer scales of 1e-5, zero heads).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +22,13 @@ NATIVE_ONLY = {"native": NATIVE}
 
 @dataclass(frozen=True)
 class Original:
-    """A checkpoint on disk, and what its own library makes of pictures.
+    """A checkpoint on disk, and the forward pass of its own library.
 
-    forward: (B, 3, H, W) -> any of `cls`, `native`, `logits`, `mean`.
-    options: what `open_checkpoint` is told beyond the path.
+    Args:
+        path: of the checkpoint.
+        forward: (B, 3, H, W) -> any of `cls`, `native`, `logits`, `mean`.
+        options: further arguments of `open_checkpoint`.
+        sizes: at which the original can run.
     """
 
     path: Path
@@ -36,15 +39,15 @@ class Original:
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the parity table: makes its original in an empty folder."""
+    """A row of the parity table; `make` saves its original in an empty folder."""
 
     name: str
     make: Callable[[Path], Original]
-    against: str  # the implementation that is compared with
+    against: str  # the implementation to compare with
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every parameter anew, at the scales that trained networks have; ready for inference."""
+    """Fill every parameter with random values at the scale of trained networks; set evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

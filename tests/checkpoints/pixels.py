@@ -1,4 +1,4 @@
-"""The same JPEG through an original's preprocessing and through ours."""
+"""Compare the preprocessing of an original with Vitrine's on the same JPEG."""
 
 import io
 import json
@@ -32,7 +32,7 @@ SIZES = [(480, 640), (256, 259), (200, 90), (77, 300), (50, 41)]
 
 
 def jpeg(height: int, width: int) -> bytes:
-    """A picture with detail and a gradient of every colour, so that a shift or a swapped channel shows."""
+    """A picture with detail and a gradient in every channel, so that a shift or a swapped channel shows."""
     rows, columns = np.mgrid[0:height, 0:width]
     red, green = 255 * rows / height, 255 * columns / width
     blue = 127 + 100 * np.sin(rows / 5) * np.cos(columns / 7)
@@ -44,7 +44,7 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 def ours(data: bytes, preprocess: Preprocess, patch: tuple[int, int] = (8, 8)) -> NDArray[np.float32]:
-    """What the network is given of a file: (3, H, W)."""
+    """The network's input for a file, as Vitrine computes it: (3, H, W)."""
     picture = decode(data, Limits(("JPEG", "PNG"), 10**7))
     pixels = to_network(picture, preprocess.plan(picture.size, patch), preprocess.interpolation) / np.float32(255)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocess.mean, preprocess.std))
@@ -55,29 +55,29 @@ def processed(folder: Path, data: bytes, backend: str = "pil") -> NDArray[np.flo
     import transformers
 
     fields = json.loads((folder / "preprocessor_config.json").read_text())
-    kind = (fields.get("image_processor_type") or fields["feature_extractor_type"]).replace(
+    name = (fields.get("image_processor_type") or fields["feature_extractor_type"]).replace(
         "FeatureExtractor", "ImageProcessor"
     )
-    name = kind + ("Pil" if backend == "pil" else "")
+    name += "Pil" if backend == "pil" else ""
     processor: Any = getattr(transformers, name)(**{k: v for k, v in fields.items() if not k.endswith("_type")})
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     answer = processor(picture, return_tensors="pt")["pixel_values"][0].numpy()
     height, width = (side // 8 * 8 for side in answer.shape[1:])
-    return answer[:, :height, :width]  # what whole patches see
+    return answer[:, :height, :width]  # without what is not a whole patch
 
 
 def pixel_differences(folder: Path, name: str, backend: str) -> list[float]:
-    """The largest difference of each picture's pixels from those of a processor of transformers."""
-    kind, fields = PROCESSORS[name]
+    """Return for each picture the largest difference from the pixels of transformers' image processor."""
+    processor, fields = PROCESSORS[name]
     transformers_family.VARIANTS["ViT"](folder)
-    key = "feature_extractor_type" if "FeatureExtractor" in kind else "image_processor_type"
-    (folder / "preprocessor_config.json").write_text(json.dumps({key: kind, **fields}))
+    key = "feature_extractor_type" if "FeatureExtractor" in processor else "image_processor_type"
+    (folder / "preprocessor_config.json").write_text(json.dumps({key: processor, **fields}))
     preprocess = open_checkpoint(str(folder)).content.preprocess
     return [_largest(ours(data, preprocess), processed(folder, data, backend)) for data in map(_jpeg_of, SIZES)]
 
 
 def timm_pixel_differences(folder: Path, mode: str, crop_pct: float) -> list[float]:
-    """The same for timm's own transform."""
+    """Return for each picture the largest difference from the pixels of timm's transform."""
     timm_family.make("vit_tiny_patch16_224", folder)
     config = json.loads((folder / "config.json").read_text())
     config["pretrained_cfg"] |= {"crop_pct": crop_pct, "crop_mode": mode}
@@ -96,6 +96,6 @@ def _jpeg_of(size: tuple[int, int]) -> bytes:
 
 
 def _largest(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
-    """Relative to the original's largest value, where that is over 1."""
+    """Return the largest difference, relative to the original's largest value if that is over 1."""
     assert mine.shape == theirs.shape, (mine.shape, theirs.shape)
     return float(np.abs(mine - theirs).max()) / max(1.0, float(np.abs(theirs).max()))

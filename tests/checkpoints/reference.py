@@ -1,8 +1,8 @@
-"""The originals that do not install, written down from their published formulas: plain attention, one size a time.
+"""Reimplementations of originals that cannot be installed: plain attention, one image size at a time.
 
 Sources: facebookresearch/dino `vision_transformer.py`, facebookresearch/dinov2 `dinov2/models/vision_transformer.py`,
 facebookresearch/mae `models_vit.py`, openai/CLIP `clip/model.py`, google-research/vision_transformer
-`vit_jax/models_vit.py`. They share no line with the network under test.
+`vit_jax/models_vit.py`. They share no code with the network under test.
 """
 
 import math
@@ -17,7 +17,7 @@ DIM, DEPTH, HEADS, PATCH, SIDE = 48, 4, 4, 8, 64
 
 
 class Attention(nn.Module):
-    """Softmax attention over fused projections, as DINO writes it."""
+    """Softmax attention with fused projections, as in DINO."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Mlp(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """DINOv2 giant's: the width is two thirds, rounded up to a multiple of 8."""
+    """The feed-forward of DINOv2 giant: two thirds of the width, rounded up to a multiple of 8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class PatchEmbed(nn.Module):
 
 
 class Facebook(nn.Module):
-    """DINO; DINOv2 with `v2`, its registers and its giant; the encoder of MAE and DeiT with `rule` plain."""
+    """DINO; DINOv2 with `v2`, `registers` and `gated` (giant); the encoder of MAE and DeiT with the rule `plain`."""
 
     def __init__(self, rule: str, v2: bool = False, registers: int = 0, gated: bool = False) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Facebook(nn.Module):
         self.norm = nn.LayerNorm(DIM, 1e-6)
 
     def layers(self, x: Tensor) -> list[Tensor]:
-        """The tokens after each block, through the final norm, registers left out."""
+        """The tokens after each block and the final norm, without registers."""
         height, width = x.shape[2:]
         x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.positions(height, width)
@@ -104,12 +104,12 @@ class Facebook(nn.Module):
         if self.register_tokens is not None:
             registers = self.register_tokens.shape[1]
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], 1)
-        found = []
+        outputs = []
         for block in self.blocks:
             x = block(x)
             normed = self.norm(x)
-            found.append(torch.cat([normed[:, :1], normed[:, 1 + registers :]], 1))
-        return found
+            outputs.append(torch.cat([normed[:, :1], normed[:, 1 + registers :]], 1))
+        return outputs
 
     def positions(self, height: int, width: int) -> Tensor:
         count, side = self.pos_embed.shape[1] - 1, SIDE // PATCH
@@ -130,7 +130,7 @@ class Facebook(nn.Module):
 
 
 class ClipTower(nn.Module):
-    """The vision tower of OpenAI's CLIP: its own size alone."""
+    """The vision tower of OpenAI's CLIP, at its native size only."""
 
     def __init__(self, embed: int) -> None:
         super().__init__()
@@ -169,11 +169,11 @@ class ClipBlock(nn.Module):
 
 
 class Jax:
-    """The original in JAX's own terms: arrays as they lie in the archive, [in, out], heads on an axis of their own."""
+    """The original in numpy: arrays as in the archive, [in, out], with an axis of heads."""
 
     def __init__(self, arrays: dict[str, Any], second: bool) -> None:
         self.arrays = {key: np.asarray(value, np.float64) for key, value in arrays.items()}
-        self.names = ("0", "1", "0") if second else ("1", "2", "3")  # of attention, second norm, feed-forward
+        self.names = ("0", "1", "0") if second else ("1", "2", "3")  # numbers of attention, second norm, feed-forward
 
     def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
         x = pictures.double().numpy().transpose(0, 2, 3, 1)  # (B, H, W, C)
@@ -198,7 +198,7 @@ class Jax:
     def _with_positions(self, x: Any, h: int, w: int) -> Any:
         name = next(key for key in self.arrays if key.endswith("pos_embedding"))
         table = self.arrays[name][0]
-        leading = table[: len(table) % 2]  # [CLS] has a row where there is one
+        leading = table[: len(table) % 2]  # the row of [CLS], if there is one
         grid = table[len(leading) :].reshape(SIDE // PATCH, SIDE // PATCH, DIM)
         grid = _linear(_linear(grid, h, 0), w, 1).reshape(h * w, DIM)
         if "cls" not in self.arrays:
@@ -239,7 +239,7 @@ class Jax:
 
 
 def _linear(grid: Any, count: int, axis: int) -> Any:
-    """`scipy.ndimage.zoom` of order 1: linear, the corners aligned."""
+    """`scipy.ndimage.zoom` of order 1: linear, with aligned corners."""
     old = grid.shape[axis]
     places = np.linspace(0, old - 1, count)
     low = np.clip(np.floor(places).astype(int), 0, old - 2)
@@ -250,7 +250,7 @@ def _linear(grid: Any, count: int, axis: int) -> Any:
 def jax_arrays(
     second: bool = False, cls: bool = True, representation: bool = False, classes: int = 7
 ) -> dict[str, Any]:
-    """A random archive of one of the two generations."""
+    """A random archive of vision_transformer, or of big_vision with `second`."""
     draw = np.random.default_rng(0)
     hd = DIM // HEADS
     attention, norm, mlp = ("0", "1", "0") if second else ("1", "2", "3")

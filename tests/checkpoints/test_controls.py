@@ -1,4 +1,4 @@
-"""Negative controls: with a wrong rule each comparison fails, so those that pass mean something."""
+"""Negative controls: the comparisons with the originals fail under a wrong rule or config."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,20 +17,22 @@ from tests.checkpoints.original import SIZES, Original, randomise
 from tests.checkpoints.reference import Facebook
 from tests.checkpoints.wrong import BARE, WRONG_EVERYWHERE, WRONG_PROFILES
 
-ELSEWHERE = [name for name in SIZES if name != "native"]
+OTHER_SIZES = [name for name in SIZES if name != "native"]
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_PROFILES.values(), ids=WRONG_PROFILES.keys())
-def test_another_rule_shows_at_every_other_size(make: Callable[[Path], Original], profile: str, tmp_path: Path) -> None:
+def test_a_wrong_profile_shows_at_every_other_size(
+    make: Callable[[Path], Original], profile: str, tmp_path: Path
+) -> None:
     original = make(tmp_path)
     network = build(open_checkpoint(str(original.path), **{**original.options, "profile": profile}))
     for size, row in differences(original, network).items():
-        if size in ELSEWHERE:
+        if size in OTHER_SIZES:
             assert max(row.values()) > 100 * BAR, (size, row)
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_EVERYWHERE.values(), ids=WRONG_EVERYWHERE.keys())
-def test_another_activation_shows_at_the_native_size(
+def test_a_wrong_activation_shows_at_the_native_size(
     make: Callable[[Path], Original], profile: str, tmp_path: Path
 ) -> None:
     original = make(tmp_path)
@@ -43,7 +45,7 @@ def rebuilt(checkpoint: Checkpoint, config: ViTConfig) -> VisionTransformer:
 
 
 def altered(original: Original, **changes: object) -> VisionTransformer:
-    """The network of a checkpoint with something of its config changed."""
+    """The network of a checkpoint with a changed config."""
     checkpoint = open_checkpoint(str(original.path), **original.options)
     return rebuilt(checkpoint, dataclasses.replace(checkpoint.content.config, **changes))  # type: ignore[arg-type]
 
@@ -60,7 +62,7 @@ WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] =
 
 
 @pytest.mark.parametrize(("make", "changes"), WRONG_CONFIGS.values(), ids=WRONG_CONFIGS.keys())
-def test_another_config_shows(make: Callable[[Path], Original], changes: dict[str, object], tmp_path: Path) -> None:
+def test_a_wrong_config_shows(make: Callable[[Path], Original], changes: dict[str, object], tmp_path: Path) -> None:
     original = make(tmp_path)
     if changes.get("head_dist") is False:
         checkpoint = open_checkpoint(str(original.path), **original.options)
@@ -73,8 +75,8 @@ def test_another_config_shows(make: Callable[[Path], Original], changes: dict[st
     assert worst(differences(original, network)) > 1000 * BAR
 
 
-def test_dino_skips_by_pixels_and_not_by_grid(tmp_path: Path) -> None:
-    # 65 x 70 pixels have as many patches as the table, yet DINO resamples, because the picture is not square.
+def test_dino_skips_resampling_by_pixels_and_not_by_grid(tmp_path: Path) -> None:
+    # 65 x 70 pixels give the native grid, but DINO resamples, because the picture is not square.
     original = BARE["DINO"](tmp_path)
     by_grid = differences(original, altered(original, position=Resampling(offset=0.1, skip="grid")))
     assert max(by_grid["as many patches, not square"].values()) > 100 * BAR
@@ -82,8 +84,8 @@ def test_dino_skips_by_pixels_and_not_by_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-5])
-def test_another_eps_shows_where_activations_are_small(eps: float, tmp_path: Path) -> None:
-    # At unit scale no tolerance can see it: patches, positions and tokens are made small (trap 26).
+def test_a_wrong_eps_shows_where_activations_are_small(eps: float, tmp_path: Path) -> None:
+    # At unit scale the difference is below any tolerance, so patches, positions and tokens are made small.
     model = randomise(Facebook("plain"))
     assert isinstance(model, Facebook)
     for parameter in (*model.patch_embed.parameters(), model.cls_token, model.pos_embed):
@@ -95,17 +97,19 @@ def test_another_eps_shows_where_activations_are_small(eps: float, tmp_path: Pat
     assert worst(differences(original, other)) > 10 * BAR
 
 
-def test_a_column_of_a_table_is_not_its_row(tmp_path: Path) -> None:
-    # Square pictures show a transposed table only where it is not symmetric; wide ones always do.
+def test_transposed_position_embeddings_show(tmp_path: Path) -> None:
+    # On square pictures only asymmetric embeddings would show it; wide pictures always do.
     original = timm_family.VARIANTS["plain"](tmp_path)
     checkpoint = open_checkpoint(str(original.path))
     weights = dict(checkpoint.content.weights)
     weights["pos_embed.table"] = weights["pos_embed.table"].transpose(0, 1).contiguous()
-    turned = build(dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, weights=weights)))
-    assert max(differences(original, turned)["wide"].values()) > 1000 * BAR
+    transposed = build(
+        dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, weights=weights))
+    )
+    assert max(differences(original, transposed)["wide"].values()) > 1000 * BAR
 
 
-def test_the_table_is_resampled_in_float32_whatever_the_network_computes_in(tmp_path: Path) -> None:
+def test_position_embeddings_are_resampled_in_float32_in_every_dtype(tmp_path: Path) -> None:
     original = timm_family.VARIANTS["plain"](tmp_path)
     network = build(open_checkpoint(str(original.path))).to(torch.bfloat16)
     assert network.pos_embed.table.dtype == torch.float32

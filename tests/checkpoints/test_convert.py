@@ -1,4 +1,4 @@
-"""A checkpoint written in timm's layout answers as before, in Vitrine and in timm."""
+"""A checkpoint converted to timm's layout gives the same answers, in Vitrine and in timm."""
 
 import json
 from pathlib import Path
@@ -31,15 +31,15 @@ REFUSED = {
     "transformers, Dinov2WithRegisters": "cls_avg",
     "transformers, CLIP with classifier": "before the final norm",
 }
-EXPRESSED = [family for family in FAMILIES if family.name not in REFUSED]
+CONVERTIBLE = [family for family in FAMILIES if family.name not in REFUSED]
 
 
 def opened(original: Original) -> Any:
     return open_checkpoint(str(original.path), **original.options)
 
 
-@pytest.mark.parametrize("family", EXPRESSED, ids=lambda family: family.name)
-def test_what_was_converted_answers_as_before(family: Family, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", CONVERTIBLE, ids=lambda family: family.name)
+def test_a_converted_checkpoint_gives_the_same_answers(family: Family, tmp_path: Path) -> None:
     (tmp_path / "original").mkdir()
     original = family.make(tmp_path / "original")
     checkpoint = opened(original)
@@ -56,11 +56,11 @@ def test_what_was_converted_answers_as_before(family: Family, tmp_path: Path) ->
         assert mine is None or torch.equal(mine, other), name
     assert again.content.preprocess == checkpoint.content.preprocess
     assert again.content.labels == checkpoint.content.labels
-    answers_in_timm_too(tmp_path / "converted", after, differences)
+    assert_timm_agrees(tmp_path / "converted", after, differences)
 
 
-def answers_in_timm_too(folder: Path, network: Any, differences: list[str]) -> None:
-    """timm builds it from the directory alone, and agrees at the native size up to what `convert` said."""
+def assert_timm_agrees(folder: Path, network: Any, differences: list[str]) -> None:
+    """timm loads the directory and agrees at the native size, except for the differences that `convert` reported."""
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     native = tuple(json.loads((folder / "config.json").read_text())["model_args"]["img_size"])
     images = pictures((native[0], native[1]))
@@ -68,20 +68,20 @@ def answers_in_timm_too(folder: Path, network: Any, differences: list[str]) -> N
         theirs, ours = model(images), network(list(images))
     answer = ours.logits if ours.logits is not None else ours.native
     assert answer is not None
-    # Where the epsilons differ the answers do, by as much as that makes at the scale of these activations.
+    # Another epsilon changes the answers by about this much at the scale of these activations.
     bar = 5e-5 if any("LayerNorm" in difference for difference in differences) else BAR
     assert float((theirs - answer).abs().max()) <= bar * max(1.0, float(theirs.abs().max()))
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in REFUSED], ids=lambda family: family.name)
-def test_what_timm_cannot_build_is_refused_by_name(family: Family, tmp_path: Path) -> None:
+def test_what_timm_cannot_express_is_refused_by_name(family: Family, tmp_path: Path) -> None:
     checkpoint = opened(family.make(tmp_path))
     with pytest.raises(CheckpointUnsupported, match=REFUSED[family.name]):
         convert(checkpoint, tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
 
 
-def test_a_directory_with_files_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_files_is_not_overwritten(tmp_path: Path) -> None:
     checkpoint = opened(FAMILIES[0].make(tmp_path))
     with pytest.raises(FileExistsError):
         convert(checkpoint, tmp_path)

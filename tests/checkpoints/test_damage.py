@@ -1,4 +1,4 @@
-"""Damage: whichever tensor is lost, misshapen or strange, the checkpoint is refused in one line that names it."""
+"""Damage: a missing, misshapen or unexpected tensor is an error of one line, for every tensor of every layout."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.checkpoints.checkpoint import understand
+from models.checkpoints.checkpoint import interpret
 from models.errors import CheckpointBroken, CheckpointError
 from models.files.opening import open_source
 from models.layouts.source import Choices, Source
@@ -30,40 +30,40 @@ LAYOUTS: dict[str, Callable[[Path], Original]] = {
     "JAX": BARE["JAX"],
     "OpenAI CLIP": BARE["OpenAI CLIP"],
 }
-NOT_NEEDED = re.compile(r".*(mask_token|position_ids|logit_scale|text|token_embedding|ln_final|input_resolution).*")
-ITS_BLOCK = re.compile(r"(?:blocks|layers?|encoder_layer|encoderblock|resblocks)[._/]?(\d+)")
+IGNORED = re.compile(r".*(mask_token|position_ids|logit_scale|text|token_embedding|ln_final|input_resolution).*")
+BLOCK = re.compile(r"(?:blocks|layers?|encoder_layer|encoderblock|resblocks)[._/]?(\d+)")
 
 
-def changed(source: Source, tensors: dict[str, Tensor]) -> Source:
+def with_tensors(source: Source, tensors: dict[str, Tensor]) -> Source:
     return Source(source.path, tensors, source.config, source.processor, source.open_clip, source.wrappers)
 
 
-def one_by_one(source: Source) -> Iterator[str]:
-    """Every name that the network reads, of the blocks those of one in the middle alone: the others are the same."""
+def keys_to_damage(source: Source) -> Iterator[str]:
+    """Yield every tensor name that the network reads; of the blocks only block 1, because all are alike."""
     for key in source.tensors:
-        block = ITS_BLOCK.search(key)
-        towers = any(name.startswith("visual.") for name in source.tensors)
-        own = not towers or key.startswith("visual.")
-        if own and not NOT_NEEDED.match(key.removeprefix("visual.")) and (block is None or block[1] == "1"):
+        block = BLOCK.search(key)
+        both_towers = any(name.startswith("visual.") for name in source.tensors)
+        vision = not both_towers or key.startswith("visual.")
+        if vision and not IGNORED.match(key.removeprefix("visual.")) and (block is None or block[1] == "1"):
             yield key
 
 
 def read(source: Source) -> None:
-    understand(source, Choices(num_heads=HEADS))
+    interpret(source, Choices(num_heads=HEADS))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_tensor_is_missed(layout: str, tmp_path: Path) -> None:
+def test_every_missing_tensor_is_noticed(layout: str, tmp_path: Path) -> None:
     source = open_source(LAYOUTS[layout](tmp_path).path)
     read(source)
-    for lost in one_by_one(source):
-        left = {key: tensor for key, tensor in source.tensors.items() if key != lost}
+    for missing in keys_to_damage(source):
+        rest = {key: tensor for key, tensor in source.tensors.items() if key != missing}
         with pytest.raises(CheckpointError) as caught:
-            read(changed(source, left))
-        assert "\n" not in str(caught.value), lost
+            read(with_tensors(source, rest))
+        assert "\n" not in str(caught.value), missing
 
 
-# Without a config a wider patch is another network, and so is a wider projection.
+# Without a config these tensors define the network: a wider patch or projection is a valid other network.
 NO_CONFIG = {
     "DINOv2": ("patch_embed.proj.weight",),
     "torchvision": ("conv_proj.weight",),
@@ -74,21 +74,21 @@ NO_CONFIG = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_misshapen_tensor_is_noticed(layout: str, tmp_path: Path) -> None:
     source = open_source(LAYOUTS[layout](tmp_path).path)
-    for wrong in one_by_one(source):
-        if layout in NO_CONFIG and wrong.endswith(NO_CONFIG[layout]):
+    for misshapen in keys_to_damage(source):
+        if layout in NO_CONFIG and misshapen.endswith(NO_CONFIG[layout]):
             continue
-        tensor = source.tensors[wrong]
+        tensor = source.tensors[misshapen]
         longer = torch.cat([tensor, tensor[..., :1]], dim=-1)
         with pytest.raises(CheckpointError) as caught:
-            read(changed(source, {**source.tensors, wrong: longer}))
-        assert "\n" not in str(caught.value), wrong
+            read(with_tensors(source, {**source.tensors, misshapen: longer}))
+        assert "\n" not in str(caught.value), misshapen
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_stranger_is_named(layout: str, tmp_path: Path) -> None:
+def test_an_unexpected_tensor_is_named(layout: str, tmp_path: Path) -> None:
     source = open_source(LAYOUTS[layout](tmp_path).path)
-    with pytest.raises(CheckpointBroken, match="stranger"):
-        read(changed(source, {**source.tensors, "stranger.weight": torch.zeros(3)}))
+    with pytest.raises(CheckpointBroken, match="unexpected_name"):
+        read(with_tensors(source, {**source.tensors, "unexpected_name.weight": torch.zeros(3)}))
 
 
 def test_a_gap_in_the_blocks_is_noticed(tmp_path: Path) -> None:
@@ -96,19 +96,19 @@ def test_a_gap_in_the_blocks_is_noticed(tmp_path: Path) -> None:
         folder = tmp_path / layout
         folder.mkdir()
         source = open_source(make(folder).path)
-        left = {key: t for key, t in source.tensors.items() if not ((b := ITS_BLOCK.search(key)) and b[1] == "1")}
+        left = {key: t for key, t in source.tensors.items() if not ((b := BLOCK.search(key)) and b[1] == "1")}
         with pytest.raises(CheckpointError):
-            read(changed(source, left))
+            read(with_tensors(source, left))
 
 
-def test_a_lost_last_block_is_noticed_where_a_config_counts_them(tmp_path: Path) -> None:
+def test_a_missing_last_block_is_noticed_if_a_config_states_the_depth(tmp_path: Path) -> None:
     source = open_source(LAYOUTS["ViT"](tmp_path).path)
     left = {key: tensor for key, tensor in source.tensors.items() if "layer.2." not in key}
     with pytest.raises(CheckpointBroken, match="depth is 3"):
-        read(changed(source, left))
+        read(with_tensors(source, left))
 
 
-def test_files_hold_what_these_tests_think(tmp_path: Path) -> None:
+def test_the_files_have_the_names_that_these_tests_assume(tmp_path: Path) -> None:
     LAYOUTS["ViT"](tmp_path)
     assert any("attention.attention.query" in key for key in load_file(tmp_path / "model.safetensors"))
     (tmp_path / "jax").mkdir()

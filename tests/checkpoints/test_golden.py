@@ -1,4 +1,4 @@
-"""The model that ships answers at every start what it should, or does not start."""
+"""The golden answer: the default model gives it, and a model that does not give its golden answer does not start."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.conftest import MODEL
 FINGERPRINT = "509e0f9947649d36ccb01903"
 
 
-def test_the_golden_answer_is_timms(original: Any, checkpoint: Checkpoint) -> None:
+def test_the_golden_answer_equals_timms(original: Any, checkpoint: Checkpoint) -> None:
     golden = read_golden(MODEL)
     assert golden is not None
     preprocess = checkpoint.content.preprocess
@@ -32,7 +32,7 @@ def test_the_golden_answer_is_timms(original: Any, checkpoint: Checkpoint) -> No
         assert golden.top_1 == int(original.forward_head(tokens).argmax())
 
 
-def test_weights_that_answer_otherwise_do_not_start(tmp_path: Path) -> None:
+def test_a_model_with_another_answer_does_not_start(tmp_path: Path) -> None:
     folder = tmp_path / "other"
     shutil.copytree(MODEL, folder)
     golden = json.loads((folder / FILE).read_text())
@@ -42,16 +42,16 @@ def test_weights_that_answer_otherwise_do_not_start(tmp_path: Path) -> None:
         Engine(open_checkpoint(str(folder)), "cpu", "float32").warm_up()
 
 
-def test_bfloat16_is_near_enough(checkpoint: Checkpoint) -> None:
+def test_bfloat16_gives_the_golden_answer(checkpoint: Checkpoint) -> None:
     Engine(checkpoint, "cpu", "bfloat16").warm_up()
 
 
-def test_a_broken_golden_answer_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_invalid_golden_answer(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{}")
     with pytest.raises(CheckpointBroken, match=FILE):
         read_golden(tmp_path)
 
 
-def test_its_fingerprint_is_the_one_that_clients_have_stored(checkpoint: Checkpoint) -> None:
-    """It must not change with the names of our classes, or with anything else that leaves the answers alone."""
+def test_the_fingerprint_of_the_default_model_does_not_change(checkpoint: Checkpoint) -> None:
+    """Clients store it with their vectors, so it may only change with the answers, not with names in the code."""
     assert Engine(checkpoint, "cpu", "float32").fingerprint == FINGERPRINT

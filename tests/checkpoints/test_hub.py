@@ -1,4 +1,4 @@
-"""The hub: a stand-in on this machine that speaks its protocol, asked by huggingface_hub in a process of its own."""
+"""Download from the hub: a local server with its protocol, and huggingface_hub in a child process."""
 
 import hashlib
 import json
@@ -24,16 +24,16 @@ UNREACHABLE = "http://127.0.0.1:9"
 
 @dataclass
 class Hub:
-    """Repositories by their names, each a folder of files; and what it was asked."""
+    """A server of repositories, by name, each a folder of files; it records the requests."""
 
     repositories: dict[str, Path]
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
     url: str = ""
 
     def answer(self, path: str, token: str | None) -> tuple[int, dict[str, str], bytes]:
-        """The two things that a client asks: what is in a repository, and one of its files."""
-        self.asked.append(path)
+        """Answer the two requests of the client: the list of a repository's files, and one file."""
+        self.requests.append(path)
         self.tokens.add(token)
         parts = path.strip("/").split("/")
         repository = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
@@ -57,11 +57,11 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     timm_family.VARIANTS["plain"](folder)
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "README.md").write_text("not needed")
-    standing_in = Hub({"someone/tiny-vit": folder})
+    local_hub = Hub({"someone/tiny-vit": folder})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, headers, content = standing_in.answer(self.path.split("?")[0], self.headers.get("Authorization"))
+            status, headers, content = local_hub.answer(self.path.split("?")[0], self.headers.get("Authorization"))
             self.send_response(status)
             for name, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(name, value)
@@ -75,9 +75,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    standing_in.url = f"http://127.0.0.1:{server.server_port}"
+    local_hub.url = f"http://127.0.0.1:{server.server_port}"
     Thread(target=server.serve_forever, daemon=True).start()
-    yield standing_in
+    yield local_hub
     server.shutdown()
     server.server_close()
 
@@ -86,77 +86,77 @@ SCRIPT = """
 import json, sys
 from models.checkpoints.checkpoint import open_checkpoint
 from models.errors import CheckpointError
-said = []
+messages = []
 for source, revision in json.loads(sys.argv[1]):
     try:
-        checkpoint = open_checkpoint(source, revision=revision, say=said.append)
-        print(json.dumps([checkpoint.name, checkpoint.content.config.depth, said]))
+        checkpoint = open_checkpoint(source, revision=revision, log=messages.append)
+        print(json.dumps([checkpoint.name, checkpoint.content.config.depth, messages]))
     except CheckpointError as error:
-        print(json.dumps([type(error).__name__, str(error), said]))
+        print(json.dumps([type(error).__name__, str(error), messages]))
 """
 
 
-def asked_for(*sources: tuple[str, str | None], home: Path, endpoint: str, **environment: str) -> list[Any]:
-    """What becomes of each (source, revision) in a process of its own: its settings are read at import."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    ended = subprocess.run(
+def open_in_child(*sources: tuple[str, str | None], home: Path, endpoint: str, **environment: str) -> list[Any]:
+    """Open each (source, revision) in a child process, because huggingface_hub reads its settings at import."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(sources)],
         cwd=ROOT,
-        env=kept | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint} | environment,
+        env=inherited | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint} | environment,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    return [json.loads(line) for line in ended.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 NAME = "someone/tiny-vit"
 
 
-def test_a_repository_is_fetched_once_and_then_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
+def test_a_repository_is_downloaded_once_and_then_needs_no_hub(hub: Hub, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    (by_name, by_scheme, tagged) = asked_for(
+    (by_name, by_scheme, tagged) = open_in_child(
         (NAME, None), (f"hf://{NAME}", None), (NAME, "v1"), home=home, endpoint=hub.url, HF_TOKEN="hf_secret"
     )
-    for name, depth, said in (by_name, by_scheme, tagged):
+    for name, depth, messages in (by_name, by_scheme, tagged):
         assert (name, depth) == ("tiny-vit", 3)
-        assert "fetching model.safetensors of someone/tiny-vit" in said[0]
-    fetched = {path.rsplit("/", 1)[1] for path in hub.asked if "/resolve/" in path}
-    assert fetched == {"config.json", "model.safetensors"}
+        assert "downloading model.safetensors of someone/tiny-vit" in messages[0]
+    downloaded = {path.rsplit("/", 1)[1] for path in hub.requests if "/resolve/" in path}
+    assert downloaded == {"config.json", "model.safetensors"}
     assert "Bearer hf_secret" in hub.tokens
 
-    offline = asked_for((NAME, None), (NAME, "v2"), home=home, endpoint=hub.url, HF_HUB_OFFLINE="1")
+    offline = open_in_child((NAME, None), (NAME, "v2"), home=home, endpoint=hub.url, HF_HUB_OFFLINE="1")
     assert offline[0][:2] == ["tiny-vit", 3]
     assert offline[1][0] == "CheckpointNotFound"
     assert "revision 'v2' is not in the cache" in offline[1][1]
 
-    (unreachable,) = asked_for((NAME, None), home=home, endpoint=UNREACHABLE)
+    (unreachable,) = open_in_child((NAME, None), home=home, endpoint=UNREACHABLE)
     assert unreachable[:2] == ["tiny-vit", 3]
     assert "cannot be reached" in unreachable[2][0]
 
 
-def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
-    asked = (("someone/else", None), (NAME, "v9"), ("no name at all", None), (str(ROOT / "weights"), "v1"))
-    answers = asked_for(*asked, home=tmp_path / "home", endpoint=hub.url)
-    told = ["no such repository", "no revision 'v9'", "owner/name", "lies on this machine"]
-    for (kind, message, _), words in zip(answers, told, strict=True):
+def test_a_repository_or_revision_that_does_not_exist(hub: Hub, tmp_path: Path) -> None:
+    sources = (("someone/else", None), (NAME, "v9"), ("no name at all", None), (str(ROOT / "weights"), "v1"))
+    answers = open_in_child(*sources, home=tmp_path / "home", endpoint=hub.url)
+    expected = ["no such repository", "no revision 'v9'", "owner/name", "a local path has no revision"]
+    for (kind, message, _), words in zip(answers, expected, strict=True):
         assert kind == "CheckpointNotFound"
         assert words in message
         assert "\n" not in message
 
 
 def test_offline_with_an_empty_cache(tmp_path: Path) -> None:
-    (answer,) = asked_for((NAME, None), home=tmp_path / "home", endpoint=UNREACHABLE, HF_HUB_OFFLINE="1")
+    (answer,) = open_in_child((NAME, None), home=tmp_path / "home", endpoint=UNREACHABLE, HF_HUB_OFFLINE="1")
     assert answer[0] == "CheckpointNotFound"
     assert "HF_HUB_OFFLINE" in answer[1]
-    (answer,) = asked_for((NAME, None), home=tmp_path / "home", endpoint=UNREACHABLE)
+    (answer,) = open_in_child((NAME, None), home=tmp_path / "home", endpoint=UNREACHABLE)
     assert answer[0] == "CheckpointNotFound"
     assert f"the hub at {UNREACHABLE} cannot be reached" in answer[1]
 
 
-def test_nothing_is_asked_for_a_path(tmp_path: Path) -> None:
+def test_a_local_path_makes_no_request(tmp_path: Path) -> None:
     original = timm_family.VARIANTS["plain"](tmp_path)
-    (answer,) = asked_for((str(original.path), None), home=tmp_path / "home", endpoint=UNREACHABLE)
+    (answer,) = open_in_child((str(original.path), None), home=tmp_path / "home", endpoint=UNREACHABLE)
     assert answer[1:] == [3, []]

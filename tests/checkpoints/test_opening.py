@@ -1,4 +1,4 @@
-"""Files: which one is read, and that none is read by running what it brings."""
+"""Opening files: which one is read, how damage is reported, and that code in a file never runs."""
 
 import argparse
 import collections
@@ -35,7 +35,7 @@ def saved(path: Path, content: Any) -> Path:
     return path
 
 
-def test_the_safest_of_several_files_is_taken(weights: Weights, tmp_path: Path) -> None:
+def test_the_safest_of_several_files_is_read(weights: Weights, tmp_path: Path) -> None:
     other = {key: value + 1 for key, value in weights.items()}
     save_file(weights, tmp_path / "model.safetensors")
     saved(tmp_path / "pytorch_model.bin", other)
@@ -44,7 +44,7 @@ def test_the_safest_of_several_files_is_taken(weights: Weights, tmp_path: Path) 
     assert opened(tmp_path).digest == expected
 
 
-def test_two_files_that_nothing_tells_apart_are_refused(weights: Weights, tmp_path: Path) -> None:
+def test_two_equally_preferred_files_are_refused(weights: Weights, tmp_path: Path) -> None:
     saved(tmp_path / "a.pth", weights)
     saved(tmp_path / "b.pth", weights)
     with pytest.raises(CheckpointUnsupported, match=r"a\.pth, b\.pth"):
@@ -61,7 +61,7 @@ def shard(weights: Weights, folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def test_shards_are_put_together(weights: Weights, tmp_path: Path) -> None:
+def test_shards_are_merged(weights: Weights, tmp_path: Path) -> None:
     shard(weights, tmp_path)
     assert opened(tmp_path).digest == opened(saved(tmp_path / "whole.pth", weights)).digest
 
@@ -80,25 +80,25 @@ def test_a_tensor_that_no_shard_has_is_named(weights: Weights, tmp_path: Path) -
         opened(tmp_path)
 
 
-def test_an_index_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
+def test_an_index_cannot_name_a_file_outside_of_its_folder(tmp_path: Path) -> None:
     index = {"weight_map": {"cls_token": "../secret.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointBroken, match=r"secret\.safetensors"):
         opened(tmp_path)
 
 
-class Mischief:
+class Malicious:
     """A pickle that would run a command."""
 
-    def __init__(self, made: Path) -> None:
-        self.made = made
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.made}",)
+        return os.system, (f"touch {self.path}",)
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(weights: Weights, tmp_path: Path) -> None:
-    path = saved(tmp_path / "bad.pth", {"model": weights, "args": Mischief(tmp_path / "ran")})
+def test_a_pickle_with_code_is_refused_and_the_code_does_not_run(weights: Weights, tmp_path: Path) -> None:
+    path = saved(tmp_path / "bad.pth", {"model": weights, "args": Malicious(tmp_path / "ran")})
     with pytest.raises(CheckpointUnsupported, match=r"bad\.pth.*system"):
         opened(path)
     assert not (tmp_path / "ran").exists()
@@ -116,7 +116,7 @@ def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "ViT-B-32.pt")
 
 
-def test_arguments_and_numbers_of_training_scripts_are_read_over(weights: Weights, tmp_path: Path) -> None:
+def test_arguments_and_numpy_scalars_of_training_scripts_are_ignored(weights: Weights, tmp_path: Path) -> None:
     training = {
         "model": collections.OrderedDict(weights),
         "args": argparse.Namespace(lr=1e-3, betas=(0.9, 0.95)),
@@ -135,7 +135,7 @@ def test_an_npz_with_objects_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 10, 3_000, 0.5, 0.99])
 @pytest.mark.parametrize("ending", [".pth", ".safetensors", ".npz"])
-def test_a_file_that_was_cut_short_is_refused(weights: Weights, ending: str, kept: float, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(weights: Weights, ending: str, kept: float, tmp_path: Path) -> None:
     path = tmp_path / f"short{ending}"
     if ending == ".npz":
         np.savez(path, **jax_arrays())
@@ -149,26 +149,26 @@ def test_a_file_that_was_cut_short_is_refused(weights: Weights, ending: str, kep
         opened(path)
 
 
-def test_the_averaged_weights_go_before_the_raw_ones(weights: Weights, tmp_path: Path) -> None:
+def test_ema_weights_are_preferred_to_raw_weights(weights: Weights, tmp_path: Path) -> None:
     raw = {key: value + 1 for key, value in weights.items()}
     checkpoint = opened(saved(tmp_path / "both.pth", {"state_dict": raw, "state_dict_ema": weights}))
     assert checkpoint.digest == opened(saved(tmp_path / "plain.pth", weights)).digest
     assert "state_dict_ema" in checkpoint.content.reasons["container"]
 
 
-def test_the_teacher_goes_before_the_student(weights: Weights, tmp_path: Path) -> None:
+def test_the_teacher_is_preferred_to_the_student(weights: Weights, tmp_path: Path) -> None:
     flat = {f"teacher.backbone.{key}": value for key, value in weights.items()}
     flat |= {f"student.backbone.{key}": value + 1 for key, value in weights.items()}
     assert opened(saved(tmp_path / "flat.pth", flat)).digest == opened(saved(tmp_path / "p.pth", weights)).digest
 
 
-def test_wrapped_names_are_unwrapped_each_by_itself(weights: Weights, tmp_path: Path) -> None:
+def test_prefixes_are_removed_from_each_name_separately(weights: Weights, tmp_path: Path) -> None:
     prefixes = ("", "module.", "_orig_mod.module.", "module.backbone.")
     mixed = {prefixes[i % 4] + key: value for i, (key, value) in enumerate(weights.items())}
     assert opened(saved(tmp_path / "mixed.pth", mixed)).digest == opened(saved(tmp_path / "p.pth", weights)).digest
 
 
-def test_a_prefix_inside_a_name_is_left_where_it_is(weights: Weights, tmp_path: Path) -> None:
+def test_a_prefix_inside_a_name_is_kept(weights: Weights, tmp_path: Path) -> None:
     weights["some_module.cls_token"] = torch.zeros(1)
     with pytest.raises(CheckpointBroken, match=r"some_module\.cls_token"):
         opened(saved(tmp_path / "odd.pth", weights))
@@ -180,34 +180,34 @@ def test_two_names_for_one_tensor_are_refused(weights: Weights, tmp_path: Path) 
         opened(saved(tmp_path / "twice.pth", weights))
 
 
-def test_what_holds_no_tensors_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
     for content in ({"epoch": 1}, [torch.zeros(2)], torch.zeros(2)):
         with pytest.raises(CheckpointUnsupported, match=r"empty\.pth"):
             opened(saved(tmp_path / "empty.pth", content))
 
 
-def test_nothing_at_a_place(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFound, match="no weights in it"):
+def test_an_empty_folder_and_a_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match="contains no weights"):
         opened(tmp_path)
     for name in ("nowhere", "nowhere.pth", "a/b/c"):
         with pytest.raises(CheckpointNotFound, match="no such"):
             opened(tmp_path / name)
 
 
-def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
+def test_an_unsupported_file_format(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"x")
     with pytest.raises(CheckpointUnsupported, match=r"\.safetensors"):
         opened(tmp_path / "model.onnx")
 
 
-def test_a_config_that_is_no_json_is_named(weights: Weights, tmp_path: Path) -> None:
+def test_a_config_that_is_not_json_is_named(weights: Weights, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", weights)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointBroken, match=r"config\.json"):
         opened(path)
 
 
-def test_every_fault_is_told_in_one_line(weights: Weights, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_names_the_tensor(weights: Weights, tmp_path: Path) -> None:
     del weights["norm.bias"]
     with pytest.raises(CheckpointError) as caught:
         opened(saved(tmp_path / "w.pth", weights))

@@ -1,3 +1,5 @@
+"""Every family of checkpoints gives the answers of its original, at every size."""
+
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from tests.checkpoints.original import Family
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_answers_like_the_original(family: Family, tmp_path: Path) -> None:
+def test_answers_equal_the_originals(family: Family, tmp_path: Path) -> None:
     original = family.make(tmp_path)
     found = differences(original, open_network(original))
     assert worst(found) <= BAR, found

@@ -1,4 +1,4 @@
-"""The same JPEG through the original's preprocessing and through ours, to the pixel."""
+"""The pixels of each original's preprocessing and of Vitrine's are equal for the same JPEG."""
 
 import io
 import json
@@ -19,22 +19,22 @@ from tests.server import ROOT
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_pixels_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+def test_pixels_equal_transformers(name: str, tmp_path: Path) -> None:
     assert max(pixel_differences(tmp_path, name, "pil")) <= 1e-5
 
 
-def test_the_other_back_end_of_transformers_differs_by_a_level_at_most(tmp_path: Path) -> None:
-    # torchvision resizes 8-bit tensors with its own rounding; with these constants a level is 2 / 255.
+def test_the_torchvision_backend_of_transformers_differs_by_at_most_one_level(tmp_path: Path) -> None:
+    # torchvision rounds differently when resizing 8-bit tensors; with these constants one level is 2 / 255.
     assert 1e-5 < max(pixel_differences(tmp_path, "ViT, constants", "torchvision")) <= 1.01 * 2 / 255
 
 
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
-def test_pixels_are_those_of_timm(mode: str, crop_pct: float, tmp_path: Path) -> None:
+def test_pixels_equal_timm(mode: str, crop_pct: float, tmp_path: Path) -> None:
     assert max(timm_pixel_differences(tmp_path, mode, crop_pct)) <= 1e-5
 
 
-def test_pixels_are_those_of_torchvision() -> None:
+def test_pixels_equal_torchvision() -> None:
     weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_V1
     preprocess = Preprocess((224, 224), crop_pct=SEVEN_EIGHTHS, interpolation="bilinear")
     for size in SIZES:
@@ -43,8 +43,8 @@ def test_pixels_are_those_of_torchvision() -> None:
         assert float(np.abs(ours(data, preprocess, (16, 16)) - theirs).max()) <= 1e-5
 
 
-def test_a_crop_of_transformers_lies_a_pixel_from_torchvisions() -> None:
-    # 259 - 224 = 35: half of it is 17 for transformers, and rounds to 18 elsewhere.
+def test_the_crop_of_transformers_is_one_pixel_from_torchvisions() -> None:
+    # 259 - 224 = 35: transformers rounds half of it to 17, the others to 18.
     own, other = (
         Preprocess((224, 224), crop_pct=224 / 256, crop_rounding=rounding).plan((256, 259), (16, 16)).offset
         for rounding in ("floor", "even")
@@ -52,8 +52,8 @@ def test_a_crop_of_transformers_lies_a_pixel_from_torchvisions() -> None:
     assert (own, other) == ((16, 17), (16, 18))
 
 
-def test_the_whole_way_of_a_file(tmp_path: Path) -> None:
-    """A file's bytes to logits, through transformers and through ours."""
+def test_logits_of_a_file_equal_transformers(tmp_path: Path) -> None:
+    """From the bytes of a file to logits, with transformers and with Vitrine."""
     original = transformers_family.VARIANTS["ViT"](tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"image_processor_type": "ViTImageProcessor", "size": 64})

@@ -1,4 +1,4 @@
-"""Pixels: the checkpoint's own preprocessing, to the pixel, and the resolutions that a request asks for."""
+"""Preprocessing: pixels equal to timm's, and the resolutions that a request can set."""
 
 import io
 from typing import Any
@@ -40,7 +40,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def timm_pixels(image: Image.Image, config: dict[str, Any]) -> Any:
-    """The evaluation transform of timm, before normalisation: (3, H, W) uint8."""
+    """The pixels of timm's evaluation transform, before normalisation: (3, H, W) uint8."""
     from tests.originals import timm
 
     defaults = {"input_size": (3, 112, 112), "interpolation": "bicubic", "crop_mode": "center"}
@@ -50,14 +50,14 @@ def timm_pixels(image: Image.Image, config: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("size", PICTURES, ids=str)
 @pytest.mark.parametrize(("config", "ours"), CONFIGS.values(), ids=CONFIGS.keys())
-def test_pixels_are_timms(config: dict[str, Any], ours: Preprocess, size: tuple[int, int]) -> None:
+def test_pixels_equal_timms(config: dict[str, Any], ours: Preprocess, size: tuple[int, int]) -> None:
     image = noise(size)
     plan = ours.plan(size, PATCH)
     pixels = to_network(Picture(image, "PNG", (image.height, image.width)), plan, ours.interpolation)
     assert np.array_equal(pixels, timm_pixels(image, config))
 
 
-def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
+def test_pixels_of_real_files_equal_timms(cat: bytes, espresso: bytes) -> None:
     ours = Preprocess((112, 112), crop_pct=0.9)
     for data in (cat, espresso):
         picture = decode(data, LIMITS)
@@ -66,7 +66,7 @@ def test_real_files_give_timms_pixels(cat: bytes, espresso: bytes) -> None:
         assert np.array_equal(to_network(picture, ours.plan(picture.size, PATCH), "bicubic"), expected)
 
 
-def test_the_engine_normalises_as_timm_does(checkpoint: Any, cat: bytes) -> None:
+def test_the_engine_normalises_like_timm(checkpoint: Any, cat: bytes) -> None:
     from app.inference.engine import Engine
     from app.inference.jobs import Job
     from tests.originals import timm
@@ -84,14 +84,14 @@ def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
     from app.inference.engine import Engine
     from app.inference.jobs import Job
 
-    # Of two sizes, turned sizes and both types, none beside its like.
-    engine, chance = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)
-    files = [chance.integers(0, 256, (3, *size), np.uint8) for size in ((28, 42), (42, 28), (28, 42), (42, 28))]
+    # Portrait and landscape sizes and both dtypes, with no two alike next to each other.
+    engine, rng = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)
+    files = [rng.integers(0, 256, (3, *size), np.uint8) for size in ((28, 42), (42, 28), (28, 42), (42, 28))]
     pixels = [files[0], files[1].astype(np.float32), files[2].astype(np.float32), files[3], files[2], files[1]]
-    found = engine._pixels([Job(one, Readout.CLS) for one in pixels])
-    for one, of_batch in zip(pixels, found, strict=True):
+    batch = engine._pixels([Job(one, Readout.CLS) for one in pixels])
+    for one, batched in zip(pixels, batch, strict=True):
         (alone,) = engine._pixels([Job(one, Readout.CLS)])
-        assert torch.equal(of_batch, alone)
+        assert torch.equal(batched, alone)
         if one.dtype == np.float32:
             assert np.array_equal(alone.numpy(), one)
 
@@ -99,33 +99,33 @@ def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
 SIZES = {
     (70, 70): (70, 70),
     (100, 100): (98, 98),
-    (105, 105): (112, 112),  # 7.5 patches: halves go up
+    (105, 105): (112, 112),  # 7.5 patches: halves round up
     (1, 6): (14, 14),
     (140, 98): (140, 98),
 }
 
 
-@pytest.mark.parametrize(("asked", "given_size"), SIZES.items(), ids=str)
+@pytest.mark.parametrize(("requested", "rounded"), SIZES.items(), ids=str)
 @pytest.mark.parametrize("resize", ["crop", "squash", None])
-def test_a_size_is_rounded_to_whole_patches(asked: Any, given_size: Any, resize: Any) -> None:
-    plan = Preprocess((112, 112), crop_pct=0.875).plan((300, 451), PATCH, asked, resize)
-    assert plan.size == given_size
+def test_a_size_is_rounded_to_whole_patches(requested: Any, rounded: Any, resize: Any) -> None:
+    plan = Preprocess((112, 112), crop_pct=0.875).plan((300, 451), PATCH, requested, resize)
+    assert plan.size == rounded
 
 
-def test_fit_keeps_the_aspect_within_the_box() -> None:
+def test_fit_keeps_the_aspect_ratio_in_the_box() -> None:
     preprocess = Preprocess((112, 112))
-    assert preprocess.plan((300, 450), PATCH, (224, 224), "fit").size == (154, 224)  # 149.3 is 10.67 patches
+    assert preprocess.plan((300, 450), PATCH, (224, 224), "fit").size == (154, 224)  # 149.3 pixels are 10.67 patches
     assert preprocess.plan((450, 300), PATCH, (224, 224), "fit").size == (224, 154)
     assert preprocess.plan((300, 450), PATCH, (112, 336), "fit").size == (112, 168)
     assert preprocess.plan((1, 20_000), PATCH, None, "fit").size == (14, 112)
 
 
-def test_squash_takes_the_whole_picture() -> None:
+def test_squash_keeps_the_whole_picture() -> None:
     plan = Preprocess((112, 112), crop_pct=0.5).plan((300, 450), PATCH, None, "squash")
     assert (plan.scaled, plan.offset, plan.size) == ((112, 112), (0, 0), (112, 112))
 
 
-def test_crop_is_the_centre_of_the_covered_size() -> None:
+def test_crop_covers_and_crops_the_centre() -> None:
     plan = Preprocess((112, 112), "squash", crop_pct=0.875).plan((300, 450), PATCH, None, "crop")
     assert (plan.resize, plan.scaled, plan.offset) == ("crop", (128, 192), (8, 40))
 
@@ -143,15 +143,15 @@ side = st.integers(1, 3000)
 
 @given(st.tuples(side, side), st.tuples(side, side), st.sampled_from(["crop", "squash", "fit", None]), side)
 @settings(deadline=None, max_examples=300)
-def test_every_plan_is_whole_patches_and_lies_where_it_should(
+def test_every_plan_has_whole_patches_and_lies_in_the_picture(
     picture: tuple[int, int], size: tuple[int, int], resize: Any, percent: int
 ) -> None:
-    every: tuple[Steps, ...] = ("crop", "squash", "border")
-    for steps in every:
+    all_steps: tuple[Steps, ...] = ("crop", "squash", "border")
+    for steps in all_steps:
         plan = Preprocess((112, 112), steps, crop_pct=0.5 + percent / 6000).plan(picture, PATCH, size, resize)
-        for scaled, offset, final, asked in zip(plan.scaled, plan.offset, plan.size, size, strict=True):
+        for scaled, offset, final, requested in zip(plan.scaled, plan.offset, plan.size, size, strict=True):
             assert final % 14 == 0
-            assert 14 <= final <= max(14, asked + 7)
+            assert 14 <= final <= max(14, requested + 7)
             assert scaled >= 1
             if resize in ("crop", "squash", "fit"):
                 assert 0 <= offset <= scaled - final

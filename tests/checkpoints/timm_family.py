@@ -1,4 +1,4 @@
-"""timm's variants, each saved by timm itself."""
+"""The variants of timm's vision_transformer, each saved by timm."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def create(architecture: str, **arguments: Any) -> Any:
 def save(
     model: Any, folder: Path, architecture: str, arguments: Mapping[str, Any], size: tuple[int, int] = NATIVE
 ) -> None:
-    """Write the directory that timm writes for the hub."""
+    """Write the directory that timm uploads to the hub."""
     model.pretrained_cfg = dict(model.pretrained_cfg, architecture=architecture, input_size=(3, *size))
     model_args = {key: value for key, value in arguments.items() if not callable(value)}
     timm.models.save_for_hf(model, folder, model_args=model_args, safe_serialization=True)
@@ -49,7 +49,7 @@ def make(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **ch
 
 
 def make_projection(architecture: str, folder: Path) -> Original:
-    """CLIP's tower as timm publishes it: its head is the projection, with a bias of zeros."""
+    """CLIP's vision tower as timm publishes it: the head is the projection, with a bias of zeros."""
     arguments = {"img_size": 64, "dynamic_img_size": True, **TOY, "num_classes": 512}
     model: Any = randomise(timm.create_model(architecture, **arguments))
     model.head.bias.zero_()
@@ -63,7 +63,7 @@ def make_projection(architecture: str, folder: Path) -> Original:
 
 
 def make_flexivit(folder: Path) -> Original:
-    """flexivit resamples at load: timm's own function at each size."""
+    """flexivit is resampled while loading, so there is one model for each size, made by timm's own function."""
     arguments = {"img_size": 64, **TOY}
     trained = randomise(timm.create_model("flexivit_small", **arguments))
     save(trained, folder, "flexivit_small", arguments)
@@ -80,14 +80,14 @@ def make_flexivit(folder: Path) -> Original:
 
 
 def make_pth(folder: Path) -> Original:
-    """A bare state dict: nothing but names."""
+    """A bare state dict without a config."""
     model = randomise(create("vit_tiny_patch16_224"))
     torch.save(model.state_dict(), folder / "weights.pth")
     return Original(folder / "weights.pth", partial(forward, model), {"num_heads": 4})
 
 
 def make_old(folder: Path) -> Original:
-    """An old flat config."""
+    """A config in timm's old flat format."""
     original = make("vit_tiny_patch16_224", folder)
     config = {
         "architecture": "vit_tiny_patch16_224",

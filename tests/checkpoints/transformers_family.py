@@ -1,4 +1,4 @@
-"""transformers' families, saved by transformers itself: the names that it writes, and those that it has in memory."""
+"""The families of transformers, saved by transformers: with the names of files, and with those in memory."""
 
 import warnings
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def build(kind: str, **config: Any) -> Any:
 
 
 def hidden(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
-    """A bare network: its normed tokens and, where it has one, its pooler's answer."""
+    """The outputs of a network without a head: normed tokens and, if it has one, the pooler's output."""
     output = model(pictures, **options)
     tokens = output.last_hidden_state
     prefix = tokens.shape[1] - (pictures.shape[2] // 8) * (pictures.shape[3] // 8)

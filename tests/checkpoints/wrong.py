@@ -1,4 +1,4 @@
-"""Checkpoints under the profile of another original: what the negative controls compare."""
+"""Checkpoints loaded with the profile of another original, for the negative controls."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,20 +10,20 @@ Mistake = tuple[Callable[[Path], Original], str]
 
 BARE = bare_family.FORMULAS | {name: make for name, (_, make) in bare_family.INSTALLED.items()}
 WRONG_PROFILES: dict[str, Mistake] = {
-    "an offset where there is none": (transformers_family.VARIANTS["ViT"], "transformers-4.45"),
-    "no antialias where there is": (transformers_family.VARIANTS["Dinov2WithRegisters"], "transformers"),
-    "antialias where there is none": (transformers_family.VARIANTS["Dinov2"], "transformers-registers"),
+    "ViT with an offset": (transformers_family.VARIANTS["ViT"], "transformers-4.45"),
+    "registers without antialias": (transformers_family.VARIANTS["Dinov2WithRegisters"], "transformers"),
+    "Dinov2 with antialias": (transformers_family.VARIANTS["Dinov2"], "transformers-registers"),
     "timm without antialias": (timm_family.VARIANTS["plain"], "mae"),
     "DINO without its offset": (BARE["DINO"], "mae"),
     "DINOv2 without its offset": (BARE["DINOv2"], "mae"),
-    "registers with the offset": (BARE["DINOv2 registers"], "dinov2"),
+    "DINOv2 registers with the offset": (BARE["DINOv2 registers"], "dinov2"),
     "torchvision without aligned corners": (BARE["torchvision"], "mae"),
     "JAX without aligned corners": (BARE["JAX"], "timm-npz"),
-    "flexivit by timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
+    "flexivit with timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
 }
 
 WRONG_EVERYWHERE: dict[str, Mistake] = {
-    "erf for tanh": (BARE["JAX"], "timm-npz"),
-    "erf for QuickGELU": (BARE["OpenAI CLIP"], "open_clip"),
-    "QuickGELU for erf": (BARE["open_clip"], "openai-clip"),
+    "erf GELU instead of tanh": (BARE["JAX"], "timm-npz"),
+    "erf GELU instead of QuickGELU": (BARE["OpenAI CLIP"], "open_clip"),
+    "QuickGELU instead of erf": (BARE["open_clip"], "openai-clip"),
 }

@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""The command line in a process of its own."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def test_every_setting_is_a_flag_of_serve() -> None:
         assert f"--{name.replace('_', '-')}" in text
 
 
-def test_classify_names_what_is_in_files() -> None:
+def test_classify_prints_the_best_classes() -> None:
     ended = vitrine("classify", CAT, ESPRESSO, "--top-k", "2")
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
@@ -53,10 +53,10 @@ def test_classify_as_json_is_what_the_server_answers(client: httpx.Client) -> No
         "predictions"
     ]
     (line,) = ended.stdout.splitlines()
-    ours = json.loads(line)
-    assert ours["file"] == CAT
-    assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in served]
-    assert_equal_in_float32([p["score"] for p in ours["predictions"]], [p["score"] for p in served])
+    actual = json.loads(line)
+    assert actual["file"] == CAT
+    assert [p["label"] for p in actual["predictions"]] == [p["label"] for p in served]
+    assert_equal_in_float32([p["score"] for p in actual["predictions"]], [p["score"] for p in served])
 
 
 def test_embed_writes_a_row_for_each_file(tmp_path: Path, client: httpx.Client) -> None:
@@ -98,12 +98,12 @@ def test_attend_draws_what_the_server_draws(
     ended = vitrine("attend", CAT, "-o", str(tmp_path / "map.png"), *arguments)
     assert ended.returncode == 0, ended.stderr
     served = client.post("/attention", params=query, content=Path(CAT).read_bytes())
-    ours, theirs = (
+    actual, expected = (
         np.asarray(Image.open(io.BytesIO(png)), np.int16)
         for png in ((tmp_path / "map.png").read_bytes(), served.content)
     )
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() <= 2  # the rounding of a colour
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= 2  # rounding of colours
 
 
 @pytest.mark.parametrize(
@@ -120,36 +120,36 @@ def test_attend_draws_what_the_server_draws(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], named: str) -> None:
+def test_mistakes_are_reported_without_a_traceback(arguments: tuple[str, ...], named: str) -> None:
     ended = vitrine(*arguments)
     assert ended.returncode != 0
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_inspect_tells_what_would_be_served(client: httpx.Client) -> None:
+def test_inspect_shows_what_would_be_served(client: httpx.Client) -> None:
     model = str(ROOT / "weights" / "vit-small-tiny-imagenet")
     text = vitrine("inspect", model).stdout
     for line in ("layout         timm", "profile        timm", "heads          6", "labels         Egyptian cat, reel"):
         assert line in text
-    told, served = json.loads(vitrine("inspect", model, "--json").stdout), client.get("/model").json()
-    assert {name: told[name] for name in told if name != "source"} == {
-        name: served[name] for name in told if name != "source"
+    printed, served = json.loads(vitrine("inspect", model, "--json").stdout), client.get("/model").json()
+    assert {name: printed[name] for name in printed if name != "source"} == {
+        name: served[name] for name in printed if name != "source"
     }
 
 
-def test_inspect_takes_what_a_checkpoint_does_not_say() -> None:
+def test_inspect_uses_settings_that_the_checkpoint_does_not_have() -> None:
     model = str(ROOT / "weights" / "vit-small-tiny-imagenet")
-    told = json.loads(vitrine("inspect", model, "--json", "--profile", "dinov2", "--labels", "none").stdout)
-    assert told["profile"] == "dinov2"
-    assert told["position"]["offset"] == 0.1
-    assert told["labels"][:2] == ["0", "1"]
+    printed = json.loads(vitrine("inspect", model, "--json", "--profile", "dinov2", "--labels", "none").stdout)
+    assert printed["profile"] == "dinov2"
+    assert printed["position"]["offset"] == 0.1
+    assert printed["labels"][:2] == ["0", "1"]
     refused = vitrine("inspect", model, "--profile", "nonsense")
     assert refused.returncode == 1
-    assert "there is no profile 'nonsense'" in refused.stderr
+    assert "unknown profile 'nonsense'" in refused.stderr
 
 
-def test_convert_writes_what_is_served_the_same(tmp_path: Path) -> None:
+def test_a_converted_checkpoint_is_served_alike(tmp_path: Path) -> None:
     model, written = str(ROOT / "weights" / "vit-small-tiny-imagenet"), str(tmp_path / "written")
     assert vitrine("convert", model, written).returncode == 0
     before, after = (json.loads(vitrine("inspect", place, "--json").stdout) for place in (model, written))

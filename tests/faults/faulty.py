@@ -1,7 +1,7 @@
-"""`vitrine serve` with an engine that breaks on request: a picture's first pixel says how.
+"""`vitrine serve` with an engine that breaks on request: the first pixel of an image says how.
 
-The engine is put in by `create_app(load=...)`, the seam that the service has for any other way of running a model.
-Every image that reaches the forward pass is written down in the file named by FORWARDED.
+The engine is passed to `create_app(load=...)`, the service's extension point for another way of running a model. Every
+image that reaches the forward pass is recorded in the file named by FORWARDED.
 """
 
 import logging
@@ -25,11 +25,11 @@ RAISES, NO_MEMORY, NO_MEMORY_FOR_TWO, NOT_A_NUMBER, LOST, HANGS, SLOW = (
     *((255, 0, 0), (0, 255, 0), (0, 128, 0), (0, 0, 255)),
     *((255, 255, 0), (0, 255, 255), (255, 0, 255)),
 )
-"""Colours that break something."""
+"""The colours that break something."""
 
 
 class FaultyEngine(Engine):
-    """Breaks as it is told; else it is the engine."""
+    """An engine that breaks on those colours."""
 
     stuck_after_s = float(os.environ.get("STUCK_AFTER_S", "120"))
 

@@ -1,4 +1,4 @@
-"""The figures of SECURITY.md, measured anew: `make figures` prints them as rows of its table.
+"""Measure the figures of SECURITY.md: `make figures` prints them as rows of its table.
 
 Run it on an idle machine: the clients share the cores with the server.
 """
@@ -32,7 +32,7 @@ MIB = 2**20
 
 @asynccontextmanager
 async def slow_clients(server: Server, count: int) -> AsyncIterator[None]:
-    """Connections that send a byte of a header every second."""
+    """Keep connections open that send one byte of a header per second."""
 
     async def drip() -> None:
         while True:
@@ -53,14 +53,14 @@ async def slow_clients(server: Server, count: int) -> AsyncIterator[None]:
 
 
 def bombs() -> dict[str, bytes]:
-    """The corpus' where it is there, and our own."""
+    """Return the generated hostile files, and those of the corpus if it is present."""
     own = {name: data for name, (data, _) in cases().items()}
     files = sorted(path for path in CORPUS.rglob("*") if any(word in path.name for word in BOMBS))
     return own | {path.name: path.read_bytes() for path in files if path.is_file()}
 
 
 def worst_picture(server: Server) -> str:
-    """The longest that a hostile picture takes to be refused, and the memory that it takes on top."""
+    """Measure the slowest refusal of a hostile image, and the largest additional memory."""
     slowest, largest = (0.0, ""), (0, "")
     for name, data in bombs().items():
         forget_peak(server)
@@ -78,7 +78,7 @@ def worst_picture(server: Server) -> str:
 
 
 def too_large(server: Server) -> str:
-    """413 for a declared length."""
+    """Measure a 413 for a declared length."""
     times = []
     for _ in range(50):
         began = time.perf_counter()
@@ -88,7 +88,7 @@ def too_large(server: Server) -> str:
 
 
 def slow(server: Server) -> str:
-    """Normal requests beside slow connections."""
+    """Measure normal requests beside slow connections."""
 
     async def measure() -> tuple[Load, Load]:
         alone = await offer(server, 10, 20)
@@ -101,7 +101,7 @@ def slow(server: Server) -> str:
 
 
 def overload(server: Server) -> Iterator[str]:
-    """Ten times what the server can do."""
+    """Measure ten times the load that the server can serve."""
     saturated = asyncio.run(closed_loop(server.port, 32, [REQUEST], 20))
     capacity = saturated.rate
     yield f"saturated by 32 clients: {capacity:.1f}/s, p99 {saturated.percentile(99) / 1000:.2f} s"
@@ -122,12 +122,12 @@ def overload(server: Server) -> Iterator[str]:
 
 
 async def offer(server: Server, rate: float, seconds: float, request: bytes = REQUEST) -> Load:
-    """So many requests a second, evenly, whether or not they are answered."""
+    """Send requests at a constant rate, whether or not they are answered."""
     return await open_loop(server.port, evenly(rate, seconds), [request])
 
 
 def main(names: Sequence[str]) -> None:
-    """Print them; `names` picks some."""
+    """Print the figures, or those of `names`."""
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", **AS_IT_COMES) as server:
         model = httpx.get(f"{server.url}/model").json()
         print(f"{os.cpu_count()} cores, {model['dtype']} on {model['device']}", flush=True)

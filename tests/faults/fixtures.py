@@ -1,4 +1,4 @@
-"""Servers for the fault tests: one that everybody shares, and ones that break."""
+"""Servers for the fault tests: a shared one with small limits, and ones that break."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Faulty = Callable[..., AbstractContextManager[Server]]
 
 
 def solid(colour: tuple[int, int, int], image_format: str = "PNG") -> bytes:
-    """A picture of one colour, which comes through resizing as it is."""
+    """Return an image of one colour, which resizing does not change."""
     file = io.BytesIO()
     Image.new("RGB", (64, 64), colour).save(file, image_format)
     return file.getvalue()
@@ -23,7 +23,7 @@ def solid(colour: tuple[int, int, int], image_format: str = "PNG") -> bytes:
 
 @pytest.fixture(scope="session")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with small limits, so that they are reached soon."""
+    """A server with small limits, so that tests reach them soon."""
     log = tmp_path_factory.mktemp("strict") / "log"
     limits: dict[str, Any] = {
         "receive_timeout_s": 2,
@@ -45,13 +45,13 @@ def forwarded(tmp_path: Path) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Faulty:
-    """A server whose engine breaks as the pictures tell it to; see `faulty.py`."""
+    """A server whose engine breaks on images of certain colours; see `faulty.py`."""
     return faulty_in(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def breaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all the faults that a server survives."""
+    """A `faulty` server shared by the tests of faults that a server survives."""
     with faulty_in(tmp_path_factory.mktemp("breaking"))() as server:
         yield server
 

@@ -1,6 +1,6 @@
-"""Hostile files of our own making: each class of the corpus, so that a machine without it tries the same things.
+"""Hostile files, generated: every class of the shared corpus, for machines that do not have the corpus.
 
-Each is (bytes, the codes that answer it); None stands for an answer as good as any other image's.
+Each is (bytes, the expected codes); None means that the image is answered normally.
 """
 
 import io
@@ -21,7 +21,7 @@ FINE: set[Code] = {None}
 
 
 def photo(width: int = 96, height: int = 72) -> Image.Image:
-    """Something with detail in every part of it."""
+    """Return an image with detail everywhere."""
     small = np.random.default_rng(7).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -48,7 +48,7 @@ def riff(kind: bytes, data: bytes) -> bytes:
 
 
 def vp8l(width: int, height: int) -> bytes:
-    """A lossless picture of one colour, in as few bytes as there can be."""
+    """Return a lossless WebP of one colour, in as few bytes as possible."""
     bits = (width - 1) | (height - 1) << 14
     return riff(b"VP8L", b"\x2f" + struct.pack("<I", bits) + bytes.fromhex("88888807"))
 
@@ -58,7 +58,7 @@ def box(kind: bytes, data: bytes) -> bytes:
 
 
 def avif_that_claims(width: int, height: int) -> bytes:
-    """A real picture that says it is another size."""
+    """Return a real AVIF whose header declares another size."""
     data = encoded(photo(), "AVIF", speed=10)
     at = data.index(b"ispe") + 8
     return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
@@ -71,7 +71,7 @@ def jpeg_that_claims(width: int, height: int, **options: Any) -> bytes:
 
 
 def scan_bomb(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose first scan is sent again and again."""
+    """Return a progressive JPEG that repeats its first scan."""
     data = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)
     first = data.index(b"\xff\xda")
     second = data.index(b"\xff\xda", first + 2)
@@ -122,11 +122,11 @@ DAMAGED_JPEGS: dict[str, dict[str, Any]] = {
 
 
 def cases() -> dict[str, Case]:
-    """Every file, by what it is."""
+    """Return all cases by name."""
     grey = encoded(photo(), "PNG")
     text = zlib.compress(b"a" * 2**20, 9)
     return {
-        # more pixels than anybody wants, in a few bytes
+        # decompression bombs: many declared pixels in a few bytes
         "png of 60000x60000": (png(60_000, 60_000), BOMB),
         "png of 2147483647 a side": (png(2**31 - 1, 2**31 - 1), BOMB),
         "png of a million by one": (png(1, 1_000_000), BOMB),
@@ -149,7 +149,7 @@ def cases() -> dict[str, Case]:
         "gif with a frame far away": (gif_frame(60_000, 60_000, 1, 1, (1, 1)), BOMB),
         "bmp of 30000x30000": (bmp(30_000, 30_000), BOMB),
         "bmp of 30000x-30000": (bmp(30_000, -30_000), BOMB),
-        # legal sizes that cost far more than they should
+        # allowed sizes that cost far more than they should
         "jpeg of 2000 scans": (scan_bomb(2_000, 2_000), {"too_complex"}),
         "png of 20000 chunks": (png(8, 8, chunk(b"tEXt", b"a\0b") * 20_000), {"too_complex"}),
         "jpeg of 20000 segments": (with_segments(0xFE, 20_000, 0), {"too_complex"}),
@@ -158,7 +158,7 @@ def cases() -> dict[str, Case]:
             {"too_complex"},
         ),
         "bmp of 2 MB of runs": (bmp(5_000, 5_000, 1, b"\x01\0" * 2**20), {"too_complex"}),
-        # what inflates beside the picture is left out
+        # data beside the pixels that would inflate is skipped
         "png with 64 texts of 1 MB": (grey[:33] + chunk(b"zTXt", b"a\0\0" + text) * 64 + grey[33:], FINE),
         "png with a text of 64 MB": (
             grey[:33] + chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(64 * 2**20), 9)) + grey[33:],
@@ -176,7 +176,7 @@ def cases() -> dict[str, Case]:
         "gif of 3000 frames": (animation("GIF", 3_000), FINE),
         "webp of 300 frames": (animation("WEBP", 300), FINE),
         "apng of 200 frames": (animation("PNG", 200), FINE),
-        # pictures that are not whole
+        # truncated images
         **{
             f"{name} jpeg cut at {share:.0%}, {ending}": (half_a_jpeg(share, end, **options), DAMAGED)
             for name, options in DAMAGED_JPEGS.items()
@@ -190,7 +190,7 @@ def cases() -> dict[str, Case]:
         "half a gif": (encoded(photo(), "GIF")[:2000], DAMAGED),
         "half a bmp": (encoded(photo(), "BMP")[:3000], DAMAGED),
         "half an avif": (encoded(photo(), "AVIF", speed=10)[:600], DAMAGED),
-        # headers that make no sense
+        # invalid headers
         "png of no width": (png(0, 5), DAMAGED),
         "png of colour type 5": (png(5, 5, colour=5), DAMAGED),
         "png with 4 GB of data": (grey[:33] + b"\xff\xff\xff\xffIDAT" + grey[41:], DAMAGED),
@@ -201,7 +201,7 @@ def cases() -> dict[str, Case]:
         "gif of a header": (b"GIF89a", DAMAGED),
         "bmp of 30000 bits": (bmp(5, 5).replace(struct.pack("<HH", 1, 24), struct.pack("<HH", 1, 30_000)), DAMAGED),
         "avif without a picture": (box(b"ftyp", b"avif\0\0\0\0avif"), DAMAGED),
-        # broken beside the picture, which is sound
+        # broken metadata beside valid pixels
         "jpeg with a text for an orientation": (encoded(photo(), "JPEG", exif=exif(2, 2, b"6")), FINE),
         "jpeg with 4 G of orientations": (encoded(photo(), "JPEG", exif=exif(3, 2**32 - 1, b"\6")), FINE),
         "jpeg with orientation 65535": (encoded(photo(), "JPEG", exif=exif(3, 1, b"\xff\xff")), FINE),
@@ -211,8 +211,8 @@ def cases() -> dict[str, Case]:
         "jpeg and a megabyte of zeros": (encoded(photo(), "JPEG") + bytes(10**6), FINE),
         "jpeg and a zip": (encoded(photo(), "JPEG") + b"PK\3\4" + bytes(100), FINE),
         "jpeg without its end marker": (encoded(photo(), "JPEG")[:-2], FINE),
-        # no images at all
-        "nothing": (b"", {"no_image", "empty_image"}),
+        # not images
+        "an empty file": (b"", {"no_image", "empty_image"}),
         "a kilobyte of NUL": (bytes(1024), FOREIGN),
         "eps that runs a command": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (r) file\n", FOREIGN),
         "svg with an entity": (b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]>', FOREIGN),

@@ -1,4 +1,4 @@
-"""Raw sockets: to send what no HTTP client would."""
+"""Raw sockets, which send what no HTTP client would."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.server import Server
 
 @dataclass
 class Answer:
-    """What came back until the server closed, or stopped talking."""
+    """What the server sent until it closed the connection or a timeout passed."""
 
     raw: bytes
     closed: bool
@@ -23,7 +23,7 @@ class Answer:
 
     @property
     def final(self) -> bytes:
-        """The last answer; interim ones (1xx) are passed over, as every client has to."""
+        """The last response; interim responses (1xx) are skipped, as every client has to."""
         raw = self.raw
         while raw.startswith(b"HTTP/1.1 1"):
             raw = raw.partition(b"\r\n\r\n")[2]
@@ -50,7 +50,7 @@ def connected(server: Server, timeout_s: float = 30) -> Iterator[socket.socket]:
 
 
 def read(sock: socket.socket, patience_s: float = 15) -> Answer:
-    """Everything until the server closes; `patience_s` is for all of it."""
+    """Read until the server closes the connection, for at most `patience_s`."""
     started, raw = time.monotonic(), b""
     while (left := started + patience_s - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -67,14 +67,14 @@ def read(sock: socket.socket, patience_s: float = 15) -> Answer:
 
 
 def ask(server: Server, *parts: bytes, patience_s: float = 15) -> Answer:
-    """Send all parts, as far as the server takes them, and read until it closes."""
+    """Send all parts, as far as the server accepts them, and read until it closes the connection."""
     with connected(server) as sock:
         send(sock, parts)
         return read(sock, patience_s)
 
 
 def send(sock: socket.socket, parts: Iterable[bytes]) -> int:
-    """How many bytes went out before the server took no more."""
+    """Send all parts and return how many bytes the server accepted."""
     sent = 0
     try:
         for part in parts:
@@ -86,7 +86,7 @@ def send(sock: socket.socket, parts: Iterable[bytes]) -> int:
 
 
 def post(path: str, body: bytes = b"", **headers: object) -> bytes:
-    """A whole request that ends its connection. A header of None is left out."""
+    """Return a POST request that closes its connection. A header of None is omitted."""
     fields: dict[str, object] = {"host": "x", "connection": "close", "content-length": len(body)}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
@@ -98,7 +98,7 @@ def get(path: str) -> bytes:
 
 
 def resident_bytes(server: Server) -> int:
-    """The process's memory."""
+    """Return the resident memory of the process."""
     return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -107,6 +107,6 @@ def forget_peak(server: Server) -> None:
 
 
 def peak_bytes(server: Server) -> int:
-    """The most memory that the process had since its peak was forgotten."""
+    """Return the peak of the resident memory since `forget_peak`."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

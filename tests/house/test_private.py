@@ -53,6 +53,7 @@ HTTPTOOLS, FLOW, SERVER = (
     "uvicorn.protocols.http.flow_control",
     "uvicorn.server",
 )
+CYCLE = f"{HTTPTOOLS}.RequestResponseCycle"
 
 METHODS = {
     f"{HTTPTOOLS}.HttpToolsProtocol.__init__": "9da8a6a7d463",
@@ -92,8 +93,7 @@ METHODS = {
 
 ATTRIBUTES = {
     f"{HTTPTOOLS}.HttpToolsProtocol": "cycle flow headers loop pipeline scope server_state transport url",
-    f"{HTTPTOOLS}.RequestResponseCycle": "disconnected keep_alive message_event more_body response_complete "
-    "response_started scope transport",
+    CYCLE: "disconnected keep_alive message_event more_body response_complete response_started scope transport",
     f"{SERVER}.ServerState": "connections total_requests",
     f"{SERVER}.Server": "config lifespan server_state servers should_exit",
 }
@@ -214,12 +214,14 @@ def test_every_private_name_that_is_used_is_in_the_table() -> None:
 
 
 def test_every_attribute_of_uvicorn_that_is_used_is_in_the_table() -> None:
-    """Of what `app/http/connection.py` and `app/server.py` derive from and hold."""
+    """Check the classes that derive from uvicorn's or hold its objects."""
     for path, name, base, written in (
-        ("protocol.py", "Connection", f"{HTTPTOOLS}.HttpToolsProtocol", ("self", "super()")),
-        ("protocol.py", "Connection", f"{HTTPTOOLS}.RequestResponseCycle", ("cycle", "self.cycle", "self._running")),
-        ("protocol.py", "_LastWord", f"{HTTPTOOLS}.RequestResponseCycle", ("self._cycle",)),
-        ("protocol.py", "_Flow", f"{FLOW}.FlowControl", ("super()",)),
+        ("http/connection.py", "Connection", f"{HTTPTOOLS}.HttpToolsProtocol", ("self", "super()")),
+        ("http/connection.py", "Connection", CYCLE, ("cycle", "self.cycle", "self._running")),
+        ("http/disconnect.py", "DisconnectProbe", CYCLE, ("self._cycle",)),
+        ("http/transport.py", "ResponseTransport", CYCLE, ("self._cycle",)),
+        ("http/transport.py", "PipelineFlow", f"{FLOW}.FlowControl", ("super()",)),
+        ("http/linger.py", "Linger", f"{FLOW}.FlowControl", ("self._flow",)),
         ("server.py", "_Server", f"{SERVER}.Server", ("self", "super()")),
     ):
         tree = ast.parse((ROOT / "app" / path).read_text())

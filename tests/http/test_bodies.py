@@ -1,4 +1,4 @@
-"""What a request's body may be: too large, never ending, cut, nested, or something else than it says."""
+"""Hostile request bodies: too large, endless, truncated, nested, or of another type than declared."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from tests.bounds import assert_equal_in_float32
 from tests.faults.wire import Answer, ask, connected, post, read, resident_bytes, send
 from tests.server import Server
 
-MIB = 2**20  # the most that the `strict` server takes
+MIB = 2**20  # the limit of the `strict` server
 
 FORM = "multipart/form-data; boundary=b"
 
@@ -42,7 +42,7 @@ def test_a_declared_length_is_refused_before_a_byte_is_read(strict: Server) -> N
     assert answer.seconds < 5
 
 
-def test_who_asks_before_sending_is_told_not_to(strict: Server) -> None:
+def test_expect_100_continue_is_refused_before_the_body(strict: Server) -> None:
     answer = ask(strict, post("/classify", content_length=10**10, expect="100-continue"))
     refused(answer, 413, "body_too_large")
     assert answer.raw.startswith(b"HTTP/1.1 413")
@@ -51,7 +51,7 @@ def test_who_asks_before_sending_is_told_not_to(strict: Server) -> None:
 @pytest.mark.parametrize(
     ("path", "status"), [("/classify", 413), ("/nothing", 404), ("/healthz", 405)], ids=["413", "404", "405"]
 )
-def test_a_refused_body_is_not_read_for_ever(strict: Server, path: str, status: int) -> None:
+def test_a_refused_body_is_not_read_without_end(strict: Server, path: str, status: int) -> None:
     began = time.monotonic()
     with connected(strict) as sock:
         sock.settimeout(20)
@@ -68,7 +68,7 @@ def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(strict: Server) ->
     assert httpx.post(f"{strict.url}/classify", content=bytes(MIB + 1)).status_code == 413
 
 
-def test_a_million_chunks_of_a_byte_cost_no_memory(strict: Server) -> None:
+def test_chunks_of_one_byte_cost_no_memory(strict: Server) -> None:
     body = b"".join(chunks(200_000, 1)) + b"0\r\n\r\n"
     request = post("/classify", content_length=None, transfer_encoding="chunked") + body
     refused(ask(strict, request), 415, "not_an_image")
@@ -100,9 +100,9 @@ BROKEN_FORMS = {
     "another boundary": ("multipart/form-data; boundary=c", part(b"x") + b"--b--\r\n"),
     "a boundary of 300 characters": ("multipart/form-data; boundary=" + "b" * 300, part(b"x") + b"--b--\r\n"),
     "garbage": (FORM, bytes(range(256)) * 10),
-    "no end": (FORM, part(b"x")),
+    "no closing boundary": (FORM, part(b"x")),
     "an end within the headers of a part": (FORM, b"--b\r\ncontent-disposition: form-data"),
-    "nothing": (FORM, b""),
+    "an empty body": (FORM, b""),
     "a header without a name": (FORM, b"--b\r\n: x\r\n\r\nx\r\n--b--\r\n"),
     "nine headers in a part": (FORM, b"--b\r\n" + b"x-a: b\r\n" * 9 + b"\r\nx\r\n--b--\r\n"),
     "5 kB of a header in a part": (FORM, b"--b\r\nx-a: " + b"b" * 5000 + b"\r\n\r\nx\r\n--b--\r\n"),
@@ -131,17 +131,17 @@ FILE_NAMES = {
 
 
 @pytest.mark.parametrize("disposition", FILE_NAMES.values(), ids=FILE_NAMES.keys())
-def test_a_file_name_is_never_looked_at(strict: Server, cat: bytes, disposition: str) -> None:
+def test_file_names_are_ignored(strict: Server, cat: bytes, disposition: str) -> None:
     answer = ask(strict, post("/classify", part(cat, disposition) + b"--b--\r\n", content_type=FORM))
     assert answer.status == 200, answer.json
 
 
-def test_two_images_of_one_name_are_two(strict: Server, cat: bytes) -> None:
+def test_two_images_of_the_same_name_are_two_images(strict: Server, cat: bytes) -> None:
     answer = ask(strict, post("/classify", part(cat) * 2 + b"--b--\r\n", content_type=FORM))
     assert len(answer.json["results"]) == 2
 
 
-def test_parts_are_counted_as_they_come(strict: Server) -> None:
+def test_parts_are_counted_as_they_arrive(strict: Server) -> None:
     answer = ask(strict, post("/classify", part(b"x") * 9000 + b"--b--\r\n", content_type=FORM))
     refused(answer, 413, "too_many_images")
     answer = ask(strict, post("/classify", part(b"x", 'form-data; name="y"') * 9000, content_type=FORM))
@@ -149,7 +149,7 @@ def test_parts_are_counted_as_they_come(strict: Server) -> None:
     assert "'y'" in answer.json["detail"]
 
 
-def test_what_stands_around_a_form_counts_and_costs_little(strict: Server, cat: bytes) -> None:
+def test_bytes_around_a_form_count_and_cost_little(strict: Server, cat: bytes) -> None:
     form = part(cat) + b"--b--\r\n"
     answer = ask(strict, post("/classify", form + b"\r\n" * 100_000, content_type=FORM))
     assert answer.status in (200, 400)
@@ -165,22 +165,22 @@ def test_a_compressed_body_is_refused(strict: Server, cat: bytes, encoding: str)
     refused(ask(strict, post("/classify", cat, content_encoding=encoding)), 415, "format_not_allowed")
 
 
-def test_the_declared_type_decides_nothing(strict: Server, espresso: bytes) -> None:
+def test_the_declared_type_is_ignored(strict: Server, espresso: bytes) -> None:
     for kind in ("image/png", "text/plain", "application/pdf", "image/x-eps"):
         assert ask(strict, post("/classify", espresso, content_type=kind)).status == 200
 
 
 BROKEN_JSON = {
     "an array": (b"[]", 400),
-    "cut": (b'{"images": ["', 400),
+    "truncated": (b'{"images": ["', 400),
     "nested": (b'{"images": ' + b"[" * 100_000, 400),
     "numbers": (b'{"images": [1, 2]}', 400),
     "no list": (b'{"images": "x"}', 400),
-    "nothing": (b"", 400),
+    "an empty body": (b"", 400),
     "not UTF-8": (b'{"images": ["\xff"]}', 400),
     "NaN": (b'{"images": NaN}', 400),
     "no image": (b'{"images": []}', 400),
-    "an image of nothing": (b'{"images": [""]}', 400),
+    "an empty image": (b'{"images": [""]}', 400),
     "a URL": (b'{"images": ["http://127.0.0.1:1/x.png"]}', 422),
     "data: again and again": (b'{"images": ["' + b"data:" * 190_000 + b'"]}', 422),
     "data: with half a comma": (b'{"images": ["data:' + b";base64" * 140_000 + b'"]}', 422),
@@ -196,7 +196,7 @@ def test_broken_json_is_refused_soon(strict: Server, body: bytes, status: int) -
     assert answer.seconds < 5
 
 
-def test_one_bad_image_among_good_ones_has_its_own_place(strict: Server, cat: bytes) -> None:
+def test_a_bad_image_fails_in_its_own_place(strict: Server, cat: bytes) -> None:
     good = base64.b64encode(cat).decode()
     body = json.dumps({"images": [good, "%%%", base64.b64encode(b"text").decode(), good]}).encode()
     answer = ask(strict, post("/classify?top_k=1", body, content_type="application/json"))

@@ -1,4 +1,4 @@
-"""Slow, silent, large and malformed: what one connection may do. Section by section as an attacker would try it."""
+"""Hostile connections: slow, silent, with large heads, malformed, pipelined, half closed."""
 
 import http.client
 import socket
@@ -17,7 +17,7 @@ SOON_S = DEADLINE_S + 3
 
 
 def drip(sock: socket.socket, start: bytes, drop: bytes) -> Answer:
-    """Send the start, and then a byte ten times a second, for as long as the server takes them."""
+    """Send `start`, then `drop` ten times a second for as long as the server accepts it."""
     began, answer = time.monotonic(), b""
     sock.sendall(start)
     sock.settimeout(0.1)
@@ -41,7 +41,7 @@ def test_a_connection_that_sends_nothing_is_closed(strict: Server) -> None:
     assert DEADLINE_S - 0.5 < answer.seconds < SOON_S
 
 
-def test_headers_that_trickle_are_cut_at_the_deadline(strict: Server) -> None:
+def test_slow_headers_are_refused_at_the_deadline(strict: Server) -> None:
     with connected(strict) as sock:
         answer = drip(sock, b"POST /classify HTTP/1.1\r\nhost: x\r\nx-slow: ", b"a")
     assert answer.closed
@@ -49,7 +49,7 @@ def test_headers_that_trickle_are_cut_at_the_deadline(strict: Server) -> None:
     assert DEADLINE_S - 0.5 < answer.seconds < SOON_S
 
 
-def test_what_no_handler_ever_saw_is_counted_and_logged(strict: Server) -> None:
+def test_requests_that_no_handler_saw_are_counted_and_logged(strict: Server) -> None:
     def counted(code: str) -> float:
         lines = httpx.get(f"{strict.url}/metrics").text.splitlines()
         name = f'vitrine_request_failures_total{{reason="{code}"}} '
@@ -64,12 +64,12 @@ def test_what_no_handler_ever_saw_is_counted_and_logged(strict: Server) -> None:
         answer = ask(strict, sent)
         assert answer.json["code"] == code
         assert counted(code) == before + 1
-        time.sleep(1.1)  # lines are written by the second
+        time.sleep(1.1)  # the log is written by another thread
         (line,) = [line for line in strict.log.read_text().splitlines() if answer.json["request_id"] in line]
         assert f'"problem":"{code}"' in line
 
 
-def test_a_body_that_trickles_is_cut_at_the_deadline(strict: Server) -> None:
+def test_a_slow_body_is_refused_at_the_deadline(strict: Server) -> None:
     with connected(strict) as sock:
         answer = drip(sock, post("/classify", content_length=100_000, connection="keep-alive"), b"a")
     assert answer.closed
@@ -100,7 +100,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(strict: Server) -> 
     connection.close()
 
 
-def test_many_slow_connections_do_not_touch_the_others(strict: Server, espresso: bytes) -> None:
+def test_slow_connections_do_not_affect_others(strict: Server, espresso: bytes) -> None:
     slow = []
     try:
         for _ in range(300):
@@ -143,16 +143,16 @@ MALFORMED = {
     "two lengths": post("/classify", b"abc").replace(b"host: x", b"content-length: 4"),
     "a length and chunks": post("/classify", b"0\r\n\r\n", transfer_encoding="chunked"),
     "chunks and a length": post("/classify", b"0\r\n\r\n", transfer_encoding="chunked").replace(b"host: x\r\n", b""),
-    "a chunk of no size": post("/classify", b"zz\r\nabc\r\n", content_length=None, transfer_encoding="chunked"),
+    "a chunk without a size": post("/classify", b"zz\r\nabc\r\n", content_length=None, transfer_encoding="chunked"),
     "TLS": bytes.fromhex("160301020001000001fc0303") + bytes(200),
     "noise": bytes(range(128, 256)) * 4,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "a path that is no URL": b"GET \xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a path that is not a URL": b"GET \xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_no_http_is_refused_and_the_connection_closed(strict: Server, request_: bytes) -> None:
+def test_invalid_http_is_refused_and_the_connection_closed(strict: Server, request_: bytes) -> None:
     answer = ask(strict, request_)
     assert answer.closed
     assert answer.status == 400
@@ -160,7 +160,7 @@ def test_what_is_no_http_is_refused_and_the_connection_closed(strict: Server, re
     assert answer.headers["x-request-id"] == answer.json["request_id"]
 
 
-def test_no_word_of_the_client_decides_more_than_it_should(strict: Server) -> None:
+def test_host_and_upgrade_headers_are_ignored(strict: Server) -> None:
     assert ask(strict, get("/healthz").replace(b"host: x", b"host: evil.example")).status == 200
     assert ask(strict, get("/healthz").replace(b"host: x\r\n", b"")).status == 200
     upgrade = get("/healthz").replace(b"connection: close", b"connection: upgrade\r\nupgrade: websocket")
@@ -186,8 +186,8 @@ def test_a_client_that_only_stops_sending_is_served(strict: Server, espresso: by
     assert answer.closed
 
 
-def test_a_client_that_does_not_take_its_answer_is_cut_off(strict: Server) -> None:
-    """Megabytes of answers are asked for and not one is read."""
+def test_a_client_that_does_not_read_its_response_is_cut_off(strict: Server) -> None:
+    """Request megabytes of responses and read none."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", strict.port))
@@ -199,20 +199,20 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(strict: Server) -> No
     assert time.monotonic() - began < 20
 
 
-def test_clients_that_leave_in_the_middle_are_no_errors(strict: Server, espresso: bytes) -> None:
+def test_clients_that_disconnect_early_are_no_errors(strict: Server, espresso: bytes) -> None:
     def leave(number: int) -> None:
         with connected(strict) as sock:
             request = post("/classify", espresso)
             sock.sendall(request[: len(request) * (number % 10) // 9])
             if number % 2:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, no goodbye
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not a close
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(leave, range(60)))
     assert httpx.post(f"{strict.url}/classify", content=espresso, timeout=20).status_code == 200
 
 
-def test_thousands_of_pipelined_requests_do_not_hold_up_the_others(strict: Server) -> None:
+def test_thousands_of_pipelined_requests_do_not_delay_others(strict: Server) -> None:
     with connected(strict) as sock:
         sock.settimeout(20)
         sender = ThreadPoolExecutor(1).submit(send, sock, [b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n" * 20_000])

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis calls the running service by it, and checks what comes back."""
+"""The OpenAPI document is correct: schemathesis calls the running service by it and checks the responses."""
 
 from typing import Any
 

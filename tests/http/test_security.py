@@ -1,4 +1,4 @@
-"""Keys, origins, proxies, and what answers and logs give away."""
+"""API keys, origins, proxies, and what responses and logs reveal."""
 
 import http.server
 import threading
@@ -29,7 +29,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     "path",
     ["/healthz", "/readyz", "/", "/static/main.js", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"],
 )
-def test_open_paths_want_no_key(locked: Server, path: str) -> None:
+def test_open_paths_require_no_key(locked: Server, path: str) -> None:
     assert httpx.get(locked.url + path).status_code in (200, 307)
 
 
@@ -48,7 +48,7 @@ def test_open_paths_want_no_key(locked: Server, path: str) -> None:
         "/docs/../model",
     ],
 )
-def test_everything_else_wants_one(locked: Server, path: str) -> None:
+def test_all_other_paths_require_a_key(locked: Server, path: str) -> None:
     answer = ask(locked, post(path, b"x"))
     assert (answer.status, answer.json["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -56,7 +56,7 @@ def test_everything_else_wants_one(locked: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER_KEY, FILED_KEY])
-def test_each_key_opens(locked: Server, key: str, cat: bytes) -> None:
+def test_each_key_is_accepted(locked: Server, key: str, cat: bytes) -> None:
     for scheme in ("Bearer", "bearer"):
         headers = {"Authorization": f"{scheme} {key}"}
         assert httpx.post(f"{locked.url}/classify", content=cat, headers=headers).status_code == 200
@@ -75,7 +75,7 @@ def test_each_key_opens(locked: Server, key: str, cat: bytes) -> None:
         f"Bearer {KEY},{OTHER_KEY}",
     ],
 )
-def test_nothing_else_opens(locked: Server, value: str) -> None:
+def test_no_other_credential_is_accepted(locked: Server, value: str) -> None:
     assert httpx.get(f"{locked.url}/model", headers={"Authorization": value}).status_code == 401
     assert httpx.get(f"{locked.url}/model?key={KEY}").status_code == 401
 
@@ -101,18 +101,18 @@ def test_without_settings_no_origin_may_read(client: httpx.Client) -> None:
     assert "server" not in response.headers
 
 
-def test_no_key_is_ever_written_down(locked: Server) -> None:
+def test_no_key_is_logged(locked: Server) -> None:
     log = locked.log.read_text()
     assert not [key for key in (KEY, OTHER_KEY, FILED_KEY) if key in log]
 
 
-def test_bad_keys_are_told_without_being_shown(tmp_path: Path) -> None:
+def test_bad_keys_are_reported_without_being_shown(tmp_path: Path) -> None:
     with pytest.raises(BadSettings) as bad:
         load_settings({"VITRINE_API_KEYS": "se cret", "VITRINE_API_KEYS_FILE": str(tmp_path / "none")})
     assert "cret" not in str(bad.value)
 
 
-def test_what_a_client_writes_is_not_in_the_log(strict: Server, cat: bytes) -> None:
+def test_the_log_holds_nothing_that_a_client_sent(strict: Server, cat: bytes) -> None:
     word = "injected-by-a-client"
     for path in (f"/{word}", f"/classify?{word}=1", f"/classify?size={word}"):
         ask(strict, post(path, cat, user_agent=word, x_request_id=f"{word} {word}"))

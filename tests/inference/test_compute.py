@@ -1,4 +1,4 @@
-"""A forward pass that raises, runs out of memory, answers nonsense, hangs, or loses its device."""
+"""A forward pass that raises, runs out of memory, returns NaN, hangs, or loses its device."""
 
 import signal
 import time
@@ -41,7 +41,7 @@ def test_one_culprit_in_a_batch_of_eight(breaking: Server, colour: tuple[int, in
     assert secrets_in(alone_response) + secrets_in(response) == []
 
 
-def test_the_culprit_of_one_client_is_no_matter_of_another(faulty: Faulty) -> None:
+def test_a_failing_image_does_not_affect_other_clients(faulty: Faulty) -> None:
     with faulty(FORWARD_S=0.3) as server, ThreadPoolExecutor(8) as pool:
         colours = [*GOOD, faults.RAISES, faults.NOT_A_NUMBER, faults.RAISES]
         statuses = list(pool.map(lambda colour: embed(server, colour).status_code, colours))
@@ -116,11 +116,11 @@ def test_work_that_waits_too_long_is_504_and_never_done(faulty: Faulty, forwarde
         assert time.monotonic() - began < 2
         assert slow.result().status_code == 504
         time.sleep(2.5)
-        assert embed(server, GOOD[0]).status_code == 504  # longer than it may take, but it is begun
+        assert embed(server, GOOD[0]).status_code == 504  # it takes longer than the timeout, but it is computed
         assert set(forwarded()) == {str(GOOD[0])}
 
 
-def test_a_process_that_is_stuck_can_be_told_to_end(faulty: Faulty) -> None:
+def test_sigterm_ends_a_process_whose_forward_hangs(faulty: Faulty) -> None:
     with faulty(drain_timeout_s=1) as server, ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(embed, server, faults.HANGS)
         time.sleep(0.5)

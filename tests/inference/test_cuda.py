@@ -10,7 +10,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Job
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.block import Block
-from models.network.kernels import grouped, varlen
+from models.network.kernels import grouped_attention, varlen_attention
 from models.network.vit import Readout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -46,7 +46,7 @@ def test_an_image_is_answered_in_company_as_alone(checkpoint: Checkpoint) -> Non
 def test_it_attends_to_all_lengths_in_one_call_where_the_card_can(checkpoint: Checkpoint) -> None:
     can = torch.cuda.get_device_capability() >= (8, 0)
     engine = Engine(checkpoint, "cuda", "bfloat16" if can else "float16")
-    assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen if can else grouped)
+    assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen_attention if can else grouped_attention)
 
 
 def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""What [CLS] attends to, against plain, unfused implementations on the same weights."""
+"""Attention maps, compared with plain, unfused implementations on the same weights."""
 
 import copy
 from typing import Any
@@ -26,7 +26,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def unfused(original: Any) -> Any:
-    """Every layer's attention matrix in timm's own plain implementation: an image -> (layers, H, N, N)."""
+    """The attention matrices of timm's unfused implementation: an image -> (layers, H, N, N)."""
     model = copy.deepcopy(original)
     matrices: list[Tensor] = []
     for block in model.blocks:
@@ -42,12 +42,12 @@ def unfused(original: Any) -> Any:
     return run
 
 
-def row_of_cls(matrices: Tensor, attention_spec: AttentionSpec) -> Tensor:
-    """What a look should see: (layers, H, N, N) -> (N,)."""
-    if attention_spec.rollout:
-        return rolled_out(matrices[: attention_spec.layer + 1])[0]
-    rows = matrices[attention_spec.layer, :, 0]
-    return rows.mean(0) if attention_spec.head is None else rows[attention_spec.head]
+def row_of_cls(matrices: Tensor, spec: AttentionSpec) -> Tensor:
+    """The expected attention of [CLS]: (layers, H, N, N) -> (N,)."""
+    if spec.rollout:
+        return rolled_out(matrices[: spec.layer + 1])[0]
+    rows = matrices[spec.layer, :, 0]
+    return rows.mean(0) if spec.head is None else rows[spec.head]
 
 
 def rolled_out(matrices: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ def rolled_out(matrices: Tensor) -> Tensor:
     return product
 
 
-def looked_at(network: VisionTransformer, image: Tensor, attention_spec: AttentionSpec) -> Tensor:
+def attention_map(network: VisionTransformer, image: Tensor, spec: AttentionSpec) -> Tensor:
     with torch.inference_mode():
-        features = network([image], Readout(0), {0: attention_spec})
+        features = network([image], Readout(0), {0: spec})
     row: Tensor = features.attention[0]
     return row
 
 
 @pytest.mark.parametrize(("size", "specs"), SIZES.values(), ids=SIZES.keys())
-def test_every_layer_head_and_rollout_is_what_the_plain_formula_gives(
+def test_every_layer_head_and_rollout_equals_the_plain_formula(
     network: VisionTransformer,
     unfused: Any,
     size: tuple[int, int],
@@ -76,21 +76,21 @@ def test_every_layer_head_and_rollout_is_what_the_plain_formula_gives(
 ) -> None:
     (image,) = images(size)
     matrices = unfused(image)
-    monkeypatch.setattr(attention, "MATRIX", 2**18)  # so that smaller images than usual are taken in pieces
+    monkeypatch.setattr(attention, "MAX_MATRIX", 2**18)  # so that these small images are split too
     with torch.inference_mode():
         ours = network([image] * len(specs), Readout(0), dict(enumerate(specs))).attention
-    for place, attention_spec in enumerate(specs):
-        expected = row_of_cls(matrices, attention_spec)[1:].unflatten(0, (size[0] // 14, size[1] // 14))
+    for place, spec in enumerate(specs):
+        expected = row_of_cls(matrices, spec)[1:].unflatten(0, (size[0] // 14, size[1] // 14))
         assert_equal_in_float32(ours[place], expected)
-        # That bound is an absolute one, and the weights are small: they also agree relatively.
+        # That bound is absolute and the weights are small, so compare relatively too.
         assert torch.allclose(ours[place].double(), expected.double(), rtol=1e-3, atol=1e-9)
     assert differ(matrices[11, 0, 0], matrices[11, 1, 0])
     assert differ(matrices[11, 0, 0], matrices[10, 0, 0])
 
 
 def plain(network: Any, image: Tensor) -> Tensor:
-    """The network once more, by the textbook, for one image: every layer's matrix (layers, H, N, N)."""
-    x = network._tokens([image], [network.config.grid(*image.shape[1:])])
+    """A textbook implementation of the network for one image: every layer's matrix (layers, H, N, N)."""
+    x = network._embed([image], [network.config.grid(*image.shape[1:])])
     matrices = []
     for block in network.blocks:
         qkv = block.attn.qkv(block.norm1(x))
@@ -103,7 +103,7 @@ def plain(network: Any, image: Tensor) -> Tensor:
     return torch.stack(matrices)
 
 
-LOOKS = {
+SPECS = {
     0: AttentionSpec(2),
     2: AttentionSpec(1, 3),
     3: AttentionSpec(2, rollout=True),
@@ -113,40 +113,40 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"num_extra_tokens": 0}], ids=["registers", "qk", "plain"])
-def test_prefix_tokens_take_part_and_are_left_out_of_the_map(changes: dict[str, Any]) -> None:
+def test_prefix_tokens_are_attended_to_but_not_in_the_map(changes: dict[str, Any]) -> None:
     network, batch = tiny(**changes), images(*MIX)
-    maps = network(batch, Readout(0), LOOKS).attention
-    assert list(maps) == list(LOOKS)
-    for place, attention_spec in LOOKS.items():
-        row = row_of_cls(plain(network, batch[place]), attention_spec)
+    maps = network(batch, Readout(0), SPECS).attention
+    assert list(maps) == list(SPECS)
+    for place, spec in SPECS.items():
+        row = row_of_cls(plain(network, batch[place]), spec)
         assert maps[place].shape == network.config.grid(*batch[place].shape[1:])
         assert_equal_in_float32(maps[place].flatten(), row[network.config.num_prefix_tokens :])
 
 
-def test_nobodys_answer_is_touched_by_a_look() -> None:
+def test_recording_attention_changes_no_answer() -> None:
     network, batch = tiny(), images(*MIX)
-    without, beside = network(batch), network(batch, specs=LOOKS)
+    without, recorded = network(batch), network(batch, specs=SPECS)
     for name in ("cls", "mean", "native", "logits"):
-        assert torch.equal(getattr(without, name), getattr(beside, name))
+        assert torch.equal(getattr(without, name), getattr(recorded, name))
     assert without.attention == {}
 
 
-def test_a_map_is_the_same_alone_and_in_any_company() -> None:
+def test_a_map_is_the_same_alone_and_in_a_batch() -> None:
     network, batch = tiny(), images(*MIX)
-    together = network(batch, specs=LOOKS).attention
-    for place, attention_spec in LOOKS.items():
-        assert_equal_in_float32(together[place], looked_at(network, batch[place], attention_spec))
+    together = network(batch, specs=SPECS).attention
+    for place, spec in SPECS.items():
+        assert_equal_in_float32(together[place], attention_map(network, batch[place], spec))
 
 
-def test_a_network_without_a_class_token_cannot_be_looked_at() -> None:
+def test_a_network_without_a_class_token_has_no_attention_maps() -> None:
     network = tiny(class_token=False, pool="avg", num_classes=0)
     with pytest.raises(ValueError, match="ATTENTION"):
         network(images((16, 16)), Readout.MEAN, {0: AttentionSpec(0)})
 
 
-def test_half_types_give_float32_weights() -> None:
+def test_half_precision_gives_float32_weights() -> None:
     (image,) = images((64, 64))
-    exact = looked_at(tiny(), image, AttentionSpec(2))
-    half = looked_at(tiny().to(torch.bfloat16), image.to(torch.bfloat16), AttentionSpec(2))
+    exact = attention_map(tiny(), image, AttentionSpec(2))
+    half = attention_map(tiny().to(torch.bfloat16), image.to(torch.bfloat16), AttentionSpec(2))
     assert half.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(half.flatten(), exact.flatten(), dim=0) > 0.99

@@ -1,4 +1,4 @@
-"""The ways to compute attention: they have to agree, and the one that is not to be had everywhere is tried first."""
+"""The implementations of attention agree, and one that gives wrong results or does not run is not selected."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.attention.varlen
 from torch import Tensor
 
-from models.network.kernels import agrees, best, grouped, varlen
+from models.network.kernels import grouped_attention, matches_grouped, select_attention, varlen_attention
 from models.network.packing import Packing
 from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
@@ -16,7 +16,7 @@ from tests.network.test_network import images, tiny
 CPU = torch.device("cpu")
 
 
-def documented(
+def documented_varlen_attn(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -26,7 +26,7 @@ def documented(
     max_k: int,
     **options: Any,
 ) -> Tensor:
-    """`varlen_attn` as torch documents it, in plain arithmetic: the real one runs on CUDA alone."""
+    """`varlen_attn` as torch documents it, in plain arithmetic; the real one runs only on CUDA."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     assert max_q == cu_seq_q.diff().max()
     assert max_k == cu_seq_k.diff().max()
@@ -41,15 +41,15 @@ def documented(
 
 @pytest.fixture
 def torch_has_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", documented)
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", documented_varlen_attn)
 
 
 @pytest.mark.usefixtures("torch_has_varlen")
 @pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
-def test_varlen_attention_answers_as_grouped_attention_does(readout: Readout) -> None:
+def test_varlen_attention_equals_grouped_attention(readout: Readout) -> None:
     network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
     expected = network(pictures, readout)
-    network.attend_by(varlen)
+    network.set_attention(varlen_attention)
     found = network(pictures, readout)
     for name in ("cls", "mean", "logits"):
         if getattr(expected, name) is not None:
@@ -57,18 +57,18 @@ def test_varlen_attention_answers_as_grouped_attention_does(readout: Readout) ->
 
 
 @pytest.mark.usefixtures("torch_has_varlen")
-def test_a_kernel_that_answers_rightly_is_found_to_agree() -> None:
-    assert agrees(varlen, CPU, torch.float32, heads=2, head_dim=8)
+def test_a_correct_kernel_matches() -> None:
+    assert matches_grouped(varlen_attention, CPU, torch.float32, heads=2, head_dim=8)
 
 
-def test_a_kernel_that_mixes_images_is_found_out() -> None:
-    def mixing(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asking: Packing) -> Tensor:
-        one = Packing.of([len(k)])
-        return grouped(q, k, v, one, one if len(q) == len(k) else Packing.of([len(q)]))
+def test_a_kernel_that_mixes_images_does_not_match() -> None:
+    def mixing(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+        one = Packing.from_lengths([len(k)])
+        return grouped_attention(q, k, v, one, one if len(q) == len(k) else Packing.from_lengths([len(q)]))
 
-    assert not agrees(mixing, CPU, torch.float32, heads=2, head_dim=8)
+    assert not matches_grouped(mixing, CPU, torch.float32, heads=2, head_dim=8)
 
 
-def test_a_kernel_that_this_device_does_not_have_is_not_used() -> None:
-    assert not agrees(varlen, CPU, torch.bfloat16, heads=2, head_dim=8)
-    assert best(CPU, torch.bfloat16, heads=2, head_dim=8) is grouped
+def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:
+    assert not matches_grouped(varlen_attention, CPU, torch.bfloat16, heads=2, head_dim=8)
+    assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=8) is grouped_attention

@@ -1,4 +1,4 @@
-"""The network against its original and against itself."""
+"""The network compared with timm, and its own invariants."""
 
 import dataclasses
 import shutil
@@ -28,7 +28,7 @@ SIZES = {
 
 
 def tiny(seed: int = 0, **changes: Any) -> VisionTransformer:
-    """A small network with every parameter random: the defaults of initialisation would hide mistakes."""
+    """A small network with random parameters; default initialisation would hide mistakes."""
     config = dataclasses.replace(
         ViTConfig(
             embed_dim=48,
@@ -63,7 +63,7 @@ def images(*sizes: tuple[int, int], seed: int = 1) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_answers_like_timm(network: VisionTransformer, original: Any, size: tuple[int, int]) -> None:
+def test_outputs_equal_timms(network: VisionTransformer, original: Any, size: tuple[int, int]) -> None:
     (image,) = images(size)
     with torch.inference_mode():
         ours = network([image])
@@ -79,8 +79,8 @@ def test_answers_like_timm(network: VisionTransformer, original: Any, size: tupl
     assert_equal_in_float32(ours.patches[0].flatten(0, 1), tokens[0, 1:])
 
 
-def test_another_resampling_rule_would_not_answer_like_timm(checkpoint: Checkpoint, original: Any) -> None:
-    # The negative control of the test above: it would notice a wrong rule.
+def test_outputs_with_another_resampling_rule_differ_from_timms(checkpoint: Checkpoint, original: Any) -> None:
+    # Negative control: the test above would notice a wrong rule.
     config = dataclasses.replace(checkpoint.content.config, position=Resampling(antialias=False))
     other = VisionTransformer(config).eval()
     other.load_state_dict(dict(checkpoint.content.weights))
@@ -95,7 +95,7 @@ MIX = [(16, 16), (64, 64), (40, 24), (24, 40), (64, 64), (8, 8), (104, 56), (16,
 
 
 @pytest.mark.parametrize("changes", [{}, {"pool": "avg", "norm": False, "fc_norm": True}], ids=["cls", "avg"])
-def test_an_image_is_answered_alike_alone_and_in_any_company(changes: dict[str, Any]) -> None:
+def test_an_image_gets_the_same_answer_alone_and_in_a_batch(changes: dict[str, Any]) -> None:
     network, batch = tiny(**changes), images(*MIX)
     together = network(batch)
     for place, image in enumerate(batch):
@@ -107,7 +107,7 @@ def test_an_image_is_answered_alike_alone_and_in_any_company(changes: dict[str, 
         assert_equal_in_float32(together.patches[place], alone.patches[0])
 
 
-FIRST_TOKENS = {
+LEADING_TOKENS = {
     "cls": {},
     "cls of two blocks": {"pool_layers": 2},
     "qk norm": {"qk_norm": True},
@@ -116,18 +116,18 @@ FIRST_TOKENS = {
 }
 
 
-@pytest.mark.parametrize("changes", FIRST_TOKENS.values(), ids=FIRST_TOKENS.keys())
-def test_a_last_block_for_the_first_tokens_alone_changes_nothing(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", LEADING_TOKENS.values(), ids=LEADING_TOKENS.keys())
+def test_a_last_block_of_leading_tokens_only_changes_nothing(changes: dict[str, Any]) -> None:
     network, batch = tiny(**changes), images(*MIX)
     everything = network(batch)
-    for wanted in (Readout.CLS, Readout.NATIVE, Readout.LOGITS, Readout.CLS | Readout.LOGITS):
-        features = network(batch, wanted)
+    for readouts in (Readout.CLS, Readout.NATIVE, Readout.LOGITS, Readout.CLS | Readout.LOGITS):
+        features = network(batch, readouts)
         for readout, name in ((Readout.CLS, "cls"), (Readout.NATIVE, "native"), (Readout.LOGITS, "logits")):
-            if wanted & readout:
+            if readouts & readout:
                 assert_equal_in_float32(getattr(features, name), getattr(everything, name))
 
 
-def test_folding_constants_changes_nothing() -> None:
+def test_folding_layer_scales_changes_nothing() -> None:
     network, batch = tiny(), images(*MIX)
     before = network(batch)
     network.fold()
@@ -152,7 +152,7 @@ def test_a_compiled_network_answers_the_same() -> None:
             assert_equal_in_float32(getattr(after, name), getattr(before, name)[: len(together)])
 
 
-def test_only_what_is_wanted_is_read() -> None:
+def test_only_requested_readouts_are_returned() -> None:
     features = tiny()(images((16, 16)), Readout.MEAN)
     assert features.mean is not None
     assert (features.cls, features.native, features.logits, features.patches) == (None, None, None, None)
@@ -165,7 +165,7 @@ def test_a_network_without_a_class_token_has_no_cls() -> None:
         network(images((16, 16)), Readout.CLS)
 
 
-def test_the_mean_leaves_prefix_tokens_out() -> None:
+def test_the_mean_excludes_prefix_tokens() -> None:
     features = tiny()(images((24, 16)))
     assert features.mean is not None
     assert features.patches is not None
@@ -173,7 +173,7 @@ def test_the_mean_leaves_prefix_tokens_out() -> None:
     assert_equal_in_float32(features.mean[0], features.patches[0].mean((0, 1)))
 
 
-def test_pixels_beyond_the_last_whole_patch_are_not_seen() -> None:
+def test_pixels_beyond_the_last_whole_patch_are_ignored() -> None:
     (image,) = images((71, 66))
     whole, cut = tiny()([image], Readout.CLS), tiny()([image[:, :64, :64]], Readout.CLS)
     assert whole.cls is not None
@@ -195,8 +195,8 @@ def test_the_patch_projection_is_the_strided_convolution() -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=12))
 @settings(deadline=None)
-def test_packing_keeps_every_image_in_its_place(lengths: list[int]) -> None:
-    packing = Packing.of(lengths)
+def test_packing_and_unpacking_keep_the_order_of_images(lengths: list[int]) -> None:
+    packing = Packing.from_lengths(lengths)
     assert sorted(packing.order) == list(range(len(lengths)))
     assert sum(run.images * run.length for run in packing.runs) == sum(lengths)
     assert len({run.length for run in packing.runs}) == len(packing.runs)

@@ -1,4 +1,4 @@
-"""Resampling against the formula itself, computed here in float64 without torch's interpolation."""
+"""Resampling of position embeddings, compared with the formula in float64 without torch's interpolation."""
 
 import math
 
@@ -28,7 +28,7 @@ def keys_kernel(x: float, a: float) -> float:
 
 
 def axis(n: int, m: int, rule: Resampling) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The (m, n) matrix that resamples one axis (Keys 1981; the conventions of torch's interpolate)."""
+    """The (m, n) matrix that resamples one axis (Keys 1981, with the conventions of torch's interpolate)."""
     weights = np.zeros((m, n))
     r = (n - 1) / max(m - 1, 1) if rule.align_corners else n / (m + rule.offset)
     for i in range(m):
@@ -51,7 +51,7 @@ def axis(n: int, m: int, rule: Resampling) -> np.ndarray[tuple[int, int], np.dty
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 @pytest.mark.parametrize("native", [(37, 37), (5, 9)], ids=str)
-def test_resampling_is_the_formula(rule: Resampling, native: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_resampling_equals_the_formula(rule: Resampling, native: tuple[int, int], grid: tuple[int, int]) -> None:
     table = torch.randn(*native, 4, generator=torch.Generator().manual_seed(0))
     rows, columns = axis(native[0], grid[0], rule), axis(native[1], grid[1], rule)
     expected = np.einsum("ai,bj,ijd->abd", rows, columns, table.double().numpy())
@@ -60,21 +60,21 @@ def test_resampling_is_the_formula(rule: Resampling, native: tuple[int, int], gr
 
 
 def embedding(rule: Resampling, native: tuple[int, int] = (8, 8)) -> PositionEmbedding:
-    made = PositionEmbedding(native, 6, rule)
-    made.table.copy_(torch.randn(made.table.shape, generator=torch.Generator().manual_seed(3)))
-    return made
+    positions = PositionEmbedding(native, 6, rule)
+    positions.table.copy_(torch.randn(positions.table.shape, generator=torch.Generator().manual_seed(3)))
+    return positions
 
 
 CPU = (torch.device("cpu"), torch.float32)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_the_tables_own_grid_is_left_as_it_is(rule: Resampling) -> None:
+def test_the_native_grid_is_not_resampled(rule: Resampling) -> None:
     positions = embedding(rule)
     assert torch.equal(positions((8, 8), (64, 64), *CPU), positions.table.flatten(0, 1))
 
 
-def test_dino_resamples_an_image_that_is_not_square_in_pixels_even_to_the_same_grid() -> None:
+def test_dino_resamples_an_image_that_is_not_square_even_to_the_native_grid() -> None:
     dino = embedding(RULES["dino"])
     assert not torch.allclose(dino((8, 8), (65, 70), *CPU), dino.table.flatten(0, 1), atol=1e-3)
     timm = embedding(RULES["timm"])
@@ -87,17 +87,17 @@ def test_rows_come_before_columns() -> None:
     assert torch.allclose(tall, resample(positions.table, (16, 4), positions.rule).flatten(0, 1))
 
 
-def test_the_table_stays_in_float32_when_the_network_does_not() -> None:
+def test_the_table_stays_in_float32_when_the_network_is_converted() -> None:
     positions = embedding(RULES["timm"]).to(torch.bfloat16)
     assert positions.table.dtype is torch.float32
     exact = resample(positions.table, (5, 5), positions.rule).flatten(0, 1)
     assert torch.equal(positions((5, 5), (40, 40), torch.device("cpu"), torch.bfloat16), exact.bfloat16())
 
 
-def test_each_grid_is_resampled_once_and_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_grid_is_resampled_once_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     positions = embedding(RULES["timm"])
     assert positions((4, 4), (32, 32), *CPU) is positions((4, 4), (32, 32), *CPU)
     monkeypatch.setattr(position, "CACHED_POSITIONS", 100)
     for side in range(2, 12):
         positions((side, side), (8 * side, 8 * side), *CPU)
-    assert sum(map(len, positions._kept.values())) <= max(100, 11 * 11)
+    assert sum(map(len, positions._cache.values())) <= max(100, 11 * 11)

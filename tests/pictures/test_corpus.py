@@ -1,4 +1,4 @@
-"""The shared corpus, where it is at hand: every file x both endpoints x every way to upload, and the oracle groups."""
+"""The shared corpus, if present: every file x both endpoints x every way to upload, and groups of equal images."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ import pytest
 from tests.pictures.test_hostile_images import WAYS
 from tests.server import Server
 
-# What a server with the optional decoders answers where one without them refuses.
+# Statuses of a server with the optional decoders, for files that one without them refuses.
 OPTIONAL = {".heic": 200, ".heif": 200}
 
 
@@ -25,14 +25,14 @@ def rows(shared: Path, table: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def test_every_file_is_answered_as_it_deserves(shared: Path, client: httpx.Client, server: Server) -> None:
-    """By both endpoints, and by one of the ways to upload after the other."""
+def test_every_file_is_answered_as_expected(shared: Path, client: httpx.Client, server: Server) -> None:
+    """Use both endpoints, and the ways to upload in turn."""
     ways = cycle(WAYS)
     check(shared, client, server, lambda: [next(ways)])
 
 
 @pytest.mark.soak
-def test_every_file_is_answered_alike_by_every_way(shared: Path, client: httpx.Client, server: Server) -> None:
+def test_every_file_is_answered_alike_in_every_way(shared: Path, client: httpx.Client, server: Server) -> None:
     check(shared, client, server, lambda: list(WAYS))
 
 
@@ -44,13 +44,13 @@ def check(shared: Path, client: httpx.Client, server: Server, ways: Callable[[],
             for way in ways():
                 began = time.monotonic()
                 response = WAYS[way](client, endpoint, data)
-                if not deserved(row, response.status_code) or time.monotonic() - began > 30:
+                if not expected_status(row, response.status_code) or time.monotonic() - began > 30:
                     wrong[row["file"], endpoint, way] = (response.status_code, response.text[:100])
     assert wrong == {}
     assert server.process.poll() is None
 
 
-def deserved(row: dict[str, str], status: int) -> bool:
+def expected_status(row: dict[str, str], status: int) -> bool:
     group = row["file"].partition("/")[0]
     if group == "good":
         return status == 200
@@ -60,7 +60,7 @@ def deserved(row: dict[str, str], status: int) -> bool:
 
 
 def test_equal_pictures_have_equal_answers(shared: Path, client: httpx.Client) -> None:
-    """Lossless copies to rounding; others as close as the table says that their coding is."""
+    """Lossless copies agree but for rounding; lossy ones within the tolerance that the table gives for their coding."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows(shared, "ORACLES.tsv"):
         groups[row["group"]].append(row)
@@ -94,10 +94,10 @@ def cosine(one: Any, other: Any) -> float:
 
 
 def floor(tolerance: str) -> float:
-    """The least cosine that a row of the table allows."""
+    """Return the smallest cosine that a row of the table allows."""
     found = re.search(r"cos>=([\d.]+)", tolerance)
     if found:
         return float(found[1])
     if "4xx" in tolerance:
-        return 0.97  # where it is answered, then as the picture that it is
-    return 0.995 if "vs" in tolerance else 0.9999  # exact: the same pixels, in another order of summing
+        return 0.97  # if it is answered, the answer must be right
+    return 0.995 if "vs" in tolerance else 0.9999  # exact: the same pixels, summed in another order

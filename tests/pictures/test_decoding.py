@@ -1,4 +1,4 @@
-"""From bytes to the network's pixels: what a reduced scale does to the answers."""
+"""Decoding a JPEG at a reduced scale leaves the vectors as they are."""
 
 import asyncio
 from pathlib import Path
@@ -46,4 +46,4 @@ def test_fast_decoding_leaves_the_vectors_as_they_are(
             cls = network(pixels, Readout.CLS).cls
         assert cls is not None
         assert torch.nn.functional.cosine_similarity(cls[0], cls[1], dim=0) >= 0.999
-    assert changed  # else nothing was compared
+    assert changed  # else the two modes did the same

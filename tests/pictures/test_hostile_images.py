@@ -1,4 +1,4 @@
-"""Every hostile file, by every way of uploading it: one code, soon, at no cost, and nothing else is touched."""
+"""Every hostile file, uploaded in every way, gets its code soon, costs no memory and affects no other image."""
 
 import base64
 import time
@@ -66,11 +66,11 @@ def test_a_good_image_has_the_same_answer_before_and_after(client: httpx.Client,
 
 
 def _close(one: dict[str, list[float]], other: dict[str, list[float]]) -> bool:
-    """In a batch a sum may be taken in another order."""
+    """Tell whether two results agree but for the order of summation, which depends on the batch."""
     return all(abs(a - b) < 1e-4 for a, b in zip(one["embedding"], other["embedding"], strict=True))
 
 
 def test_no_plugin_is_loaded_but_those_of_the_list(server: Server, client: httpx.Client) -> None:
-    """Ghostscript, and all that Pillow can start, stay away: no child process, no other library."""
+    """Pillow starts no Ghostscript and no other child process."""
     client.post("/embed", content=all_cases()["eps that runs a command"][0])
     assert Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text() == ""

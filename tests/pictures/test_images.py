@@ -1,7 +1,7 @@
-"""Files of every kind come out upright, in RGB, in 8 bits, or are refused by name."""
+"""Files of every format are decoded upright, to 8-bit RGB, or are refused with a code."""
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from PIL.Image import Transpose
 
 from app.errors import ImageProblem
 from app.pictures.decode import Limits, decode
-from app.settings import FORMATS
+from app.pictures.formats.table import FORMATS as TABLE
+from app.settings import FORMATS, ImageFormat
 
 LIMITS = Limits(FORMATS, 50_000_000)
 
@@ -31,6 +32,14 @@ def photo(cat: bytes) -> Image.Image:
         return image.convert("RGB").resize((90, 60))
 
 
+def test_every_format_has_a_row_whose_signature_is_the_first_to_match(photo: Image.Image) -> None:
+    assert set(TABLE) == set(get_args(ImageFormat))
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF"):
+        data = encoded(photo, image_format)
+        # The first and not the only one: an AVIF file names a brand of HEIC too.
+        assert next(name for name, container in TABLE.items() if container.matches(data)) == image_format
+
+
 @pytest.mark.parametrize(
     ("image_format", "options"),
     [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("TIFF", {})],
@@ -43,11 +52,11 @@ def test_lossless_formats_keep_every_pixel(photo: Image.Image, image_format: Any
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "GIF", "AVIF"])
-def test_lossy_formats_come_close(photo: Image.Image, image_format: str) -> None:
+def test_lossy_formats_stay_close(photo: Image.Image, image_format: str) -> None:
     assert np.abs(pixels(encoded(photo, image_format)) - np.asarray(photo)).mean() < 12
 
 
-# What a camera does to the upright picture before it writes the tag: the inverse of what the tag asks for.
+# How a camera stores an upright image under each tag: by the inverse of the operation that the tag asks for.
 STORED = {
     1: None,
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -83,7 +92,7 @@ def test_a_broken_exif_block_is_ignored(photo: Image.Image) -> None:
     assert pixels(encoded(photo, "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")).shape == (60, 90, 3)
 
 
-def test_alpha_is_laid_on_white_and_hides_what_is_under_it() -> None:
+def test_alpha_is_composited_over_white() -> None:
     for hidden in ((0, 0, 0), (200, 10, 90)):
         assert pixels(encoded(Image.new("RGBA", (4, 4), (*hidden, 0)), "PNG")).min() == 255
     half = pixels(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
@@ -91,7 +100,7 @@ def test_alpha_is_laid_on_white_and_hides_what_is_under_it() -> None:
 
 
 @pytest.mark.parametrize("mode", ["LA", "P"])
-def test_other_ways_to_be_transparent(mode: str) -> None:
+def test_other_kinds_of_transparency(mode: str) -> None:
     image = Image.new("RGBA", (4, 4), (50, 50, 50, 0))
     image.putpixel((0, 0), (50, 50, 50, 255))
     result = pixels(encoded(image.convert(mode), "PNG"))
@@ -113,7 +122,7 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
-def test_every_mode_comes_out_as_rgb(photo: Image.Image, mode: str) -> None:
+def test_every_mode_is_converted_to_rgb(photo: Image.Image, mode: str) -> None:
     image_format = "JPEG" if mode in ("CMYK", "YCbCr") else "PNG"
     result = pixels(encoded(photo.convert(mode), image_format))
     assert result.shape == (60, 90, 3)
@@ -122,29 +131,29 @@ def test_every_mode_comes_out_as_rgb(photo: Image.Image, mode: str) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "AVIF"])
-def test_the_first_frame_of_an_animation_counts(image_format: str) -> None:
+def test_an_animation_is_decoded_to_its_first_frame(image_format: str) -> None:
     first, second = Image.new("RGB", (32, 32), (250, 250, 250)), Image.new("RGB", (32, 32), (0, 0, 0))
     data = encoded(first, image_format, save_all=True, append_images=[second])
     assert pixels(data).min() >= 240
 
 
-def test_the_bytes_decide_the_format_not_what_came_with_them(photo: Image.Image) -> None:
+def test_the_bytes_decide_the_format(photo: Image.Image) -> None:
     assert decode(encoded(photo, "JPEG"), LIMITS).format == "JPEG"
 
 
-def test_a_phone_picture_comes_out_upright(phone_picture: bytes) -> None:
+def test_a_phone_picture_is_turned_upright(phone_picture: bytes) -> None:
     picture = decode(phone_picture, LIMITS)
     assert picture.size == (4032, 3024)
 
 
 def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_is_enough(phone_picture: bytes) -> None:
-    for enough, decoded in {
+    for minimum, decoded in {
         (256, 200): (504, 378),
         (504, 378): (504, 378),
         (505, 1): (1008, 756),
         (9999, 9): None,
     }.items():
-        picture = decode(phone_picture, LIMITS, lambda _, enough=enough: enough)  # type: ignore[misc]
+        picture = decode(phone_picture, LIMITS, lambda _, minimum=minimum: minimum)  # type: ignore[misc]
         assert picture.size == (4032, 3024)  # upright, as the camera saw it
         assert (picture.image.height, picture.image.width) == (decoded or picture.size)
 
@@ -168,13 +177,13 @@ def scans(count: int) -> bytes:
 
 
 REFUSED = {
-    "nothing": (b"", "empty_image"),
+    "an empty file": (b"", "empty_image"),
     "text": (b"hello", "not_an_image"),
     "a pdf": (b"%PDF-1.7\n", "not_an_image"),
     "an svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
     "an eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not_an_image"),
-    "a tiff, which is not in the list": (encoded(Image.new("RGB", (4, 4)), "TIFF"), "format_not_allowed"),
-    "a signature and no more": (b"\x89PNG\r\n\x1a\n", "undecodable"),
+    "a tiff, which is not accepted by default": (encoded(Image.new("RGB", (4, 4)), "TIFF"), "format_not_allowed"),
+    "a signature alone": (b"\x89PNG\r\n\x1a\n", "undecodable"),
     "half a jpeg": (encoded(Image.effect_noise((99, 99), 50), "JPEG")[:2000], "undecodable"),
     "half a png": (encoded(Image.effect_noise((99, 99), 50), "PNG")[:2000], "undecodable"),
     "too many pixels": (encoded(Image.new("1", (5001, 5001)), "PNG"), "too_many_pixels"),
@@ -183,7 +192,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("data", "code"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_used_is_refused_by_name(data: bytes, code: str) -> None:
+def test_unusable_files_are_refused_with_a_code(data: bytes, code: str) -> None:
     with pytest.raises(ImageProblem) as refused:
         decode(data, LIMITS)
     assert refused.value.code == code
@@ -202,21 +211,21 @@ def status(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("image_format", PREFIXED)
-def test_a_file_may_end_or_be_wrong_anywhere_in_its_head(photo: Image.Image, image_format: str) -> None:
+def test_a_header_may_be_truncated_or_wrong_at_any_byte(photo: Image.Image, image_format: str) -> None:
     whole = encoded(photo, image_format)
     for at in range(400):
         for data in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :], whole[:at] + whole[at + 1 :]):
             assert status(data) in (200, 400, 415, 422)
 
 
-def test_a_jpeg_whose_frame_says_too_little_is_undecodable() -> None:
+def test_a_jpeg_with_a_short_frame_header_is_undecodable() -> None:
     with pytest.raises(ImageProblem, match="damaged"):
         decode(b"\xff\xd8\xff\xc0\x00\x07\x08\x00\x10\x00\x10\xff\xd9", LIMITS)
 
 
-def test_a_jpeg_may_have_twice_the_pixels_of_the_rest() -> None:
+def test_a_jpeg_may_have_twice_the_pixels_of_other_formats() -> None:
     limits = Limits(FORMATS, 10_000)
     image = Image.new("L", (90, 90))
     assert decode(encoded(image, "JPEG"), limits).size == (90, 90)
-    with pytest.raises(ImageProblem, match="5000 pixels are allowed for PNG"):
+    with pytest.raises(ImageProblem, match="at most 5000 pixels are allowed for PNG"):
         decode(encoded(image, "PNG"), limits)

@@ -1,4 +1,4 @@
-"""What the network sees and looks at, asked of a real server: /attention, /preprocess, patch tokens."""
+"""What the network sees and attends to, from a real server: /attention, /preprocess, patch tokens."""
 
 import base64
 import io
@@ -27,14 +27,16 @@ from tests.server import serving
 
 
 def pixels_of(data: bytes, checkpoint: Checkpoint, size: Any = None, resize: Any = None) -> Any:
-    """(3, height, width) uint8, without the service."""
+    """Return the network's pixels (3, height, width), uint8, without the service."""
     preprocess = checkpoint.content.preprocess
     picture = decode(data, Limits(FORMATS, 50_000_000))
     plan = preprocess.plan(picture.size, checkpoint.content.config.patch_size, size, resize)
     return to_network(picture, plan, preprocess.interpolation)
 
 
-def look_by_hand(pixels: Any, checkpoint: Checkpoint, network: VisionTransformer, attention_spec: AttentionSpec) -> Any:
+def attention_by_hand(
+    pixels: Any, checkpoint: Checkpoint, network: VisionTransformer, attention_spec: AttentionSpec
+) -> Any:
     preprocess = checkpoint.content.preprocess
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     with torch.inference_mode():
@@ -42,13 +44,13 @@ def look_by_hand(pixels: Any, checkpoint: Checkpoint, network: VisionTransformer
         return network([image], Readout(0), {0: attention_spec}).attention[0].numpy()
 
 
-def opened(response: httpx.Response) -> Image.Image:
+def opened_png(response: httpx.Response) -> Image.Image:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     return Image.open(io.BytesIO(response.content))
 
 
-LOOKS: dict[str, tuple[dict[str, str], AttentionSpec, Any, Any]] = {
+SPECS: dict[str, tuple[dict[str, str], AttentionSpec, Any, Any]] = {
     "the last layer": ({}, AttentionSpec(11), None, None),
     "a head": ({"head": "3"}, AttentionSpec(11, 3), None, None),
     "an earlier layer": ({"layer": "4", "head": "0", "size": "140x98"}, AttentionSpec(4, 0), (140, 98), None),
@@ -57,7 +59,7 @@ LOOKS: dict[str, tuple[dict[str, str], AttentionSpec, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize(("query", "attention_spec", "size", "resize"), LOOKS.values(), ids=LOOKS.keys())
+@pytest.mark.parametrize(("query", "attention_spec", "size", "resize"), SPECS.values(), ids=SPECS.keys())
 def test_attention_is_that_of_the_network_run_by_hand(
     client: httpx.Client,
     checkpoint: Checkpoint,
@@ -69,7 +71,7 @@ def test_attention_is_that_of_the_network_run_by_hand(
     resize: Any,
 ) -> None:
     pixels = pixels_of(cat, checkpoint, size, resize)
-    expected = look_by_hand(pixels, checkpoint, network, attention_spec)
+    expected = attention_by_hand(pixels, checkpoint, network, attention_spec)
     assert_equal_in_float32(array(client.post("/attention", params=query, content=cat, headers=NPY))[0], expected)
     answer = client.post("/attention", params=query | {"output": "json"}, content=cat).json()
     (result,) = answer["results"]
@@ -78,9 +80,9 @@ def test_attention_is_that_of_the_network_run_by_hand(
     assert_equal_in_float32(result["attention"], expected)
     assert tuple(result["grid"]) == expected.shape
     for output, over in (("overlay", True), ("map", False)):
-        served = opened(client.post("/attention", params=query | {"output": output}, content=cat))
+        served = opened_png(client.post("/attention", params=query | {"output": output}, content=cat))
         ours = Image.open(io.BytesIO(attention_png(expected, pixels, over=over)))
-        # The weights agree within the bound and not to the bit, which may turn the rounding of a colour.
+        # The weights agree within the bound and not bit for bit, which may change the rounding of a colour.
         difference = np.asarray(served, np.int16) - np.asarray(ours, np.int16)
         assert np.abs(difference).max() <= 2
 
@@ -88,19 +90,19 @@ def test_attention_is_that_of_the_network_run_by_hand(
 def test_a_drawing_is_bright_where_the_attention_is(client: httpx.Client, cat: bytes) -> None:
     weights = array(client.post("/attention", content=cat, headers=NPY))[0]
     response = client.post("/attention?output=map", content=cat)
-    drawn = np.asarray(opened(response).convert("L"), np.float64)
+    drawn = np.asarray(opened_png(response).convert("L"), np.float64)
     side = drawn.shape[0] // 8
     patches = drawn.reshape(8, side, 8, side)
     assert np.ptp(patches, axis=(1, 3)).max() == 0
     assert patches[:, 0, :, 0].argmax() == weights.argmax()
     assert patches[:, 0, :, 0].argmin() == weights.argmin()
-    said = response.headers["vitrine-attention"]
-    assert said.startswith("layer=11, head=mean, method=raw, rows=8, columns=8, ")
-    assert float(re.findall("max=([0-9.]+)", said)[0]) == pytest.approx(weights.max(), abs=1e-6)
-    assert min(opened(client.post("/attention", content=cat)).size) >= 448
+    header = response.headers["vitrine-attention"]
+    assert header.startswith("layer=11, head=mean, method=raw, rows=8, columns=8, ")
+    assert float(re.findall("max=([0-9.]+)", header)[0]) == pytest.approx(weights.max(), abs=1e-6)
+    assert min(opened_png(client.post("/attention", content=cat)).size) >= 448
 
 
-def test_accept_chooses_where_no_parameter_does(client: httpx.Client, cat: bytes) -> None:
+def test_accept_chooses_the_output_unless_a_parameter_does(client: httpx.Client, cat: bytes) -> None:
     for accept, expected in (
         ("application/json", "application/json"),
         ("application/x-npy", "application/x-npy"),
@@ -110,10 +112,10 @@ def test_accept_chooses_where_no_parameter_does(client: httpx.Client, cat: bytes
         assert client.post("/attention", content=cat, headers={"Accept": accept}).headers["content-type"] == expected, (
             accept
         )
-    asked = client.post("/attention?output=map", content=cat, headers={"Accept": "application/json"})
-    assert asked.headers["content-type"] == "image/png"
-    asked = client.post("/preprocess", content=cat, headers={"Accept": "application/json"})
-    assert asked.headers["content-type"] == "application/json"
+    response = client.post("/attention?output=map", content=cat, headers={"Accept": "application/json"})
+    assert response.headers["content-type"] == "image/png"
+    response = client.post("/preprocess", content=cat, headers={"Accept": "application/json"})
+    assert response.headers["content-type"] == "application/json"
 
 
 def test_several_images_are_answered_as_numbers(client: httpx.Client, cat: bytes, espresso: bytes) -> None:
@@ -137,14 +139,14 @@ REFUSED: dict[str, tuple[str, dict[str, str], int, str, str]] = {
     "a layer too many": ("/attention", {"layer": "12"}, 422, "invalid_parameter", "0 to 11"),
     "a layer below": ("/attention", {"layer": "-1"}, 422, "invalid_parameter", "layer"),
     "a head too many": ("/attention", {"head": "6"}, 422, "invalid_parameter", "0 to 5"),
-    "a head of words": ("/attention", {"head": "all"}, 422, "invalid_parameter", "mean or the number"),
+    "a head that is no number": ("/attention", {"head": "all"}, 422, "invalid_parameter", "mean or the number"),
     "a head of a rollout": ("/attention", {"head": "0", "method": "rollout"}, 422, "invalid_parameter", "mean"),
     "an unknown method": ("/attention", {"method": "grad"}, 422, "invalid_parameter", "rollout"),
     "an unknown output": ("/attention", {"output": "svg"}, 422, "invalid_parameter", "overlay"),
     "an unknown parameter": ("/attention", {"top_k": "1"}, 422, "unknown_parameter", "top_k"),
     "too many tokens": ("/attention", {"size": "2000"}, 422, "too_many_tokens", "4096"),
-    "too many tokens to look at": ("/preprocess", {"size": "2000"}, 422, "too_many_tokens", "4096"),
-    "an output that is not there": ("/preprocess", {"output": "npy"}, 422, "invalid_parameter", "png"),
+    "too many tokens to preprocess": ("/preprocess", {"size": "2000"}, 422, "too_many_tokens", "4096"),
+    "an output that /preprocess does not have": ("/preprocess", {"output": "npy"}, 422, "invalid_parameter", "png"),
 }
 
 
@@ -171,13 +173,13 @@ def test_a_bad_image_is_refused_as_everywhere(client: httpx.Client, path: str) -
 
 
 @pytest.mark.parametrize(("size", "resize"), [(None, None), ((140, 98), "squash"), ((224, 224), "fit"), (None, "crop")])
-def test_the_preprocessed_picture_is_what_the_network_is_given(
+def test_the_preprocessed_picture_is_the_input_of_the_network(
     client: httpx.Client, checkpoint: Checkpoint, phone_picture: bytes, size: Any, resize: Any
 ) -> None:
     query = ({"size": f"{size[0]}x{size[1]}"} if size else {}) | ({"resize": resize} if resize else {})
     expected = pixels_of(phone_picture, checkpoint, size, resize)
     response = client.post("/preprocess", params=query, content=phone_picture)
-    assert np.array_equal(np.asarray(opened(response)).transpose(2, 0, 1), expected)
+    assert np.array_equal(np.asarray(opened_png(response)).transpose(2, 0, 1), expected)
     assert response.headers["vitrine-image"] == "width=3024, height=4032, format=JPEG"
     _, height, width = expected.shape
     assert response.headers["vitrine-network"].startswith(f"width={width}, height={height}, resize=")
@@ -192,7 +194,7 @@ def test_the_preprocessed_picture_is_what_the_network_is_given(
     )
 
 
-def test_nothing_is_asked_of_the_network_for_a_preprocessed_picture(client: httpx.Client, cat: bytes) -> None:
+def test_preprocess_does_not_run_the_network(client: httpx.Client, cat: bytes) -> None:
     timing = client.post("/preprocess", content=cat).headers["server-timing"]
     assert "decode" in timing
     assert "forward" not in timing
@@ -226,7 +228,7 @@ def test_patch_tokens_of_unequal_grids_are_refused(client: httpx.Client, cat: by
 
 @pytest.fixture
 def without_cls(tmp_path: Path) -> Path:
-    """The default model, its [CLS] token taken away."""
+    """The default model without its [CLS] token."""
     folder = tmp_path / "headless"
     folder.mkdir()
     weights = load_file(MODEL / "model.safetensors")

@@ -1,6 +1,6 @@
-"""It lasts: thousands of mutated images and hours of mixed clients, in one process whose memory comes back.
+"""Endurance: thousands of mutated images and hours of mixed clients in one process, without a memory leak.
 
-`make soak` runs the long forms; SOAK_S says for how many seconds the mixed load goes on.
+`make soak` runs the long forms; SOAK_S sets the seconds of the mixed load.
 """
 
 import os
@@ -29,7 +29,7 @@ SEEDS = [encoded(photo(), image_format) for image_format in ("JPEG", "PNG", "WEB
 
 
 def mutated(random_: random.Random) -> bytes:
-    """A picture with a few bytes changed, cut, doubled or moved."""
+    """Return an image file with a few bytes changed, deleted, repeated or inserted."""
     data = bytearray(random_.choice(SEEDS))
     for _ in range(random_.choice((1, 2, 5, 20))):
         if len(data) < 2:
@@ -85,7 +85,7 @@ def test_ten_thousand_mutated_images(server: Server) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 def test_hours_of_mixed_clients(server: Server, cat: bytes) -> None:
-    """A tenth hostile, a twentieth leaving early: no unexpected answer, and memory that does not grow."""
+    """A tenth of the requests is hostile, and in a twentieth the client disconnects early. Memory must not grow."""
     seconds = float(os.environ.get("SOAK_S", "7200"))
     hostile = [data for data, _ in cases().values() if 0 < len(data) < MIB]
     warm, end = time.monotonic() + min(600, seconds / 4), time.monotonic() + seconds

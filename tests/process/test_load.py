@@ -1,4 +1,4 @@
-"""More than can be done: exact refusals, work that nobody waits for, and a rate of good answers that stays."""
+"""Overload: exact refusals, no work for clients that have disconnected, and a stable rate of successful responses."""
 
 import http.client
 import socket
@@ -17,11 +17,11 @@ from tests.faults.wire import connected, get, post, read, resident_bytes
 from tests.server import Server
 
 TOKENS = 65
-"""Of one image at the default model's own size."""
+"""Tokens of one image at the default model's own size."""
 
 
 def colour_of(number: int) -> tuple[int, int, int]:
-    """One colour for each number, far from those that break something."""
+    """Return a colour for each number, none of which breaks the engine."""
     return 20 + number % 200, 30 + number // 200, 77
 
 
@@ -34,7 +34,7 @@ def test_of_a_burst_exactly_those_are_refused_that_do_not_fit(
 ) -> None:
     limits = {"max_batch_tokens": TOKENS + 20, "max_queue_tokens": 10 * (TOKENS + 2)}
     with faulty(FORWARD_S=3, **limits) as server, ThreadPoolExecutor(32) as pool:
-        assert ask(server, 0).status_code == 200  # the rate is known from now on
+        assert ask(server, 0).status_code == 200  # measures the rate
         running = pool.submit(ask, server, 1)
         time.sleep(1)
         burst = list(pool.map(lambda number: ask_and_leave(server, number), range(2, 17)))
@@ -44,18 +44,18 @@ def test_of_a_burst_exactly_those_are_refused_that_do_not_fit(
         assert max(retry_after for _, retry_after in burst) > 5  # ten batches of three seconds wait
         assert running.result().status_code == 200
         time.sleep(1)
-        assert ask(server, 99).status_code == 200  # a full queue is no lasting state
+        assert ask(server, 99).status_code == 200  # the queue empties again
 
 
 def ask_and_leave(server: Server, number: int) -> tuple[int, int]:
-    """The status and Retry-After of an answer that comes within a second; then the client leaves."""
+    """Return status and Retry-After of a response within a second, 0 and 0 without one; then disconnect."""
     with connected(server) as sock:
         sock.sendall(post("/classify", solid(colour_of(number))))
         answer = read(sock, patience_s=1)
         return answer.status, int(answer.headers.get("retry-after", 0)) if answer.status else 0
 
 
-@pytest.mark.parametrize("reset", [False, True], ids=["goodbye", "reset"])
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
 def test_clients_that_leave_the_queue_cost_no_forward(
     faulty: Faulty, forwarded: Callable[[], list[str]], reset: bool
 ) -> None:
@@ -83,7 +83,7 @@ def test_clients_that_leave_the_queue_cost_no_forward(
 
 
 def test_ten_times_the_load_leaves_the_rate_of_answers_as_it_was(faulty: Faulty) -> None:
-    """A forward of a fixed time makes the capacity known; refusals come at once, and health stays cheap."""
+    """A forward pass of a fixed time sets the capacity. Refusals must be immediate, and health checks fast."""
     limits = {"max_batch_tokens": 4 * (TOKENS + 2), "max_queue_tokens": 12 * (TOKENS + 2)}
     with faulty(FORWARD_S=0.4, **limits) as server:
         rate, _, _ = load(server, clients=8, seconds=4)
@@ -98,7 +98,7 @@ def test_ten_times_the_load_leaves_the_rate_of_answers_as_it_was(faulty: Faulty)
 
 
 def load(server: Server, clients: int, seconds: float) -> tuple[float, Counter[int], list[float]]:
-    """Answers a second, how often each status came, and how long refusals took."""
+    """Return successful responses per second, the count of each status, and how long refusals took."""
     statuses: Counter[int] = Counter()
     refusals: list[float] = []
     end = time.monotonic() + seconds

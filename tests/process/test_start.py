@@ -1,4 +1,4 @@
-"""How a process starts and ends: signals at any moment of the start, and commands that end when their work is done."""
+"""Start and end of a process: signals at any moment of the start, and commands that end when their work is done."""
 
 import os
 import random
@@ -18,10 +18,10 @@ from tests.server import ROOT, serving
 SERVE = [sys.executable, "-m", "app", "serve", "--port", "0"]
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 BOOT_S = 0.3
-"""Before that, process 1 has no handler yet: Python itself is starting. An init in the image covers that time."""
+"""Before this time process 1 has no signal handler: Python itself is starting. The image has an init for it."""
 
 DEADLINE_S = 8.0
-"""A signal that was lost leaves the process for ever; on an idle machine it ends within half a second."""
+"""After a lost signal the process never ends; else it ends within half a second on an idle machine."""
 
 
 def can_unshare() -> bool:
@@ -31,7 +31,7 @@ def can_unshare() -> bool:
 
 
 def child_of(process: subprocess.Popen[str]) -> int:
-    """The process that `unshare` has started."""
+    """Return the id of the process that `unshare` has started."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     end = time.monotonic() + 30
     while not (children := path.read_text().split()):
@@ -41,7 +41,7 @@ def child_of(process: subprocess.Popen[str]) -> int:
 
 
 def ends_by(number: signal.Signals, after_s: float, first: bool = False) -> str:
-    """Start a server, send it the signal after so many seconds, and wait for its end; what it has printed."""
+    """Start a server, send it a signal after some seconds, wait for its end and return what it has printed."""
     command = [*AS_PROCESS_1, *SERVE] if first else SERVE
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
     try:
@@ -82,7 +82,7 @@ def test_signals_of_the_first_five_seconds() -> None:
         at_random_moments(100, BOOT_S, 5.0, first=True)
 
 
-def test_a_model_whose_file_gives_nothing_does_not_keep_the_process(tmp_path: Path) -> None:
+def test_a_weights_file_that_blocks_does_not_keep_the_process(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     shutil.copy(ROOT / "weights" / "vit-small-tiny-imagenet" / "config.json", folder)
@@ -93,7 +93,7 @@ def test_a_model_whose_file_gives_nothing_does_not_keep_the_process(tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_healthy_server_ends_without_a_word_of_python(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_healthy_server_ends_without_a_traceback(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path / "log") as server:
         server.process.send_signal(number)
         assert server.process.wait(30) == -number
@@ -101,8 +101,8 @@ def test_a_healthy_server_ends_without_a_word_of_python(tmp_path: Path, number: 
         assert word not in server.log.read_text()
 
 
-def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
-    """As `nohup` and a shell's `&` set it."""
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    """`nohup` and a shell's `&` start processes with ignored signals."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with serving(tmp_path / "log") as server:
@@ -114,7 +114,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
 
 
 def cpu_free_seconds(command: list[str]) -> float:
-    """How long a command takes, in seconds, beyond the processor time that it uses: what it waits."""
+    """Return how many seconds a command waits: its wall time without its processor time."""
     before = os.times()
     started = time.monotonic()
     subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=True, timeout=120)
@@ -134,7 +134,7 @@ def test_a_command_ends_when_its_work_is_done() -> None:
     assert ours < 3 * max(plain, 0.3), (ours, plain)
 
 
-def test_a_wrong_path_is_told_before_the_port_is_taken(tmp_path: Path) -> None:
+def test_a_wrong_path_is_reported_before_the_port_is_bound(tmp_path: Path) -> None:
     ended = subprocess.run(
         [*SERVE, "--model", str(tmp_path / "nowhere")],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The end of a process: nothing that was taken is lost, and nothing can keep it from ending."""
+"""The end of a process: no accepted request is lost, and nothing keeps the process from ending."""
 
 import http.client
 import signal
@@ -18,7 +18,7 @@ PICTURE = solid((10, 20, 30))
 
 
 class Client(threading.Thread):
-    """Asks until it is refused a connection; a request that was sent and not answered is lost."""
+    """A client that sends requests until the server refuses connections; a request without a response is lost."""
 
     def __init__(self, server: Server, keep_alive: bool, outcomes: Counter[str]) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ class Client(threading.Thread):
                 if response.will_close or not self.keep_alive:
                     return False
         except (OSError, http.client.HTTPException) as error:
-            # An idle connection may be closed under a request that is just being sent (RFC 9112, 9.3.1); every
-            # client tries that one again. One on a new connection is lost.
+            # A server may close an idle connection while a request is being sent (RFC 9112, 9.3.1). Every client
+            # retries that request. One on a new connection is lost.
             self.outcomes["closed while idle" if answered else f"lost: {error!r}"] += 1
             return False
 
@@ -83,8 +83,8 @@ def stop_under_load(faulty: Faulty, times: int, delay_s: int) -> None:
     assert set(outcomes) - set(lost) <= {"200", "503", "closed while idle"}, outcomes
 
 
-def test_what_waits_unaccepted_when_the_port_closes_is_served(faulty: Faulty) -> None:
-    """Connections that the system has made and the stopped process has not seen yet."""
+def test_connections_that_wait_to_be_accepted_are_served(faulty: Faulty) -> None:
+    """The operating system has made them, and the stopped process has not seen them yet."""
     with faulty() as server:
         server.process.send_signal(signal.SIGSTOP)
         waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
@@ -98,7 +98,7 @@ def test_what_waits_unaccepted_when_the_port_closes_is_served(faulty: Faulty) ->
         assert server.process.wait(15) in (0, -signal.SIGTERM)
 
 
-def test_readiness_ends_at_once_and_service_goes_on_for_the_delay(faulty: Faulty) -> None:
+def test_readiness_ends_at_once_and_requests_are_served_for_the_delay(faulty: Faulty) -> None:
     with faulty(drain_delay_s=3) as server:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
@@ -138,7 +138,7 @@ def test_a_second_signal_ends_the_process_at_once(faulty: Faulty) -> None:
         assert server.process.wait(2) == 128 + signal.SIGTERM
 
 
-def test_the_end_of_a_terminal_is_not_the_end_of_the_service(faulty: Faulty) -> None:
+def test_sighup_and_sigpipe_do_not_end_the_service(faulty: Faulty) -> None:
     with faulty() as server:
         server.process.send_signal(signal.SIGHUP)
         server.process.send_signal(signal.SIGPIPE)

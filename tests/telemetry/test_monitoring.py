@@ -220,7 +220,7 @@ def test_the_errors_of_each_route_alone_are_a_share_of_its_own_requests(
 ) -> None:
     fires = {
         "exp_labels": {"severity": "critical", "instance": "a"},
-        "exp_annotations": {"summary": "a answers 10% of its requests for images with an error of its own"},
+        "exp_annotations": {"summary": "a answers 10% of its image requests with status 500 or 504"},
     }
     tests = []
     for route, of_route in traffic.items():

@@ -1,7 +1,7 @@
-"""Hugging Face's dialect: what `InferenceClient` sends to a URL of its user's own, for two tasks.
+"""Hugging Face's API: the requests that `InferenceClient` sends to a custom URL, for two tasks.
 
-Classification comes as the file's bytes, or as base64 in JSON where parameters go with it; features come as JSON, the
-image where a text would stand. Parameters that the client has no word for go into the URL's query.
+For image classification the client sends the file's bytes or, with parameters, base64 in JSON. For feature extraction
+it sends JSON, with the image in place of the text. Parameters that the client does not know go into the query string.
 https://huggingface.co/docs/inference-providers/tasks/image-classification
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 """
@@ -12,18 +12,14 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.bodies import is_json, read_json
-from app.api.openapi import FILE, PROBLEMS, json_body, json_request
-from app.api.results import answer_all, with_fingerprint
-from app.api.uploads import from_texts, read_body
+from app.api.dialects.shared import answer_all, is_json, read_json
+from app.api.fingerprint import with_fingerprint
+from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
+from app.api.uploads import decode_base64, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.engine import Engine
-from app.inference.jobs import Ranking
-from app.inference.task import Task
-from app.pictures.prepared import Resolution, Upload
-from app.schemas import ResolutionQuery, VectorQuery
-from app.service.service import Service
+from app.schemas import TOP_K, ResolutionQuery, VectorQuery
+from app.service import Engine, Ranking, Resolution, Service, Task, Upload
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -31,11 +27,11 @@ def _error(problem: Problem, request_id: str) -> dict[str, Any]:
 
 
 class Error(BaseModel):
-    """An error, as Hugging Face's clients expect it."""
+    """The error response that Hugging Face's clients expect."""
 
-    error: str
-    error_type: str
-    request_id: str
+    error: str = Field(description="A sentence that names the offending value and what is allowed.")
+    error_type: str = Field(description="The error code, for programs.")
+    request_id: str = Field(description="The request's id, also in the X-Request-ID header and in the log.")
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
@@ -47,12 +43,10 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int = Field(
-        default=5, ge=0, description="How many classes, best first; 0, or more than there are, gives all."
-    )
+    top_k: int = Field(default=5, ge=0, description=TOP_K)
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         default=None,
-        description="Refused unless it is the checkpoint's own: softmax, or sigmoid for a multi-label one.",
+        description="If given, it must be the checkpoint's own function: softmax, or sigmoid for a multi-label model.",
     )
 
 
@@ -61,7 +55,7 @@ class ClassificationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str = Field(description="base64, or a data: URI of it")
+    inputs: str = Field(description="An image file as base64, or as a data: URI of base64.")
     parameters: Parameters = Parameters()
 
 
@@ -70,63 +64,66 @@ class FeaturesRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: str | list[str] = Field(description="base64, or a data: URI of it; one or several")
+    inputs: str | list[str] = Field(description="One image or a list, each as base64 or as a data: URI of base64.")
     normalize: bool | None = Field(None, description="Scale each vector to length 1.")
 
 
 class Label(BaseModel):
     """A class and its probability."""
 
-    label: str
-    score: float
+    label: str = Field(description="Name of the class.")
+    score: float = Field(description="Probability, from 0 to 1.")
 
 
-def _endpoint(body: type[BaseModel], answer: Any) -> dict[str, Any]:
+def _endpoint(summary: str, body: type[BaseModel], response: Any) -> dict[str, Any]:
+    """Return the arguments of a route."""
     return {
-        "responses": {200: {"model": answer}, **responses(*PROBLEMS, shape=ERROR_FORMAT)},
+        "summary": summary,
+        "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, shape=ERROR_FORMAT)},
         "openapi_extra": json_request(body, **{"image/*": FILE}),
     }
 
 
-@router.post("/image-classification", **_endpoint(ClassificationRequest, list[Label]))
+@router.post("/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label]))
 async def image_classification(request: Request, query: Annotated[ResolutionQuery, Query()]) -> Response:
-    """Classify one image: its best classes with their probabilities."""
+    """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
     parameters = Parameters()
     if is_json(request):
-        asked = await read_json(request, service.settings, ClassificationRequest)
-        parameters, uploads = asked.parameters, await from_texts([asked.inputs], service.settings)
+        body = await read_json(request, service.settings, ClassificationRequest)
+        parameters, uploads = body.parameters, await decode_base64([body.inputs], service.settings)
     else:
-        uploads = await _raw(request)
+        uploads = await _read_file(request)
     _check_function(engine, parameters.function_to_apply)
     resolution, task = Resolution(query.height_width, query.resize), Task.classes(engine, parameters.top_k)
 
-    (answered,) = await answer_all(request, engine, uploads, resolution, task)
-    named = cast(Ranking, answered.answer).named(engine.labels.names)
-    return _response([{"label": row["label"], "score": row["score"]} for row in named], engine, resolution, task)
+    (answer,) = await answer_all(request, engine, uploads, resolution, task)
+    classes = cast(Ranking, answer.answer).named(engine.labels.names)
+    return _response([{"label": row["label"], "score": row["score"]} for row in classes], engine, resolution, task)
 
 
-@router.post("/image-feature-extraction", **_endpoint(FeaturesRequest, list[list[float]]))
+@router.post("/image-feature-extraction", **_endpoint("Embed images", FeaturesRequest, list[list[float]]))
 async def image_feature_extraction(request: Request, query: Annotated[VectorQuery, Query()]) -> Response:
-    """Embed images: a list of the vectors that /embed answers."""
+    """Return a list with one vector per image, the same as /embed."""
     service: Service = request.app.state.service
     engine = service.admit()
     normalize = query.normalize
     if is_json(request):
-        asked = await read_json(request, service.settings, FeaturesRequest)
-        inputs = asked.inputs if isinstance(asked.inputs, list) else [asked.inputs]
-        uploads = await from_texts(inputs, service.settings)
-        normalize = normalize if asked.normalize is None else asked.normalize
+        body = await read_json(request, service.settings, FeaturesRequest)
+        inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+        uploads = await decode_base64(inputs, service.settings)
+        normalize = normalize if body.normalize is None else body.normalize
     else:
-        uploads = await _raw(request)
+        uploads = await _read_file(request)
     resolution, task = Resolution(query.height_width, query.resize), Task.vector(engine, query.pool, normalize)
 
-    answered = await answer_all(request, engine, uploads, resolution, task)
-    return _response([outcome.answer for outcome in answered], engine, resolution, task)
+    answers = await answer_all(request, engine, uploads, resolution, task)
+    return _response([answer.answer for answer in answers], engine, resolution, task)
 
 
-async def _raw(request: Request) -> list[Upload]:
+async def _read_file(request: Request) -> list[Upload]:
+    """Read the body as one image file; an empty body has none."""
     service: Service = request.app.state.service
     body = await read_body(request, service.settings)
     return [body] if body else []
@@ -137,7 +134,7 @@ def _response(content: Any, engine: Engine, resolution: Resolution, task: Task) 
     return with_fingerprint(Response(body, media_type="application/json"), engine, resolution, task)
 
 
-def _check_function(engine: Engine, asked: str | None) -> None:
+def _check_function(engine: Engine, function: str | None) -> None:
     own = engine.labels.activation
-    if asked not in (None, own):
-        raise Problem("invalid_parameter", f"function_to_apply={asked!r}: this checkpoint's scores are by {own!r}")
+    if function not in (None, own):
+        raise Problem("invalid_parameter", f"function_to_apply={function!r}: this checkpoint uses {own!r}")

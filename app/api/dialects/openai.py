@@ -1,7 +1,7 @@
-"""OpenAI's dialect: POST /v1/embeddings and GET /v1/models, as its official clients speak them.
+"""OpenAI's API: POST /v1/embeddings and GET /v1/models, for OpenAI's official clients.
 
-An input is an image where OpenAI's own models take text: base64, a data: URI of it, or `{"image": ...}`. The vectors
-are those of /embed, whose parameters may stand beside the others.
+Where OpenAI's models take text, an input is an image: base64, a data: URI of base64, or `{"image": ...}`. The vectors
+are those of /embed. The request may also contain the parameters of /embed.
 https://platform.openai.com/docs/api-reference/embeddings
 """
 
@@ -13,34 +13,35 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.api.bodies import check_model, read_json
-from app.api.openapi import OF_A_MODEL, PROBLEMS, json_body, json_request
-from app.api.results import answer_all, float32_base64, with_fingerprint
-from app.api.uploads import from_texts
+from app.api.dialects.shared import ModelName, answer_all, check_model, read_json
+from app.api.fingerprint import with_fingerprint
+from app.api.openapi import IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
+from app.api.responses import float32_base64
+from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
 from app.schemas import VectorQuery
-from app.service.service import Service
+from app.service import Resolution, Service, Task
 
 
-def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001 - the clients read the id in its header
+def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001 - clients read the id from its header
     kind = "invalid_request_error" if problem.status < 500 else "server_error"
     return {"error": {"message": problem.detail, "type": kind, "param": None, "code": problem.code}}
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, in OpenAI's members."""
+    """An error in OpenAI's format."""
 
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: None
-    code: str
+    message: str = Field(description="A sentence that names the offending value and what is allowed.")
+    type: Literal["invalid_request_error", "server_error"] = Field(
+        description="Whether the client or the server erred."
+    )
+    param: None = Field(description="Always null.")
+    code: str = Field(description="The error code, for programs.")
 
 
 class Error(BaseModel):
-    """An error, as OpenAI's clients expect it."""
+    """The error response that OpenAI's clients expect."""
 
     error: ErrorDetail
 
@@ -50,96 +51,103 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
 class ImageItem(BaseModel):
-    """An image that says of itself that it is one."""
+    """An image as an object."""
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str = Field(description="base64, or a data: URI of it")
+    image: str = Field(description="An image file as base64, or as a data: URI of base64.")
 
 
 class EmbeddingRequest(VectorQuery):
     """The body of POST /v1/embeddings."""
 
-    model: str = Field(description="The name of the model that is served.")
-    input: str | ImageItem | list[str | ImageItem] = Field(description="One image or several.")
-    encoding_format: Literal["float", "base64"] = Field("float", description="`base64`: little-endian float32.")
-    dimensions: int | None = Field(None, description="Refused unless it is the length of the model's vectors.")
+    model: str = Field(description="Name of the model, as in GET /v1/models.")
+    input: str | ImageItem | list[str | ImageItem] = Field(
+        description="One image or a list, each as base64, a data: URI or an object."
+    )
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="Encoding of the vectors. `float`: a list of numbers. `base64`: little-endian float32."
+    )
+    dimensions: int | None = Field(None, description="If given, it must be the length of the model's vectors.")
     user: str | None = Field(None, description="Ignored.")
 
     @field_validator("input", mode="wrap")
     @classmethod
     def _in_one_sentence(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
-        """Of a union pydantic would tell what is wrong with every member."""
+        """Report one error: for a union, pydantic reports what is wrong with each of its members."""
         try:
             return handler(value)
         except ValidationError as error:
-            allowed = 'must be base64, a data: URI of it, {"image": ...} with one of them, or a list of these'
+            allowed = 'must be base64, a data: URI of base64, {"image": ...} with one of these, or a list of them'
             raise ValueError(allowed) from error
 
-    def texts(self) -> list[str]:
-        """The images, in order."""
+    def encoded_images(self) -> list[str]:
+        """Return the images as base64 or data: URIs, in order."""
         items = self.input if isinstance(self.input, list) else [self.input]
         return [item.image if isinstance(item, ImageItem) else item for item in items]
 
 
-class Embedding(BaseModel):
+class EmbeddingItem(BaseModel):
     """The vector of one image."""
 
     object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
+    index: int = Field(description="Position of the image in the request, from 0.")
+    embedding: list[float] | str = Field(description="The vector: a list of numbers, or base64 of float32.")
 
 
 class Usage(BaseModel):
-    """What the request took."""
+    """Number of tokens that the network processed."""
 
-    prompt_tokens: int = Field(description="patches and prefix tokens of all images")
-    total_tokens: int
+    prompt_tokens: int = Field(description="Patches and prefix tokens of all images.")
+    total_tokens: int = Field(description="The same number.")
 
 
 class Embeddings(BaseModel):
-    """The answer of POST /v1/embeddings."""
+    """The response of POST /v1/embeddings."""
 
     object: Literal["list"]
-    data: list[Embedding] = Field(description="in the order of the images")
-    model: str
+    data: list[EmbeddingItem] = Field(description="One item per image, in the order of the request.")
+    model: str = Field(description="Name of the model.")
     usage: Usage
 
 
 class Model(BaseModel):
-    """A model."""
+    """A model that is served."""
 
-    id: str
+    id: str = Field(description="Name of the model.")
     object: Literal["model"] = "model"
-    created: int = Field(default=0, description="always 0: a checkpoint does not say when it was made")
-    owned_by: str = "vitrine"
+    created: int = Field(default=0, description="Always 0, because a checkpoint does not record when it was created.")
+    owned_by: str = Field(default="vitrine", description="Always `vitrine`.")
 
 
 class Models(BaseModel):
-    """The answer of GET /v1/models."""
+    """The response of GET /v1/models."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[Model] = Field(description="The one model that is served.")
 
 
 @router.post(
     "/embeddings",
-    responses={200: {"model": Embeddings}, **responses(*PROBLEMS, "model_not_found", shape=ERROR_FORMAT)},
+    summary="Embed images",
+    responses={200: {"model": Embeddings}, **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT)},
     openapi_extra=json_request(EmbeddingRequest),
 )
 async def embeddings(request: Request) -> Response:
-    """Embed images: for each the vector that /embed answers. One bad image fails the request."""
+    """Return one vector per image, the same as /embed. If one image fails, the whole request fails."""
     service: Service = request.app.state.service
     engine = service.admit()
-    asked = await read_json(request, service.settings, EmbeddingRequest)
-    check_model(engine, asked.model)
-    resolution, task = Resolution(asked.height_width, asked.resize), Task.vector(engine, asked.pool, asked.normalize)
+    parameters = await read_json(request, service.settings, EmbeddingRequest)
+    check_model(engine, parameters.model)
+    resolution = Resolution(parameters.height_width, parameters.resize)
+    task = Task.vector(engine, parameters.pool, parameters.normalize)
 
-    answered = await answer_all(request, engine, await from_texts(asked.texts(), service.settings), resolution, task)
-    vectors = [cast(Any, outcome.answer) for outcome in answered]
-    _check_dimensions(asked.dimensions, len(vectors[0]))
-    tokens = sum(outcome.tokens for outcome in answered)
-    encode = float32_base64 if asked.encoding_format == "base64" else np.asarray
+    uploads = await decode_base64(parameters.encoded_images(), service.settings)
+    answers = await answer_all(request, engine, uploads, resolution, task)
+    vectors = [cast(Any, answer.answer) for answer in answers]
+    _check_dimensions(parameters.dimensions, len(vectors[0]))
+    tokens = sum(answer.tokens for answer in answers)
+    encode = float32_base64 if parameters.encoding_format == "base64" else np.asarray
     body = {
         "object": "list",
         "data": [
@@ -152,21 +160,22 @@ async def embeddings(request: Request) -> Response:
     return with_fingerprint(response, engine, resolution, task)
 
 
-@router.get("/models", responses=responses("loading", "draining", shape=ERROR_FORMAT))
+@router.get("/models", summary="List models", responses=responses("loading", "draining", shape=ERROR_FORMAT))
 async def models(request: Request) -> Models:
-    """List the one model that is served."""
+    """Return a list with the one model that is served."""
     service: Service = request.app.state.service
     return Models(data=[Model(id=service.engine.checkpoint.name)])
 
 
-@router.get("/models/{name:path}", responses=responses(*OF_A_MODEL, shape=ERROR_FORMAT))
-async def model(request: Request, name: str) -> Model:
-    """Describe the model of this name."""
+@router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
+async def model(request: Request, name: ModelName) -> Model:
+    """Return the model with this name, or 404 if another one is served."""
     service: Service = request.app.state.service
     check_model(service.engine, name)
     return Model(id=name)
 
 
-def _check_dimensions(asked: int | None, dim: int) -> None:
-    if asked is not None and asked != dim:
-        raise Problem("invalid_parameter", f"dimensions={asked}: the model's vectors have {dim}, and are not cut")
+def _check_dimensions(dimensions: int | None, dim: int) -> None:
+    if dimensions is not None and dimensions != dim:
+        detail = f"dimensions={dimensions}: the model's vectors have {dim} numbers and cannot be shortened"
+        raise Problem("invalid_parameter", detail)

@@ -1,7 +1,7 @@
-"""SageMaker's dialect: GET /ping and POST /invocations, what it asks of a container.
+"""SageMaker's container API: GET /ping and POST /invocations.
 
-A caller's query does not come through to the container, custom attributes do: they carry the parameters, written as a
-query. Errors are the usual ones: SageMaker hands them on as they are.
+SageMaker does not forward the caller's query string to the container, but it forwards the custom attributes. They carry
+the parameters, written as a query string. Errors have the usual format, because SageMaker passes them on unchanged.
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
@@ -18,35 +18,38 @@ from app.api.operation.health import readyz
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
-from app.service.service import Service
-from models.network.vit import Readout
+from app.service import Readout, Service
 
 router = APIRouter(tags=["SageMaker"])
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
-@router.get("/ping", responses=responses("loading", "draining"))
+@router.get("/ping", summary="Check readiness", responses=responses("loading", "draining"))
 async def ping(request: Request) -> Health:
-    """Whether the model is loaded, warmed up and takes requests."""
+    """Return 200 while the model is loaded, warmed up and accepts requests, as /readyz does."""
     return await readyz(request)
 
 
-@router.post("/invocations", **image_endpoint(ClassifyResponse | EmbedResponse, "what the task answers, in float32"))
+@router.post(
+    "/invocations",
+    summary="Classify or embed images",
+    **image_endpoint(ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed."),
+)
 async def invocations(
     request: Request,
     attributes: Annotated[
         str,
         Header(
             alias=ATTRIBUTES,
-            max_length=1024,  # SageMaker's own bound
-            description="`task=classify` (the default where the model has a classifier) or `task=embed`, and the "
-            "parameters of that endpoint.",
+            max_length=1024,  # SageMaker's own limit
+            description="A query string: `task=classify` (the default if the model has a classifier) or `task=embed`, "
+            "and the parameters of that endpoint.",
             examples=["task=embed&size=224&normalize=true"],
         ),
     ] = "",
 ) -> Response:
-    """Classify or embed images: what /classify or /embed answers to the same body and parameters."""
+    """Return what /classify or /embed returns for the same body and parameters."""
     service: Service = request.app.state.service
     parameters = dict(parse_qsl(attributes, keep_blank_values=True))
     task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")

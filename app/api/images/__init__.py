@@ -1,4 +1,4 @@
 """The endpoints that take images: POST /classify, /embed, /attention and /preprocess.
 
-One module for each endpoint. Knows how answers are written as JSON, `.npy` and PNG.
+One module per endpoint. Knows how answers are written as JSON, `.npy` and PNG.
 """

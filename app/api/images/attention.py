@@ -1,4 +1,4 @@
-"""POST /attention: images -> what [CLS] attends to in them, as a picture or as numbers."""
+"""POST /attention: return the attention of the [CLS] token, as a picture or as numbers."""
 
 import asyncio
 from typing import Annotated, Any
@@ -6,71 +6,60 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.results import (
-    JSON,
-    answered,
-    json_results,
-    npy_results,
-    png_result,
-    single,
-    wants,
-    wants_npy,
-    with_fingerprint,
-)
+from app.api.responses import JSON, NPY, accepts, answer_of, check_single, json_response, npy_response, png_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.task import Task
 from app.pictures.drawing import attention_png
-from app.pictures.prepared import Resolution
 from app.schemas import AttentionQuery, AttentionResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 
-PICTURE = "the attention over the picture, or alone; its range and the picture's numbers are in headers"
+NPY_DESCRIPTION = "float32 weights (n, h, w), one per patch."
+PNG_DESCRIPTION = "The attention drawn over the image, or alone; its range and the image's metadata are in the headers."
 
 
-@router.post("/attention", **image_endpoint(AttentionResponse, "float32 weights (n, h, w)", PICTURE))
+@router.post(
+    "/attention", summary="Show attention", **image_endpoint(AttentionResponse, NPY_DESCRIPTION, PNG_DESCRIPTION)
+)
 async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
-    """Show what the [CLS] token attends to: one layer's attention over the patches, or the rollout through all."""
+    """Show which patches the [CLS] token attends to: in one layer, or by attention rollout through all layers."""
     service: Service = request.app.state.service
     engine = service.admit()
     resolution = Resolution(query.height_width, query.resize)
     task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
-    as_npy = query.output is None and wants_npy(request)
-    as_json = query.output == "json" or (query.output is None and wants(request, JSON))
+    as_npy = query.output is None and accepts(request, NPY)
+    as_json = query.output == "json" or (query.output is None and accepts(request, JSON))
 
     uploads = await read_uploads(request, service.settings)
     if not (as_npy or as_json):
-        single(uploads, "output=json")
+        check_single(len(uploads))
     outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
 
-    said: dict[str, Any] = {
+    head: dict[str, Any] = {
         "layer": task.attention_spec.layer if task.attention_spec else 0,
-        "head": query.head,
+        "head": query.head if query.head_index is None else query.head_index,
         "method": query.method,
     }
-    if query.head_index is not None:
-        said["head"] = query.head_index
     if as_npy:
-        response = npy_results(outcomes)
+        response = npy_response(outcomes)
     elif as_json:
-        response = json_results(request, outcomes, {"model": engine.checkpoint.name, **said}, _numbers)
+        response = json_response(request, outcomes, {"model": engine.checkpoint.name, **head}, _weights)
     else:
-        response = await _picture(answered(outcomes[0]), said, over=query.output != "map")
+        response = await _drawing(answer_of(outcomes[0]), head, overlay=query.output != "map")
     return with_fingerprint(response, engine, resolution, task)
 
 
-def _numbers(outcome: ImageAnswer) -> dict[str, Any]:
+def _weights(outcome: ImageAnswer) -> dict[str, Any]:
     weights = np.asarray(outcome.answer)
     return {"attention": weights, "grid": weights.shape}
 
 
-async def _picture(outcome: ImageAnswer, said: dict[str, Any], *, over: bool) -> Response:
-    weights = np.asarray(outcome.answer)
-    png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=over)
+async def _drawing(outcome: ImageAnswer, head: dict[str, Any], *, overlay: bool) -> Response:
+    weights = np.asarray(outcome.answer)  # (h, w)
+    png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=overlay)
     rows, columns = weights.shape
     numbers = {"rows": rows, "columns": columns, "min": f"{weights.min():.6f}", "max": f"{weights.max():.6f}"}
-    return png_result(png, outcome, attention=said | numbers)
+    return png_response(png, outcome, attention=head | numbers)

@@ -1,33 +1,30 @@
-"""POST /classify: images -> the probabilities of their classes."""
+"""POST /classify: return the class probabilities of images."""
 
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.results import json_results, npy_results, wants_npy, with_fingerprint
+from app.api.responses import NPY, accepts, json_response, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.inference.jobs import Ranking
-from app.inference.task import Task
-from app.pictures.prepared import Resolution
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Ranking, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 
+NPY_DESCRIPTION = "float32 probabilities (n, classes), in the order of the class indices."
 
-@router.post("/classify", **image_endpoint(ClassifyResponse, "float32 probabilities (n, classes), in class order"))
+
+@router.post("/classify", summary="Classify images", **image_endpoint(ClassifyResponse, NPY_DESCRIPTION))
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-    """Classify images: for each the best classes with their probabilities."""
+    """Return the best classes of each image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
-    as_npy = wants_npy(request)
-    resolution, task = (
-        Resolution(query.height_width, query.resize),
-        Task.classes(engine, None if as_npy else query.top_k),
-    )
+    as_npy = accepts(request, NPY)
+    resolution = Resolution(query.height_width, query.resize)
+    task = Task.classes(engine, None if as_npy else query.top_k)
 
     uploads = await read_uploads(request, service.settings)
     outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
@@ -36,5 +33,5 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
         return {"predictions": cast(Ranking, outcome.answer).named(engine.labels.names)}
 
     head = {"model": engine.checkpoint.name, "activation": engine.labels.activation}
-    response = npy_results(outcomes) if as_npy else json_results(request, outcomes, head, result)
+    response = npy_response(outcomes) if as_npy else json_response(request, outcomes, head, result)
     return with_fingerprint(response, engine, resolution, task)

@@ -1,4 +1,4 @@
-"""POST /preprocess: images -> the very pixels that the network is given, and how they were come by."""
+"""POST /preprocess: return the pixels that the network receives, and how they were made."""
 
 import asyncio
 import base64
@@ -7,37 +7,37 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
-from app.api.results import JSON, answered, json_results, png_result, single, wants
+from app.api.responses import JSON, accepts, answer_of, check_single, json_response, png_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.pictures.decode import to_png
-from app.pictures.prepared import Resolution
+from app.pictures.drawing import to_png
 from app.schemas import PreprocessQuery, PreprocessResponse
-from app.service.outcome import ImageAnswer
-from app.service.service import Service
+from app.service import ImageAnswer, Resolution, Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 
-PICTURE = "the pixels that the network is given, before mean and standard deviation; the numbers are in headers"
+PNG_DESCRIPTION = (
+    "The pixels that the network receives, before mean and standard deviation; metadata is in the headers."
+)
 
 
-@router.post("/preprocess", **image_endpoint(PreprocessResponse, picture=PICTURE))
+@router.post("/preprocess", summary="Show preprocessing", **image_endpoint(PreprocessResponse, png=PNG_DESCRIPTION))
 async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()]) -> Response:
-    """Show images as the network sees them: after orientation, alpha, scaling and cutting."""
+    """Show images as the network sees them, after orientation, transparency, scaling and cropping."""
     service: Service = request.app.state.service
     engine = service.admit()
     resolution = Resolution(query.height_width, query.resize)
-    as_json = query.output == "json" or (query.output is None and wants(request, JSON))
+    as_json = query.output == "json" or (query.output is None and accepts(request, JSON))
 
     uploads = await read_uploads(request, service.settings)
     if not as_json:
-        single(uploads, "output=json")
+        check_single(len(uploads))
     outcomes = await service.prepare(engine, uploads, resolution, request.state.timings)
 
     if not as_json:
-        outcome = answered(outcomes[0])
+        outcome = answer_of(outcomes[0])
         png = await asyncio.to_thread(to_png, outcome.image.rgb)
-        return png_result(png, outcome, steps=_steps(outcome))
+        return png_response(png, outcome, steps=_steps(outcome))
 
     def result(outcome: ImageAnswer) -> dict[str, Any]:
         png = base64.b64encode(to_png(outcome.image.rgb)).decode("ascii")
@@ -47,7 +47,8 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
             "steps": _steps(outcome),
         }
 
-    return await asyncio.to_thread(json_results, request, outcomes, {"model": engine.checkpoint.name}, result)
+    # On a thread: it encodes one PNG per image.
+    return await asyncio.to_thread(json_response, request, outcomes, {"model": engine.checkpoint.name}, result)
 
 
 def _steps(outcome: ImageAnswer) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The endpoints for operators and for people: health, metrics, the model's description, the page.
+"""The endpoints for operators and browsers: health, metrics, the model's description, the playground.
 
 None of them takes an image.
 """

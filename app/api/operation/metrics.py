@@ -1,19 +1,20 @@
-"""GET /metrics: for Prometheus."""
+"""GET /metrics: metrics for Prometheus."""
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.service.service import Service
+from app.service import Service
 
 router = APIRouter(tags=["operation"])
 
 
 @router.get(
     "/metrics",
+    summary="Read metrics",
     response_class=Response,
-    responses={200: {"description": "Prometheus' text format", "content": {"text/plain": {}}}},
+    responses={200: {"description": "Metrics in Prometheus' text format.", "content": {"text/plain": {}}}},
 )
 def metrics(request: Request) -> Response:
-    """What has been counted since the start; docs/operations.md explains each family."""
+    """Return the metrics since the process started. docs/operations.md explains each of them."""
     service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

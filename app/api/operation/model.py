@@ -1,28 +1,27 @@
-"""GET /model: what is served, how it was recognised and under which limits."""
+"""GET /model: describe the model that is served, how its format was recognised, and the limits on requests."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from app.http.problems import responses
-from app.inference.engine import Engine
-from app.service.service import Service
+from app.service import Engine, Service
 from app.settings import Settings
 from models.checkpoints.describe import describe as describe_checkpoint
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/model", responses=responses("loading", "draining"))
+@router.get("/model", summary="Describe the model", responses=responses("loading", "draining"))
 async def model(request: Request) -> dict[str, Any]:
-    """Describe the model."""
+    """Return the model's architecture, labels and preprocessing, the device it runs on, and the limits on requests."""
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
     return describe(service.engine) | {"threads": threads, "limits": _limits(service.settings, service.engine)}
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """The checkpoint, and what it runs on."""
+    """Return the checkpoint's description, and the device and dtype that run it."""
     return describe_checkpoint(engine.checkpoint) | {
         "device": str(engine.device),
         "dtype": engine.dtype,

@@ -1,4 +1,4 @@
-"""GET /: the playground, a page of plain files that asks this service alone."""
+"""GET /: the playground, a page of static files that sends requests only to this service."""
 
 from html import escape
 from pathlib import Path
@@ -12,7 +12,7 @@ from app.errors import Problem
 FILES = Path(__file__).parent.parent.parent / "page"
 EXAMPLES = FILES.parent.parent / "examples"
 
-# By name and not by what this machine takes a suffix for: a module of another type is not run.
+# Listed here, because `mimetypes` depends on the machine, and browsers refuse to run a module with another type.
 TYPES = {
     ".css": "text/css",
     ".js": "text/javascript",
@@ -23,7 +23,7 @@ TYPES = {
 }
 
 HEADERS = {
-    # Nothing but our own files, and pictures that the page makes itself.
+    # Allow only the page's own files, and images that the page creates (data: and blob: URLs).
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -39,13 +39,13 @@ DOCS = '<a href="docs">API</a>'
 
 
 def install(app: FastAPI, *, docs: bool) -> None:
-    """Serve the page and its files: those that are there now, and nothing else under any name.
+    """Serve the page and its files. Only files that exist now are served, so no path can reach another file.
 
-    They are routes and no mount, because a mount does not find its files behind a proxy that cuts `root_path` off.
+    Uses routes instead of a `StaticFiles` mount, which does not find its files behind a proxy that strips `root_path`.
     """
     files = {path.name: path for path in FILES.iterdir()}
     files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*") if path.suffix in TYPES}
-    page = _written(files, app.root_path.rstrip("/"), docs=docs)
+    page = _render(files, app.root_path.rstrip("/"), docs=docs)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
@@ -54,12 +54,12 @@ def install(app: FastAPI, *, docs: bool) -> None:
     @app.get("/static/{name:path}", include_in_schema=False)
     async def static(name: str) -> Response:
         if name not in files:
-            raise Problem("not_found", "the page has no file of this name")
+            raise Problem("not_found", "the page has no file with this name")
         return FileResponse(files[name], headers=HEADERS, media_type=TYPES.get(files[name].suffix))
 
 
-def _written(files: dict[str, Path], root_path: str, *, docs: bool) -> str:
-    """The page, for what there is here: a prefix, documentation, examples."""
+def _render(files: dict[str, Path], root_path: str, *, docs: bool) -> str:
+    """Fill in the page's template: the path prefix, the link to the API docs, the example images."""
     names = sorted(path.name for name, path in files.items() if name.startswith("examples/") and path.suffix != ".md")
     examples = "".join(EXAMPLE.substitute(file=escape(name), name=escape(Path(name).stem)) for name in names)
     base = f'<base href="{escape(root_path)}/">' if root_path else ""

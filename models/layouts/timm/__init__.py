@@ -1,1 +1,6 @@
-"""Checkpoints of timm, and the configurations that its tensors' shapes and names give."""
+"""Checkpoints of timm.
+
+Does: read timm's `config.json`, and its tensors.
+Knows: timm's names, arguments and defaults. Other layouts use its config.json format too.
+Does not know: files, the network.
+"""

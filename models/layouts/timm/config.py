@@ -1,7 +1,7 @@
-"""What a `config.json` of timm says: of the network, of pixels, of classes.
+"""Read timm's `config.json`: network, preprocessing and labels.
 
 Source: huggingface/pytorch-image-models, `timm/models/_hub.py`, `_pretrained.py` and `timm/data/config.py`.
-The same fields, without an architecture, describe a bare file beside which such a config.json was laid.
+Users can also write the same fields, without an architecture, for a file of weights that has no config.
 """
 
 import re
@@ -19,7 +19,7 @@ SYNSET = re.compile(r"n\d{8}")
 
 POOLS: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax"}
 SECTION = "vitrine"
-"""The part of a config.json that timm passes over: what `convert` keeps that timm has no argument for."""
+"""The section of config.json that timm ignores: what `vitrine convert` stores that timm has no argument for."""
 
 STEPS: dict[str, Steps] = {"center": "crop", "squash": "squash", "border": "border"}
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -31,14 +31,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "swish": "silu",
 }
 
-# Of the architecture's name: what neither the tensors nor the config show. The first that matches counts.
-ACT_OF_NAME: dict[str, Activation] = {
+# Patterns of architecture names, for what neither the tensors nor the config show. The first match counts.
+ACT_BY_NAME: dict[str, Activation] = {
     "_clip_quickgelu_": "quick_gelu",
     "so400m_patch16_siglip|giantopt_patch16_siglip|base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
 }
-EPS_OF_NAME = {"_clip_|^beit3_": 1e-5}
-HEADS_OF_NAME = {"^test_vit2?(\\.|$)": 2, "^vit_base_patch16_gap_224": 16, "^vit_base_patch\\d+_siglip_gap": 12}
-DEPTH_OF_NAME = {
+EPS_BY_NAME = {"_clip_|^beit3_": 1e-5}
+HEADS_BY_NAME = {"^test_vit2?(\\.|$)": 2, "^vit_base_patch16_gap_224": 16, "^vit_base_patch\\d+_siglip_gap": 12}
+DEPTH_BY_NAME = {
     "36x1": 36,
     "_(tiny|small|base|medium|betwixt)(_|$)": 12,
     "_(little|dlittle|wee|dwee)_": 14,
@@ -53,11 +53,11 @@ DEPTH_OF_NAME = {
     "_gigantic_": 48,
 }
 
-# Networks under names of `vision_transformer` whose tensors look like a plain one's and which compute something else.
-FOREIGN_NAMES = {"_rpn_": "norms after the residual steps", "radio": "RADIO's patch generator"}
+# Architectures whose tensors look like a plain `vision_transformer` but that compute something else.
+UNSUPPORTED_NAMES = {"_rpn_": "norms after the residual steps", "radio": "RADIO's patch generator"}
 
-# Arguments of timm's constructor that the tensors show, that do nothing at inference, or that are read here.
-UNDERSTOOD = frozenset(
+# Arguments of timm's constructor that the tensors show, that have no effect at inference, or that are read here.
+SUPPORTED_ARGUMENTS = frozenset(
     [
         "img_size",
         "patch_size",
@@ -97,57 +97,59 @@ UNDERSTOOD = frozenset(
 
 
 def pretrained(config: Config) -> Config:
-    """The part on pixels; old configs are flat and keep it at the top."""
+    """Return the section on preprocessing; old configs are flat and have its fields at the top level."""
     return config.get("pretrained_cfg") or config
 
 
 def arguments(config: Config) -> Config:
-    """What the constructor is told beyond the architecture's name."""
+    """Return the arguments of timm's constructor."""
     return config.get("model_args") or {}
 
 
-def of_name(table: Mapping[str, Any], architecture: str, default: Any = None) -> Any:
-    """What a table of patterns says of an architecture."""
+def by_name(table: Mapping[str, Any], architecture: str, default: Any = None) -> Any:
+    """Return the value of the first pattern that matches the architecture's name."""
     return next((value for pattern, value in table.items() if re.search(pattern, architecture)), default)
 
 
 def check(config: Config) -> None:
-    """Raise CheckpointUnsupported for a network that timm builds and this one cannot be."""
+    """Raise CheckpointUnsupported for variants of timm that the network does not support."""
     architecture = str(config["architecture"])
-    if foreign := of_name(FOREIGN_NAMES, architecture):
-        raise CheckpointUnsupported(f"{architecture} has {foreign}, which is not supported")
-    unknown = set(arguments(config)) - UNDERSTOOD
+    if feature := by_name(UNSUPPORTED_NAMES, architecture):
+        raise CheckpointUnsupported(f"config.json: {architecture} has {feature}, which is not supported")
+    unknown = set(arguments(config)) - SUPPORTED_ARGUMENTS
     if unknown:
-        raise CheckpointUnsupported(f"{architecture}: model_args has {min(unknown)!r}, which is not supported")
+        raise CheckpointUnsupported(f"config.json: the argument {min(unknown)!r} in model_args is not supported")
     if arguments(config).get("pos_embed", "learn") != "learn":
-        raise CheckpointUnsupported(f"{architecture}: model_args has pos_embed {arguments(config)['pos_embed']!r}")
+        raise CheckpointUnsupported(
+            f"config.json: pos_embed {arguments(config)['pos_embed']!r} is not supported, only 'learn'"
+        )
 
 
 def pool(config: Config) -> Pool | None:
-    """What the head reads; None leaves it to the tensors."""
+    """Return the pooling of the head, or None if the config does not say."""
     name = arguments(config).get("global_pool") or config.get("global_pool")
     if not name:
         return None
     if name not in POOLS:
-        raise CheckpointUnsupported(f"pools by {name!r}, which is not supported; {', '.join(POOLS)} are")
+        raise CheckpointUnsupported(f"config.json: global_pool {name!r} is not supported, only {', '.join(POOLS)}")
     return "avg_all" if name == "avg" and arguments(config).get("pool_include_prefix") else POOLS[name]
 
 
 def section(config: Config) -> Config:
-    """What `convert` kept of the original."""
+    """Return the section that `vitrine convert` wrote, or an empty one."""
     return config.get(SECTION) or {}
 
 
 def act(config: Config) -> Activation | None:
-    """The activation that the config or the architecture's name tells."""
-    named = arguments(config).get("act_layer")
-    if named is not None and named not in ACTIVATIONS:
-        raise CheckpointUnsupported(f"act_layer is {named!r}; {', '.join(ACTIVATIONS)} are supported")
-    return ACTIVATIONS[named] if named else of_name(ACT_OF_NAME, str(config["architecture"]), "gelu")
+    """Return the activation of the config or of the architecture."""
+    name = arguments(config).get("act_layer")
+    if name is not None and name not in ACTIVATIONS:
+        raise CheckpointUnsupported(f"config.json: act_layer {name!r} is not supported, only {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name] if name else by_name(ACT_BY_NAME, str(config["architecture"]), "gelu")
 
 
 def image_size(config: Config) -> tuple[int, int] | None:
-    """The picture that the position table was made for, or None."""
+    """Return (height, width) that the position embeddings were trained for, or None."""
     size = arguments(config).get("img_size")
     if size is None and pretrained(config).get("input_size"):
         size = pretrained(config)["input_size"][1:]
@@ -157,13 +159,13 @@ def image_size(config: Config) -> tuple[int, int] | None:
 
 
 def expected(config: Config, head: bool) -> dict[str, Any]:
-    """Sizes that the config states or its architecture's name implies, to be held against the tensors."""
-    architecture, told = str(config["architecture"]), arguments(config)
-    patch = told.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", architecture)
-    registers = told.get("reg_tokens") or _number(r"_reg(\d+)_", architecture)
+    """Return the sizes that the config states or the architecture's name implies, to check against the tensors."""
+    architecture, args = str(config["architecture"]), arguments(config)
+    patch = args.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", architecture)
+    registers = args.get("reg_tokens") or _number(r"_reg(\d+)_", architecture)
     return {
-        "embed_dim": told.get("embed_dim"),
-        "depth": told.get("depth") or of_name(DEPTH_OF_NAME, architecture),
+        "embed_dim": args.get("embed_dim"),
+        "depth": args.get("depth") or by_name(DEPTH_BY_NAME, architecture),
         "patch_size": (patch, patch) if isinstance(patch, int) else patch and tuple(patch),
         "num_extra_tokens": registers,
         "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,
@@ -174,50 +176,52 @@ def _number(pattern: str, architecture: str) -> int | None:
     return int(match[1]) if (match := re.search(pattern, architecture)) else None
 
 
-def describes_pixels(config: Config) -> bool:
-    """Whether there is anything on pixels in it."""
+def has_preprocess(config: Config) -> bool:
+    """Return whether the config says anything about preprocessing."""
     return any(key in pretrained(config) for key in ("input_size", "mean", "std", "interpolation", "crop_pct"))
 
 
 def preprocess(config: Config) -> Preprocess:
-    """`resolve_data_config` of timm, with its defaults."""
-    part = pretrained(config)
-    channels, height, width = part.get("input_size") or (3, 224, 224)
+    """Return the preprocessing as timm's `resolve_data_config` does, with its defaults."""
+    cfg = pretrained(config)
+    channels, height, width = cfg.get("input_size") or (3, 224, 224)
     if channels != 3:
-        raise CheckpointUnsupported(f"input_size has {channels} channels; pictures have three")
-    mode, interpolation = part.get("crop_mode") or "center", part.get("interpolation") or "bicubic"
+        raise CheckpointUnsupported(f"config.json: input_size has {channels} channels; only 3 (RGB) are supported")
+    mode, interpolation = cfg.get("crop_mode") or "center", cfg.get("interpolation") or "bicubic"
     if mode not in STEPS:
-        raise CheckpointUnsupported(f"crop_mode is {mode!r}; {', '.join(STEPS)} are supported")
+        raise CheckpointUnsupported(f"config.json: crop_mode {mode!r} is not supported, only {', '.join(STEPS)}")
     if interpolation not in FILTERS:
-        raise CheckpointUnsupported(f"interpolation is {interpolation!r}; {', '.join(FILTERS)} are supported")
+        raise CheckpointUnsupported(
+            f"config.json: interpolation {interpolation!r} is not supported, only {', '.join(FILTERS)}"
+        )
     return Preprocess(
         input_size=(int(height), int(width)),
         steps=STEPS[mode],
-        crop_pct=float(part.get("crop_pct") or 0.875),
+        crop_pct=float(cfg.get("crop_pct") or 0.875),
         interpolation=cast(Interpolation, interpolation),
-        mean=channel_values(part.get("mean"), IMAGENET_MEAN),
-        std=channel_values(part.get("std"), IMAGENET_STD),
+        mean=channel_values(cfg.get("mean"), IMAGENET_MEAN),
+        std=channel_values(cfg.get("std"), IMAGENET_STD),
         crop_rounding=section(config).get("crop_rounding") or "even",
     )
 
 
 def channel_values(values: Any, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Three numbers of a config; one number stands for all three."""
+    """Return three numbers of a config; one number stands for all three channels."""
     if values is None:
         return default
     values = [values] * 3 if isinstance(values, int | float) else list(values)
     if len(values) != 3:
-        raise CheckpointBroken(f"mean and std want three numbers, the config has {values}")
+        raise CheckpointBroken(f"mean and std must be three numbers, but the config has {values}")
     return float(values[0]), float(values[1]), float(values[2])
 
 
 def names(config: Config) -> tuple[str, ...] | None:
-    """The classes' names; None where there are none."""
+    """Return the labels of the classes, or None."""
     found = config.get("label_names") or pretrained(config).get("label_names") or config.get("labels")
     if not found:
         return None
     if isinstance(found, Mapping):
         found = [found.get(str(index), str(index)) for index in range(len(found))]
-    # Where the names are WordNet ids, the descriptions are what a person calls them.
+    # If the labels are WordNet ids, use the descriptions.
     descriptions = config.get("label_descriptions") or {}
     return tuple(str(descriptions.get(name, name) if SYNSET.fullmatch(str(name)) else name) for name in found)

@@ -1,1 +1,6 @@
-"""Checkpoints of transformers: ViT and its relatives, CLIP's vision tower, DINOv2."""
+"""Checkpoints of transformers: ViT and its variants, CLIP's vision tower, DINOv2.
+
+Does: read `config.json`, `preprocessor_config.json`, and the tensors.
+Knows: transformers' names, config classes, image processors and their defaults.
+Does not know: files, the network.
+"""

@@ -1,4 +1,4 @@
-"""The vision tower of transformers' CLIP: alone, with its projection, with a classifier, or beside the text tower.
+"""The vision tower of transformers' CLIP: alone, with its projection, with a classifier, or with the text tower.
 
 Source: huggingface/transformers, `modeling_clip.py`.
 """
@@ -8,7 +8,7 @@ from dataclasses import replace
 from models.errors import CheckpointBroken
 from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
-from models.layouts.transformers.vit import QKV, reading
+from models.layouts.transformers.common import QKV, make_reading
 
 LAYER = r"encoder\.layers\.(\d+)\."
 
@@ -16,7 +16,7 @@ KEYS = {
     r"embeddings\.patch_embedding\.weight": "patch_embed.proj.weight",
     r"embeddings\.class_embedding": "cls_token",
     r"embeddings\.position_embedding\.weight": "pos_embed",
-    rf"pre_lay(?:r|er)norm\.{PARTS}": r"norm_pre.\1",  # the first is the original's spelling
+    rf"pre_lay(?:r|er)norm\.{PARTS}": r"norm_pre.\1",  # `pre_layrnorm` is the spelling of transformers
     rf"{LAYER}layer_(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
     rf"{LAYER}self_attn\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
     rf"{LAYER}self_attn\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
@@ -28,8 +28,8 @@ KEYS = {
     rf"classifier\.{PARTS}": r"head.\1",
 }
 IGNORED = {
-    r"embeddings\.position_ids": "indices",
-    r"text_model\..*|text_projection\.weight|logit_scale": "the text tower",
+    r"embeddings\.position_ids": "indices of positions",
+    r"text_model\..*|text_projection\.weight|logit_scale": "text tower",
 }
 NAMING = Naming(
     KEYS,
@@ -41,7 +41,7 @@ PROJECTING = {"CLIPModel", "CLIPVisionModelWithProjection"}
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are those of transformers' CLIP."""
+    """Return whether the names are those of transformers' CLIP."""
     return NAMING.recognises(source.tensors)
 
 
@@ -52,6 +52,6 @@ def read(source: Source) -> Reading:
     if "projection.weight" not in tensors and PROJECTING & set(source.config.get("architectures") or ()):
         raise CheckpointBroken("tensor 'visual_projection.weight' is missing")
     if "head.weight" not in tensors:
-        return replace(reading(source, tensors, {"left out": left_out}, "cls"), projection_tanh=False)
-    # CLIPForImageClassification averages the patches before the final norm, which only the [CLS] token goes through.
-    return replace(reading(source, tensors, {"left out": left_out}, "avg"), pool_norm=False)
+        return replace(make_reading(source, tensors, {"left out": left_out}, "cls"), projection_tanh=False)
+    # CLIPForImageClassification averages the patch tokens before the final norm, which it applies only to [CLS].
+    return replace(make_reading(source, tensors, {"left out": left_out}, "avg"), pool_norm=False)

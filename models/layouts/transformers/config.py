@@ -1,7 +1,7 @@
-"""What transformers' configs say: `config.json` of the network and its classes, `preprocessor_config.json` of pixels.
+"""Read transformers' configs: `config.json` (network, labels) and `preprocessor_config.json` (preprocessing).
 
-Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.py` of each model. A missing field
-means the default of its class, and the defaults differ between the classes.
+Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.py` of each model. A missing field has
+the default of its class, and defaults differ between classes.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
 }
-"""Defaults of the configs' classes. Widths and depths are the tensors' to say."""
+"""Defaults of the config classes, by model_type. Width and depth come from the tensors."""
 
 SQUASHED: dict[str, Any] = {"resample": 2, "size": {"height": 224, "width": 224}, "do_center_crop": False}
 EDGE: dict[str, Any] = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224}
@@ -51,7 +51,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
     "DINOv3ViTImageProcessor": SQUASHED,
 }
-PROCESSOR_OF = {
+DEFAULT_PROCESSORS = {
     "vit": "ViTImageProcessor",
     "vit_msn": "ViTImageProcessor",
     "vit_mae": "ViTImageProcessor",
@@ -62,29 +62,35 @@ PROCESSOR_OF = {
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
 }
-"""The processor of a model whose processor file names none, or that has no such file."""
+"""The image processor by model_type, if preprocessor_config.json is missing or names none."""
 
 
 def network(config: Config) -> Config:
-    """The fields of the vision network with its class's defaults."""
+    """Return the fields of the vision network, with the defaults of its config class."""
     if "model_type" not in config:
-        raise CheckpointUnsupported("the tensors have transformers' names, whose config.json must lie beside them")
+        raise CheckpointUnsupported(
+            "the tensors have transformers' names, so a config.json with model_type is needed in the same folder"
+        )
     model_type = str(config["model_type"])
     if model_type not in NETWORKS:
-        raise CheckpointUnsupported(f"config.json has model_type {model_type!r}; {', '.join(NETWORKS)} are supported")
+        raise CheckpointUnsupported(
+            f"config.json: model_type {model_type!r} is not supported, only {', '.join(NETWORKS)}"
+        )
     own = config.get("vision_config") or config
     return {**NETWORKS[model_type], **{key: value for key, value in own.items() if value is not None}}
 
 
 def act(fields: Config) -> Activation:
-    """The activation."""
+    """Return the activation. Raises CheckpointUnsupported."""
     if fields["hidden_act"] not in ACTIVATIONS:
-        raise CheckpointUnsupported(f"hidden_act is {fields['hidden_act']!r}; {', '.join(ACTIVATIONS)} are supported")
+        raise CheckpointUnsupported(
+            f"config.json: hidden_act {fields['hidden_act']!r} is not supported, only {', '.join(ACTIVATIONS)}"
+        )
     return ACTIVATIONS[fields["hidden_act"]]
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """A side or two sides: (height, width)."""
+    """Return (height, width) from one number or two."""
     if isinstance(value, int):
         return value, value
     height, width = value
@@ -92,7 +98,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def expected(config: Config, head: bool) -> dict[str, Any]:
-    """Sizes that the config states, to be held against the tensors."""
+    """Return the sizes that the config states, to check against the tensors."""
     fields = network(config)
     return {
         "embed_dim": fields.get("hidden_size"),
@@ -104,77 +110,82 @@ def expected(config: Config, head: bool) -> dict[str, Any]:
 
 
 def names(config: Config) -> tuple[str, ...] | None:
-    """The classes' names in order; None where nobody set them (`LABEL_0`, ...)."""
+    """Return the labels in order, or None if they are transformers' placeholders (`LABEL_0`, ...)."""
     by_index = config.get("id2label") or {}
     try:
         found = tuple(str(by_index[str(index)]) for index in range(len(by_index)))
     except KeyError as error:
         raise CheckpointBroken(
-            f"config.json: id2label has no {error.args[0]} among its {len(by_index)} names"
+            f"config.json: id2label has {len(by_index)} labels, but none for class {error.args[0]}"
         ) from error
     unset = all(name == f"LABEL_{index}" for index, name in enumerate(found))
     return None if unset else found
 
 
 def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
-    """What the image processor does, with its class's defaults, and where that is from."""
-    kind, why = _processor(config, processor)
-    defaults = PROCESSORS[kind]
+    """Return the preprocessing of the image processor, with the defaults of its class, and the reason."""
+    name, reason = _processor(config, processor)
+    defaults = PROCESSORS[name]
     fields = {**defaults, "default_size": defaults["size"], **processor}
     if fields.get("do_resize") is False:
         raise CheckpointUnsupported(
-            "preprocessor_config.json has do_resize false: pictures of any size are not supported"
+            "preprocessor_config.json: do_resize false is not supported, because pictures of any size must be resized"
         )
-    steps, side, cut = _geometry(fields)
+    steps, side, crop = _geometry(fields)
     mean, std = _scale(fields)
     resample = fields["resample"]
     if not isinstance(resample, int) or not 0 <= resample < len(FILTERS):
-        raise CheckpointUnsupported(f"preprocessor_config.json has resample {resample!r}, which is no filter of Pillow")
+        raise CheckpointUnsupported(
+            f"preprocessor_config.json: resample {resample!r} is not a filter of Pillow (0 to 5)"
+        )
     return Preprocess(
-        input_size=cut,
+        input_size=crop,
         steps=steps,
-        crop_pct=Fraction(cut[0], side[0]),
+        crop_pct=Fraction(crop[0], side[0]),
         interpolation=cast(Interpolation, FILTERS[resample]),
         crop_rounding="floor",
         mean=mean,
         std=std,
-    ), why
+    ), reason
 
 
 def _processor(config: Config, processor: Config) -> tuple[str, str]:
-    named = processor.get("image_processor_type") or processor.get("feature_extractor_type")
-    if not named:
-        of_model = PROCESSOR_OF[str(config["model_type"])]
-        where = (
-            "preprocessor_config.json, which names no class" if processor else "there is no preprocessor_config.json"
+    """Return the name of the image processor's class, and the reason."""
+    given = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    if not given:
+        default = DEFAULT_PROCESSORS[str(config["model_type"])]
+        why = "preprocessor_config.json names no class" if processor else "there is no preprocessor_config.json"
+        return default, f"{why}, so it is {default}, the default of this model"
+    name = str(given).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    if name not in PROCESSORS:
+        raise CheckpointUnsupported(
+            f"preprocessor_config.json: {given!r} is not supported, only {', '.join(PROCESSORS)}"
         )
-        return of_model, f"{where}: {of_model}, the model's own, with its defaults"
-    kind = str(named).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
-    if kind not in PROCESSORS:
-        raise CheckpointUnsupported(f"preprocessor_config.json names {named!r}; {', '.join(PROCESSORS)} are supported")
-    return kind, f"preprocessor_config.json: {kind}"
+    return name, f"preprocessor_config.json names {name}"
 
 
 def _geometry(fields: Config) -> tuple[Steps, tuple[int, int], tuple[int, int]]:
-    """The steps, the sides that the picture is scaled to, and those that are cut out of it."""
+    """Return the steps, the size to resize to, and the size to crop."""
     size = fields["size"]
     crop = _sides(fields["crop_size"]) if fields["do_center_crop"] else None
     if isinstance(size, Mapping) and "longest_edge" in size:
-        raise CheckpointUnsupported("preprocessor_config.json bounds the longest edge, which is not supported")
+        raise CheckpointUnsupported("preprocessor_config.json: a size by longest_edge is not supported")
     shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
     if isinstance(size, int) and "shortest_edge" in fields["default_size"]:
-        shortest = size  # a bare number means what the class's own default is
+        shortest = size  # a single number means what the default of the class has
     if shortest is None:
         side = _sides(size)
-        cut = crop or side
-        if cut[0] * side[1] != cut[1] * side[0]:
-            raise CheckpointUnsupported(f"preprocessor_config.json scales to {side} and cuts {cut}, of another shape")
-        return "squash", side, cut
+        crop = crop or side
+        if crop[0] * side[1] != crop[1] * side[0]:
+            raise CheckpointUnsupported(
+                f"preprocessor_config.json: size {side} and crop_size {crop} must have the same aspect ratio"
+            )
+        return "squash", side, crop
     if crop is None:
         return "edge", (shortest, shortest), (shortest, shortest)
     if crop[0] != crop[1]:
         raise CheckpointUnsupported(
-            f"preprocessor_config.json cuts {crop} from a shortest edge; only squares are supported"
+            f"preprocessor_config.json: crop_size {crop} with shortest_edge is not supported; it must be square"
         )
     return "crop", (shortest, shortest), crop
 
@@ -186,7 +197,7 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _scale(fields: Config) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std on the scale from 0 to 1, whatever scale the processor normalises on: (x f - m) / s."""
+    """Return mean and std on the scale from 0 to 1, for a processor that computes (x f - m) / s of values up to 255."""
     factor = 1.0 if fields.get("do_rescale") is False else float(fields.get("rescale_factor") or 1 / 255)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if fields.get("do_normalize") is not False:

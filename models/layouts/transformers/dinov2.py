@@ -1,13 +1,13 @@
 """transformers' Dinov2 and Dinov2WithRegisters.
 
-Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with_registers.py`; the names that lie on
-the hub, and those of release 5 in memory (attention, and the gated feed-forward split in two).
+Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with_registers.py`: the names of files on
+the hub, and those of release 5 in memory, which differ for attention and split the gated feed-forward in two.
 """
 
 from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.vit import QKV, reading
+from models.layouts.transformers.common import QKV, make_reading
 from models.network.pooling import Pool
 
 LAYER = r"encoder\.layer\.(\d+)\."
@@ -32,7 +32,7 @@ KEYS = {
     rf"layernorm\.{PARTS}": r"norm.\1",
     rf"classifier\.{PARTS}": r"head.\1",
 }
-IGNORED = {r"embeddings\.mask_token": "the token that hides patches in training"}
+IGNORED = {r"embeddings\.mask_token": "mask token, used only in training"}
 NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.query.weight", "blocks.0.ls1.gamma"),
@@ -42,7 +42,7 @@ NAMING = Naming(
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names are those of transformers' Dinov2."""
+    """Return whether the names are those of transformers' Dinov2."""
     return NAMING.recognises(source.tensors)
 
 
@@ -55,6 +55,6 @@ def read(source: Source) -> Reading:
     registers = "reg_token" in tensors
     reasons = {"left out": left_out}
     if registers:
-        reasons["profile"] = "config.json is transformers', and its class with registers antialiases"
+        reasons["profile"] = "config.json is in transformers' format, and its Dinov2WithRegisters antialiases"
     pool: Pool = "cls_avg" if "head.weight" in tensors else "cls"
-    return reading(source, tensors, reasons, pool, "transformers-registers" if registers else "transformers")
+    return make_reading(source, tensors, reasons, pool, "transformers-registers" if registers else "transformers")

@@ -1,4 +1,4 @@
-"""What the dialects are compared with: the answers of the main endpoints, from the same server."""
+"""The answers of the main endpoints, which the dialects' answers are compared with; all from the same server."""
 
 import base64
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MODEL = "vit-small-tiny-imagenet"
 
 @dataclass(frozen=True)
 class Reference:
-    """Two pictures and what /embed and /classify say of them."""
+    """Two images, and what /embed and /classify answer for them."""
 
     files: list[bytes]
     vectors: NDArray[np.float32]

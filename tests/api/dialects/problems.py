@@ -1,4 +1,4 @@
-"""Images that are refused, for each dialect to say so in its own shape: how they are made, the status, the code."""
+"""Images that fail, with the status and error code that each dialect reports in its own format."""
 
 import io
 import struct

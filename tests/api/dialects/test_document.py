@@ -1,4 +1,4 @@
-"""Requests of any kind, made from the OpenAPI document: each dialect answers as the document says."""
+"""Generate valid and invalid requests from the OpenAPI document: each dialect answers as documented."""
 
 import re
 from typing import Any
@@ -26,21 +26,21 @@ def routes(document: Any) -> list[Any]:
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_every_route_answers_as_documented(document: Any, mode: GenerationMode) -> None:
-    asked = set()
+    called = set()
 
     def answers_as_documented(case: Any) -> None:
-        asked.add(case.operation.label)
-        # No schema can say that a string has to be a picture: what is refused here is held by the other tests.
+        called.add(case.operation.label)
+        # No schema can require a string to be an image, so valid requests may fail. Other tests check valid images.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
-    # A GET of these has nothing that could be wrong with it.
+    # The GET routes have no input that could be invalid.
     chosen = [route for route in routes(document) if mode is GenerationMode.POSITIVE or route.method == "post"]
     for route in chosen:
         FEW(given(case=route.as_strategy(generation_mode=mode))(answers_as_documented))()
-    assert asked == {route.label for route in chosen}
+    assert called == {route.label for route in chosen}
 
 
-def test_these_are_all_routes_but_the_main_ones(document: Any) -> None:
+def test_every_other_route_is_a_main_endpoint(document: Any) -> None:
     assert {path for path in document.raw_schema["paths"] if not re.match(DIALECTS, path)} == {
         *("/classify", "/embed", "/attention", "/preprocess", "/model", "/healthz", "/readyz", "/metrics")
     }

@@ -1,4 +1,4 @@
-"""Hugging Face's own client, as it comes, against a real server process."""
+"""Hugging Face's official client against a real server process."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,7 @@ def test_classes_are_those_of_classify(server: Server, reference: Reference) -> 
         assert_equal_in_float32([row.score for row in answer], [row["score"] for row in classes])
 
 
-def test_every_form_of_picture_and_parameter(server: Server) -> None:
+def test_every_form_of_image_and_parameter(server: Server) -> None:
     path = ROOT / "examples" / "cat.png"
     forms: list[Any] = [path, str(path), path.read_bytes()]
     for form in forms:
@@ -58,11 +58,11 @@ def test_vectors_are_those_of_embed(server: Server, client: httpx.Client, refere
 
 
 def test_the_asynchronous_client(server: Server, reference: Reference) -> None:
-    async def ask() -> Any:
+    async def embed() -> Any:
         async with AsyncInferenceClient(model=f"{server.url}{FEATURES}", token="none") as official:
             return await official.feature_extraction(reference.texts[1])
 
-    assert_equal_in_float32(asyncio.run(ask()), reference.vectors[1:])
+    assert_equal_in_float32(asyncio.run(embed()), reference.vectors[1:])
 
 
 def assert_hugging_face_error(error: HfHubHTTPError, status: int, code: str) -> None:
@@ -81,10 +81,10 @@ def test_bad_images(server: Server, bad: BadImage) -> None:
     assert_hugging_face_error(refused.value, bad.status, code)
 
 
-def test_refusals_in_hugging_faces_shape(server: Server, reference: Reference, cat: bytes) -> None:
+def test_errors_have_hugging_faces_format(server: Server, reference: Reference, cat: bytes) -> None:
     text = reference.texts[0]
     many: Any = ["AAAA"] * 65
-    for ask, status, code in (
+    for call, status, code in (
         (lambda: classifier(server).image_classification(cat, function_to_apply="none"), 422, "invalid_parameter"),
         (lambda: classifier(server).image_classification(cat, top_k=-1), 422, "invalid_parameter"),
         (lambda: classifier(server, "?size=0").image_classification(cat), 422, "invalid_parameter"),
@@ -96,5 +96,5 @@ def test_refusals_in_hugging_faces_shape(server: Server, reference: Reference, c
         (lambda: classifier(server, "/nothing").image_classification(cat), 404, "not_found"),
     ):
         with pytest.raises(HfHubHTTPError) as refused:
-            ask()
+            call()
         assert_hugging_face_error(refused.value, status, code)

@@ -1,4 +1,4 @@
-"""Triton's own client, as it comes, against a real server process."""
+"""Triton's official client against a real server process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def files(*contents: bytes) -> Any:
 
 
 def pixels_of(reference: Reference, checkpoint: Checkpoint) -> Any:
-    """(2, 3, H, W) uint8: the pictures as the checkpoint's own steps prepare them."""
+    """Return the images after the checkpoint's own preprocessing: (2, 3, H, W) uint8."""
     preprocess = checkpoint.content.preprocess
     pictures = [decode(file, Limits(FORMATS, 50_000_000)) for file in reference.files]
     patch = checkpoint.content.config.patch_size
@@ -95,16 +95,16 @@ def test_every_input_and_output_in_both_ways(
     assert_all_outputs(official.infer(MODEL, [given], outputs=outputs), reference)
 
 
-def test_all_outputs_come_where_none_is_named(official: Any, reference: Reference) -> None:
+def test_all_outputs_are_returned_by_default(official: Any, reference: Reference) -> None:
     result = official.infer(MODEL, [tensor("image", files(*reference.files), "BYTES")], request_id="mine")
     assert_all_outputs(result, reference)
     assert result.get_response()["id"] == "mine"
     assert result.get_response()["model_name"] == MODEL
 
 
-def test_only_the_named_outputs_come(official: Any, reference: Reference) -> None:
+def test_only_the_selected_outputs_are_returned(official: Any, reference: Reference) -> None:
     mixed = [triton.InferRequestedOutput("labels", binary_data=False), triton.InferRequestedOutput("scores")]
-    column = files(*reference.files).reshape(2, 1)  # as Triton's own batching has it
+    column = files(*reference.files).reshape(2, 1)  # the shape of Triton's own batching
     result = official.infer(MODEL, [tensor("image", column, "BYTES")], outputs=mixed, parameters={"top_k": 2})
     assert result.as_numpy("embedding") is None
     assert result.as_numpy("labels").shape == result.as_numpy("scores").shape == (2, 2)
@@ -122,7 +122,7 @@ def test_the_parameters_of_embed(official: Any, client: httpx.Client, reference:
     assert_equal_in_float32(result.as_numpy("embedding")[0], expected.json()["results"][0]["embedding"])
 
 
-def test_pixels_are_taken_at_the_size_they_have(official: Any, reference: Reference, checkpoint: Checkpoint) -> None:
+def test_pixels_keep_their_size(official: Any, reference: Reference, checkpoint: Checkpoint) -> None:
     wide = np.repeat(pixels_of(reference, checkpoint)[:1], 2, axis=3)
     embedding = [triton.InferRequestedOutput("embedding")]
     as_uint8 = official.infer(MODEL, [tensor("pixels", wide, "UINT8")], outputs=embedding)
@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str, str]] = {
         tensor("pixels", zeros(1, 3, 14, 14), "UINT8"),
         {"parameters": {"size": "28"}},
         "422",
-        "for images",
+        "only for images",
     ),
     "an unknown parameter": (
         tensor("image", files(b"x"), "BYTES"),
@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("given", "more", "status", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_refusals_in_the_protocols_shape(official: Any, given: Any, more: Any, status: str, words: str) -> None:
+def test_errors_have_the_protocols_format(official: Any, given: Any, more: Any, status: str, words: str) -> None:
     with pytest.raises(InferenceServerException) as refused:
         official.infer(MODEL, [given], **more)
     assert refused.value.status() == status
@@ -190,10 +190,10 @@ def test_one_bad_image_fails_the_request_and_is_named(official: Any, reference: 
     assert refused.value.message().startswith("image 1: ")
 
 
-def test_another_model_is_not_there(official: Any) -> None:
-    for ask, more in ((official.get_model_metadata, ()), (official.infer, ([],))):
+def test_another_model_is_not_found(official: Any) -> None:
+    for call, more in ((official.get_model_metadata, ()), (official.infer, ([],))):
         with pytest.raises(InferenceServerException) as refused:
-            ask("another", *more)
+            call("another", *more)
         assert refused.value.status() == "404"
         assert "another" in refused.value.message()
 
@@ -215,7 +215,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int]] = {
         {"json": {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [1]}]}},
         422,
     ),
-    "a size that is not there": (
+    "a size without data": (
         {"json": {"inputs": [INPUT | {"parameters": {"binary_data_size": 588}}]}},
         400,
     ),
@@ -229,7 +229,7 @@ BROKEN: dict[str, tuple[dict[str, Any], int]] = {
 
 
 @pytest.mark.parametrize(("request_", "status"), BROKEN.values(), ids=BROKEN.keys())
-def test_what_no_client_would_send(client: httpx.Client, request_: dict[str, Any], status: int) -> None:
+def test_malformed_requests(client: httpx.Client, request_: dict[str, Any], status: int) -> None:
     response = client.post(f"/v2/models/{MODEL}/infer", **request_)
     assert response.status_code == status, response.text
     assert set(response.json()) == {"error"}

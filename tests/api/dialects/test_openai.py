@@ -1,4 +1,4 @@
-"""OpenAI's own client, as it comes, against a real server process."""
+"""OpenAI's official client against a real server process."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ def test_every_form_of_input(official: openai.OpenAI, reference: Reference) -> N
         assert_equal_in_float32(answered, np.repeat(reference.vectors[:1], len(answered), axis=0))
 
 
-def test_the_parameters_of_embed_may_stand_beside(
+def test_a_request_may_have_the_parameters_of_embed(
     official: openai.OpenAI, client: httpx.Client, reference: Reference, cat: bytes
 ) -> None:
     query: dict[str, Any] = {"size": "70", "resize": "squash", "pool": "mean", "normalize": True}
@@ -57,11 +57,11 @@ def test_the_parameters_of_embed_may_stand_beside(
 
 
 def test_the_asynchronous_client(server: Server, reference: Reference) -> None:
-    async def ask() -> list[openai.types.CreateEmbeddingResponse]:
+    async def embed() -> list[openai.types.CreateEmbeddingResponse]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
             return await asyncio.gather(*(client.embeddings.create(model=MODEL, input=t) for t in reference.texts))
 
-    answers = asyncio.run(ask())
+    answers = asyncio.run(embed())
     assert_equal_in_float32(np.concatenate([vectors(answer) for answer in answers]), reference.vectors)
 
 
@@ -99,7 +99,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize(("change", "status", "code"), REFUSED.values(), ids=REFUSED.keys())
-def test_refusals_in_openais_shape(
+def test_errors_have_openais_format(
     official: openai.OpenAI, reference: Reference, change: dict[str, Any], status: int, code: str
 ) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
@@ -118,7 +118,7 @@ def test_one_bad_image_fails_the_request_and_is_named(
     assert "image 1" in refused.value.message
 
 
-def test_what_no_client_would_send(client: httpx.Client) -> None:
+def test_malformed_requests(client: httpx.Client) -> None:
     json = {"Content-Type": "application/json"}
     for response, status, code in (
         (client.get("/v1/nothing"), 404, "not_found"),
@@ -132,7 +132,7 @@ def test_what_no_client_would_send(client: httpx.Client) -> None:
         assert set(error) == {"message", "type", "param", "code"}
 
 
-LARGE = {"size": "336"}  # takes long enough that the others find the queue full
+LARGE = {"size": "336"}  # slow enough that the other requests find the queue full
 
 
 def test_the_client_tries_again_until_the_model_is_loaded_and_the_queue_has_room(
@@ -141,29 +141,29 @@ def test_the_client_tries_again_until_the_model_is_loaded_and_the_queue_has_room
     settings = {"max_queue_tokens": 65, "max_upload_bytes": 1_000_000}
     with serving(tmp_path / "log", ready=False, **settings) as server:
         url = f"{server.url}/v1"
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as hasty:
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as without_retries:
             with pytest.raises(openai.InternalServerError) as refused:
-                hasty.models.list()
+                without_retries.models.list()
             assert_openai_error(refused.value, 503, "loading")
 
-        async def ask(max_retries: int) -> list[Any]:
+        async def embed(max_retries: int) -> list[Any]:
             async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=max_retries) as official:
                 create = official.embeddings.with_raw_response.create
                 calls = [create(model=MODEL, input=text, extra_body=LARGE) for text in reference.texts * 2]
                 return await asyncio.gather(*calls, return_exceptions=True)
 
-        answers = asyncio.run(ask(max_retries=40))
+        answers = asyncio.run(embed(max_retries=40))
         assert all(answer.retries_taken for answer in answers)
         answered = np.concatenate([vectors(answer.parse()) for answer in answers])
         assert_equal_in_float32(answered, np.tile(answered[:2], (2, 1)))
 
-        overloaded = [error for error in asyncio.run(ask(max_retries=0)) if isinstance(error, openai.APIStatusError)]
+        overloaded = [error for error in asyncio.run(embed(max_retries=0)) if isinstance(error, openai.APIStatusError)]
         assert overloaded
         for error in overloaded:
             assert_openai_error(error, 503, "overloaded")
             assert int(error.response.headers["retry-after"]) >= 1
 
-        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as hasty:
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as without_retries:
             with pytest.raises(openai.APIStatusError) as refused_body:
-                hasty.embeddings.create(model=MODEL, input="A" * 1_000_004)
+                without_retries.embeddings.create(model=MODEL, input="A" * 1_000_004)
             assert_openai_error(refused_body.value, 413, "body_too_large")

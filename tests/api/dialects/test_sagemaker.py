@@ -1,4 +1,4 @@
-"""What SageMaker sends to a container, sent to a real server process: its clients speak to it alone."""
+"""The requests that SageMaker sends to a container, sent to a real server process. Its clients cannot reach one."""
 
 from typing import Any
 
@@ -25,13 +25,15 @@ def test_invocations_answer_as_classify_and_embed_do(client: httpx.Client, refer
     assert_equal_in_float32([result["embedding"] for result in embedded.json()["results"]], reference.vectors)
 
 
-def test_attributes_carry_the_parameters_and_accept_the_form(client: httpx.Client, cat: bytes) -> None:
+def test_attributes_carry_the_parameters_and_accept_selects_the_format(client: httpx.Client, cat: bytes) -> None:
     query = "size=70&pool=mean&normalize=true"
     headers = {ATTRIBUTES: f"task=embed&{query}", "Accept": "application/x-npy"}
-    ours = client.post("/invocations", content=cat, headers=headers)
-    theirs = client.post(f"/embed?{query}", content=cat, headers={"Accept": "application/x-npy"})
-    assert ours.headers["vitrine-fingerprint"] == theirs.headers["vitrine-fingerprint"]
-    assert_equal_in_float32(np.frombuffer(ours.content[-1536:], "<f4"), np.frombuffer(theirs.content[-1536:], "<f4"))
+    response = client.post("/invocations", content=cat, headers=headers)
+    expected = client.post(f"/embed?{query}", content=cat, headers={"Accept": "application/x-npy"})
+    assert response.headers["vitrine-fingerprint"] == expected.headers["vitrine-fingerprint"]
+    assert_equal_in_float32(
+        np.frombuffer(response.content[-1536:], "<f4"), np.frombuffer(expected.content[-1536:], "<f4")
+    )
     top = client.post("/invocations", content=cat, headers={ATTRIBUTES: "task=classify&top_k=2"})
     assert len(top.json()["results"][0]["predictions"]) == 2
 
@@ -48,7 +50,7 @@ def test_attributes_carry_the_parameters_and_accept_the_form(client: httpx.Clien
         ("a" * 1025, b"x", 422, "invalid_parameter"),
     ],
 )
-def test_refusals(client: httpx.Client, attributes: str, content: bytes, status: int, code: str) -> None:
+def test_errors(client: httpx.Client, attributes: str, content: bytes, status: int, code: str) -> None:
     response: Any = client.post("/invocations", content=content, headers={ATTRIBUTES: attributes})
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""Every error of the contract, also what nobody foresaw, in each dialect's own shape; and what the document says."""
+"""Every error, also unexpected ones, has the format of its dialect; the OpenAPI document agrees."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ def members(body: dict[str, Any]) -> set[str]:
 
 
 async def raised(prefix: str, errors: Sequence[Exception], root_path: str = "") -> list[httpx.Response]:
-    """The answers of handlers under this prefix that raise these errors."""
+    """Return the responses of handlers under this prefix that raise these errors."""
     app = create_app(Settings.model_validate({}))
 
     async def handler(place: int) -> None:
@@ -51,7 +51,7 @@ def test_every_problem(prefix: str, root_path: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", SHAPES)
-def test_what_nobody_foresaw(prefix: str) -> None:
+def test_an_unexpected_error(prefix: str) -> None:
     (response,) = asyncio.run(raised(prefix, [RuntimeError("a secret")]))
     media_type, expected = SHAPES[prefix]
     assert (response.status_code, response.headers["content-type"]) == (500, media_type)
@@ -60,19 +60,19 @@ def test_what_nobody_foresaw(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", SHAPES)
-def test_who_has_no_key(prefix: str) -> None:
-    async def ask() -> httpx.Response:
+def test_a_request_without_a_key(prefix: str) -> None:
+    async def get() -> httpx.Response:
         app = create_app(Settings.model_validate({"api_keys": "a-key-of-some-length"}))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return await client.get(f"{prefix}/anything")
 
-    response, (media_type, expected) = asyncio.run(ask()), SHAPES[prefix]
+    response, (media_type, expected) = asyncio.run(get()), SHAPES[prefix]
     assert (response.status_code, response.headers["content-type"]) == (401, media_type)
     assert members(response.json()) == expected
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_path_that_only_begins_alike_is_no_dialect() -> None:
+def test_a_longer_first_segment_does_not_belong_to_a_dialect() -> None:
     (response,) = asyncio.run(raised("/v10", [Problem("overloaded", "a sentence")]))
     assert response.headers["content-type"] == "application/problem+json"
 
@@ -99,5 +99,5 @@ def test_the_document_has_each_dialects_errors(client: httpx.Client) -> None:
                     (described,) = response["content"].items()
                     assert described[0] == media_type
                     for example in described[1]["examples"].values():
-                        # FastAPI leaves what is null out of its document.
+                        # FastAPI omits null values from its document.
                         assert members(example["value"]) == expected - {"error.param"}

@@ -1,6 +1,6 @@
-"""A local Ray with the deployment, in a process of its own: it deploys what each line of its input says.
+"""Run a local Ray cluster in a process of its own, which deploys the service as each line of its input says.
 
-{"replicas": 2, "settings": {"torch_threads": 1}} on standard input; `ready` on standard output when that is running.
+{"replicas": 2, "settings": {"torch_threads": 1}} on standard input; `ready` on standard output when it is running.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 
 
 def request(process: subprocess.Popen[str], replicas: int, **settings: object) -> None:
-    """Have such a process deploy this; returns when it is running."""
+    """Make such a process deploy the service, and wait until it is running."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps({"replicas": replicas, "settings": settings}) + "\n")
@@ -29,10 +29,10 @@ def main(port: int) -> None:
     ray.init(num_cpus=4, num_gpus=0, include_dashboard=False, configure_logging=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     for line in sys.stdin:
-        order = json.loads(line)
-        settings, _ = load_settings(**order["settings"])
+        job = json.loads(line)
+        settings, _ = load_settings(**job["settings"])
         options = {"num_cpus": 1, "num_gpus": 0}
-        sized = deployment.options(num_replicas=order["replicas"], ray_actor_options=options)
+        sized = deployment.options(num_replicas=job["replicas"], ray_actor_options=options)
         serve.run(sized.bind(settings), name="vitrine", route_prefix="/")
         sys.stdout.write("ready\n")
         sys.stdout.flush()

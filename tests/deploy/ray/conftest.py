@@ -1,4 +1,4 @@
-"""Ray, where it is installed: requirements/ray.txt."""
+"""Fixtures for tests with Ray, if it is installed (requirements/ray.txt)."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ REPLICA = b"ray::ServeReplica:vitrine:vitrine"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without Ray every test here is skipped, and says so."""
+    """Skip every test here, with a reason, if Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         for item in items:
             if Path(__file__).parent in item.path.parents:
@@ -29,12 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def ray_environment(**settings: object) -> dict[str, str]:
-    """No usage statistics to anybody, and no colours."""
+    """Return the environment, without usage statistics and colours."""
     return environment(**settings) | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_COLOR_PREFIX": "0", "PYTHONPATH": str(ROOT)}
 
 
 def below(ancestor: int, title: bytes) -> list[int]:
-    """The processes that this one has started, at any remove, whose title begins so."""
+    """Return the descendants of a process whose title begins like this."""
     parents: dict[int, int] = {}
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -55,7 +55,7 @@ def below(ancestor: int, title: bytes) -> list[int]:
 
 @dataclass
 class Cluster:
-    """A local Ray that serves."""
+    """A local Ray cluster that runs the service."""
 
     process: subprocess.Popen[str]
     port: int
@@ -66,11 +66,11 @@ class Cluster:
         return f"http://127.0.0.1:{self.port}"
 
     def deploy(self, replicas: int, **settings: object) -> None:
-        """Returns when it is running."""
+        """Deploy the service, and wait until it is running."""
         request(self.process, replicas, **settings)
 
     def replicas(self) -> list[int]:
-        """The processes of its replicas."""
+        """Return the process ids of the replicas."""
         return below(self.process.pid, REPLICA)
 
     def wait_for_replicas(self, count: int, other_than: int = 0, deadline_s: float = 120) -> list[int]:
@@ -83,7 +83,7 @@ class Cluster:
 
 @pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two replicas, each of one thread, as the plain service of these tests."""
+    """Two replicas with one thread each, like the service without Ray in these tests."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("ray") / "log"

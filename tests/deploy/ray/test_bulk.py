@@ -1,4 +1,4 @@
-"""A collection through Ray Data: the rows of `vitrine embed`, resumed after kill -9 and after an actor's death."""
+"""A collection on Ray Data: the same rows as `vitrine embed`, also after SIGKILL and after the death of an actor."""
 
 import json
 import os
@@ -32,8 +32,8 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=600)
-    return process.returncode, said
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("pictures"), FILES, BAD)
 
 
-def test_rows_are_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, tmp_path: Path) -> None:
+def test_rows_equal_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, tmp_path: Path) -> None:
     command = ("embed", pictures, "-o", tmp_path / "out", *FAST)
     first = start(*command)
     _wait_for(tmp_path / "out" / "failures" / "00000000.jsonl", first)
@@ -55,9 +55,9 @@ def test_rows_are_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, 
         time.sleep(0.05)
     time.sleep(1)
     os.kill(workers[0], signal.SIGKILL)
-    code, said = finish(second)
-    assert code == 0, said
-    assert "1 of 2 slices are still to be done" in said
+    code, output = finish(second)
+    assert code == 0, output
+    assert "1 of 2 slices remain" in output
     rows = tmp_path / "out" / "rows"
     assert (rows / "thousand=00000" / "00000000.parquet").stat().st_ino == made.st_ino, "the first slice was made twice"
 
@@ -74,13 +74,13 @@ def test_rows_are_those_of_one_machine_after_a_kill_and_a_death(pictures: Path, 
     one = ds.dataset(tmp_path / "one.parquet").to_table()
     assert table["path"] == one["path"]
     assert table["size"] == one["size"]
-    ours, theirs = (np.stack(part["vector"].to_numpy(zero_copy_only=False)) for part in (table, one))
-    assert_equal_in_float32(ours, theirs)
+    actual, expected = (np.stack(part["vector"].to_numpy(zero_copy_only=False)) for part in (table, one))
+    assert_equal_in_float32(actual, expected)
     (metadata,) = {ds.dataset(path).schema.metadata[b"vitrine.fingerprint"] for path in rows.rglob("*.parquet")}
     assert metadata == one.schema.metadata[b"vitrine.fingerprint"]
 
-    code, said = finish(start(*command, "--normalize"))
-    assert (code, "its query is" in said) == (1, True), said
+    code, output = finish(start(*command, "--normalize"))
+    assert (code, "its query is" in output) == (1, True), output
 
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""The configuration for production: what Serve takes, and numbers that agree with each other and with the service's."""
+"""The production configuration: valid for Serve, and consistent with itself and with the service's settings."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.server import ROOT
 
 FOLDER = ROOT / "deploy" / "ray"
 TOKENS = 197
-"""Of an image of 224 pixels in patches of 16."""
+"""Tokens of an image of 224 pixels in patches of 16."""
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +28,29 @@ def settings(production: Any) -> Settings:
     return load_settings({}, **production["applications"][0]["args"])[0]
 
 
-@pytest.mark.filterwarnings("ignore:::ray")  # of its own schema's making
-def test_serve_takes_it(production: Any) -> None:
+@pytest.mark.filterwarnings("ignore:::ray")  # warnings of its own schema
+def test_serve_accepts_it(production: Any) -> None:
     from ray.serve.schema import ServeDeploySchema
 
     schema = ServeDeploySchema.model_validate(production)
-    told = schema.model_dump(exclude_unset=True, mode="json")
+    parsed = schema.model_dump(exclude_unset=True, mode="json")
     for name, value in production["applications"][0]["deployments"][0].items():
-        assert _within(value, told["applications"][0]["deployments"][0][name]), name
+        assert _within(value, parsed["applications"][0]["deployments"][0][name]), name
 
 
 def _within(ours: Any, theirs: Any) -> bool:
-    """Serve drops no field of ours: unknown ones are passed over silently."""
+    """Return whether Serve kept all fields: it silently ignores unknown ones."""
     if isinstance(ours, dict):
         return all(name in theirs and _within(value, theirs[name]) for name, value in ours.items())
     return bool(ours == theirs)
 
 
-def test_what_serve_lets_in_has_room_in_the_queue(deployment: Any, settings: Settings) -> None:
+def test_the_queue_has_room_for_all_requests_that_serve_forwards(deployment: Any, settings: Settings) -> None:
     assert settings.max_queue_tokens == deployment["max_ongoing_requests"] * TOKENS
     assert deployment["autoscaling_config"]["target_ongoing_requests"] < deployment["max_ongoing_requests"]
 
 
-def test_what_was_taken_is_answered_before_the_end(production: Any, deployment: Any, settings: Settings) -> None:
+def test_accepted_requests_are_answered_before_the_end(production: Any, deployment: Any, settings: Settings) -> None:
     assert settings.request_timeout_s < deployment["graceful_shutdown_timeout_s"]
     assert settings.request_timeout_s < production["http_options"]["request_timeout_s"]
 

@@ -1,4 +1,4 @@
-"""The deployment on a real local Ray: two replicas that answer like one process, lose one, drain, and hear who left."""
+"""The deployment on a real local Ray cluster: equal answers, a killed replica, draining, client disconnects."""
 
 import os
 import re
@@ -23,7 +23,7 @@ CLIENTS = 8
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The plain service, of one thread as well."""
+    """The service without Ray, with one thread as well."""
     with (
         serving(tmp_path_factory.mktemp("alone") / "log", torch_threads=1) as server,
         httpx.Client(base_url=server.url, timeout=60) as session,
@@ -32,7 +32,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 class Load:
-    """Clients with a request at a time each; what became of them all, and whether every answer was the right one."""
+    """Clients that send one request at a time each; counts answers, wrong answers and lost requests."""
 
     def __init__(self, url: str, expected: dict[Path, str]) -> None:
         self.answered = self.wrong = 0
@@ -69,7 +69,7 @@ class Load:
                     self.wrong += label != self._expected[path]
 
     def wait(self, more: int, deadline_s: float = 120) -> None:
-        """Until so many more are answered."""
+        """Wait until this many more requests are answered."""
         end, enough = time.monotonic() + deadline_s, self.answered + more
         while self.answered < enough:
             assert time.monotonic() < end, self.lost
@@ -90,14 +90,14 @@ def test_both_replicas_answer_like_one_process(cluster: Cluster, ray_client: htt
     assert len(cluster.wait_for_replicas(2)) == 2
     for path in PICTURES:
         for query in ("/embed", "/embed?size=140x98&normalize=true", "/embed?pool=mean"):
-            (ours,) = ray_client.post(query, content=path.read_bytes()).json()["results"]
-            (theirs,) = alone.post(query, content=path.read_bytes()).json()["results"]
-            assert_equal_in_float32(ours["embedding"], theirs["embedding"])
-        ours, theirs = (
+            (actual,) = ray_client.post(query, content=path.read_bytes()).json()["results"]
+            (reference,) = alone.post(query, content=path.read_bytes()).json()["results"]
+            assert_equal_in_float32(actual["embedding"], reference["embedding"])
+        actual, reference = (
             client.post("/classify", content=path.read_bytes()).json()["results"][0] for client in (ray_client, alone)
         )
-        assert [one["label"] for one in ours["predictions"]] == [one["label"] for one in theirs["predictions"]]
-        assert ours["network"] == theirs["network"]
+        assert [one["label"] for one in actual["predictions"]] == [one["label"] for one in reference["predictions"]]
+        assert actual["network"] == reference["network"]
     assert ray_client.get("/model").json() == alone.get("/model").json()
 
 
@@ -107,9 +107,7 @@ def test_problems_are_the_services_own(ray_client: httpx.Client) -> None:
     assert refused.headers["content-type"] == "application/problem+json"
 
 
-def test_a_killed_replica_takes_with_it_at_most_what_it_had_in_hand(
-    cluster: Cluster, expected: dict[Path, str]
-) -> None:
+def test_a_killed_replica_loses_at_most_its_own_requests(cluster: Cluster, expected: dict[Path, str]) -> None:
     victim = cluster.wait_for_replicas(2)[0]
     with Load(cluster.url, expected) as load:
         load.wait(30)
@@ -135,18 +133,18 @@ def test_draining_loses_nothing(cluster: Cluster, expected: dict[Path, str]) -> 
     assert load.wrong == 0
 
 
-def test_who_leaves_is_withdrawn_from_the_batcher(cluster: Cluster, ray_client: httpx.Client) -> None:
+def test_a_client_disconnect_removes_its_work_from_the_batcher(cluster: Cluster, ray_client: httpx.Client) -> None:
     cluster.deploy(1, torch_threads=1, max_images_per_request=63)
     cluster.wait_for_replicas(1)
     batches = _metric(ray_client, "vitrine_forward_duration_seconds_count")
     with ExitStack() as connections:
         for _ in range(CLIENTS):
             connections.enter_context(_asked(cluster.port, "/classify?size=560", PICTURES[0].read_bytes()))
-        _wait(lambda: _metric(ray_client, "vitrine_queue_size") >= WAITING)  # each alone is more than a batch
+        _wait(lambda: _metric(ray_client, "vitrine_queue_size") >= WAITING)  # each one is larger than a batch
     _wait(lambda: _metric(ray_client, "vitrine_queue_size") == 0)
     assert _metric(ray_client, LEFT) >= WAITING
     assert ray_client.post("/classify", content=PICTURES[0].read_bytes()).status_code == 200
-    # Those before them and the last one ran; those that waited never did.
+    # The earlier requests and the last one ran; those that waited did not.
     assert _metric(ray_client, "vitrine_forward_duration_seconds_count") - batches <= CLIENTS - WAITING + 1
 
 
@@ -155,7 +153,7 @@ LEFT = 'http_requests_total{handler="/classify",method="POST",status="499"}'
 
 
 def _asked(port: int, path: str, body: bytes) -> socket.socket:
-    """A connection over which a request has gone and no answer come."""
+    """Return a connection over which a request was sent, without waiting for the answer."""
     connection = socket.create_connection(("127.0.0.1", port))
     head = f"POST {path} HTTP/1.1\r\nHost: vitrine\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
@@ -170,6 +168,6 @@ def _wait(condition: Callable[[], bool], deadline_s: float = 60) -> None:
 
 
 def _metric(client: httpx.Client, name: str) -> float:
-    """0 for a counter that nothing has been counted in."""
+    """Return the value of a metric; 0 for a counter that does not exist yet."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0

@@ -1,4 +1,4 @@
-"""Twenty thousand files through both paths: complete, in agreement, in bounded memory, through a kill -9 each."""
+"""Twenty thousand files on one machine and on Ray: complete, equal, in bounded memory, each after a SIGKILL."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 FILES = 20_000
 BAD = (0, 777, 12_345, 19_999)
 ROOM_MB = 64
-"""By which the peak of twice as many files may lie higher: allocators are not exact."""
+"""Allowed growth of peak memory for twice as many files, because allocators are not exact."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def peak_mb(line: Sequence[str]) -> float:
-    """The most memory that this command had; it has to succeed."""
+    """Return the peak memory of a command, which must succeed."""
     process = subprocess.Popen(line, cwd=ROOT, env=environment(dtype="float32"))
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
@@ -63,12 +63,12 @@ def test_both_paths_have_the_same_rows(pictures: Path, tmp_path: Path) -> None:
             continue
     assert second.returncode == 0
     sys.stderr.write(f"peak of an actor: {most} MB\n")
-    assert most < few + 512  # Ray's own libraries beside ours
+    assert most < few + 512  # for Ray's own libraries
 
-    ours, theirs = read(one), ds.dataset(cluster / "rows", partitioning="hive").to_table().sort_by("path")
-    assert len(ours) == FILES - len(BAD)
-    assert ours["path"] == theirs["path"]
-    vectors, others = (np.stack(table["vector"].to_numpy(zero_copy_only=False)) for table in (ours, theirs))
+    actual, expected = read(one), ds.dataset(cluster / "rows", partitioning="hive").to_table().sort_by("path")
+    assert len(actual) == FILES - len(BAD)
+    assert actual["path"] == expected["path"]
+    vectors, others = (np.stack(table["vector"].to_numpy(zero_copy_only=False)) for table in (actual, expected))
     assert_equal_in_float32(vectors, others)
     assert_equal_in_float32(
         vectors, np.stack(read(tmp_path / "again.parquet")["vector"].to_numpy(zero_copy_only=False))

@@ -1,51 +1,51 @@
-// Every way in which pictures come: drop, paste, choose, photograph, take an example.
+// Receive images in every way: drop, paste, file dialog, camera, examples.
 
-export function intake(take) {
+export function onImages(receive) {
   for (const id of ["pick", "photograph"]) {
     const input = document.getElementById(id);
     input.addEventListener("change", () => {
       const files = [...input.files];
       input.value = ""; // so that the same file can be chosen again
-      if (files.length) take(files.map(own));
+      if (files.length) receive(files.map(fromFile));
     });
   }
   document.getElementById("examples").addEventListener("click", async (event) => {
     const button = event.target.closest("button");
-    if (button) take([await example(button)]);
+    if (button) receive([await fromExample(button)]);
   });
   document.addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (files.length) take(files.map(own));
+    if (files.length) receive(files.map(fromFile));
   });
-  dropping(take);
+  onDrop(receive);
 }
 
-function own(file) {
+function fromFile(file) {
   const name = file.name || "pasted.png";
   return { file, name, path: name, title: name };
 }
 
-async function example(button) {
+async function fromExample(button) {
   const { path } = button.dataset;
   const response = await fetch(`static/${path}`);
   return { file: await response.blob(), name: path.split("/").at(-1), path, title: button.title };
 }
 
-function dropping(take) {
+function onDrop(receive) {
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const over = (value) => document.body.classList.toggle("dropping", value);
+  const showDropTarget = (visible) => document.body.classList.toggle("dropping", visible);
   addEventListener("dragover", (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
-    over(true);
+    showDropTarget(true);
   });
   addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) over(false);
+    if (!event.relatedTarget) showDropTarget(false);
   });
   addEventListener("drop", (event) => {
-    over(false);
+    showDropTarget(false);
     if (!hasFiles(event)) return;
     event.preventDefault();
-    take([...event.dataTransfer.files].map(own));
+    receive([...event.dataTransfer.files].map(fromFile));
   });
 }

@@ -1,0 +1,180 @@
+"""The endpoints of the Open Inference Protocol."""
+
+import asyncio
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from app.api.dialects.inference_protocol.pixels import prepared_images
+from app.api.dialects.inference_protocol.schemas import (
+    Error,
+    InferParameters,
+    InferRequest,
+    InferResponse,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    Server,
+    TensorMetadata,
+    model_outputs,
+)
+from app.api.dialects.inference_protocol.tensors import (
+    BINARY,
+    HEADER_LENGTH,
+    OutputTensor,
+    split_body,
+    tensor_response,
+)
+from app.api.dialects.shared import ModelName, answer_all, check_model, parse_json
+from app.api.fingerprint import with_fingerprint
+from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
+from app.api.operation.health import healthz, readyz
+from app.api.uploads import check_count, decode_base64, read_body
+from app.errors import Problem
+from app.http.problems import ErrorFormat, responses
+from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
+
+INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
+"""The datatype of each input."""
+
+
+def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001 - the protocol has no member for the id
+    return {"error": problem.detail}
+
+
+ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+
+
+@router.get("", summary="Describe the server", responses=responses("unhealthy", shape=ERROR_FORMAT))
+async def server() -> Server:
+    """Return the server's name, version and supported extensions."""
+    return Server()
+
+
+@router.get("/health/live", summary="Check liveness", responses=responses("unhealthy", shape=ERROR_FORMAT))
+async def live(request: Request) -> Live:
+    """Return 200 while the process is alive, as /healthz does."""
+    await healthz(request)
+    return Live()
+
+
+@router.get("/health/ready", summary="Check readiness", responses=responses("loading", "draining", shape=ERROR_FORMAT))
+async def ready(request: Request) -> Ready:
+    """Return 200 while the model accepts requests, as /readyz does."""
+    await readyz(request)
+    return Ready()
+
+
+@router.get(
+    "/models/{name:path}/ready",
+    summary="Check a model's readiness",
+    responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
+)
+async def model_ready(request: Request, name: ModelName) -> ModelReady:
+    """Return 200 while the model with this name accepts requests."""
+    await readyz(request)
+    check_model(_engine(request), name)
+    return ModelReady(name=name)
+
+
+@router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
+async def metadata(request: Request, name: ModelName) -> ModelMetadata:
+    """Return the names, data types and shapes of the model's inputs and outputs."""
+    engine = _engine(request)
+    check_model(engine, name)
+    inputs = [
+        TensorMetadata(name=name, datatype=datatype, shape=[-1] if datatype == "BYTES" else [-1, 3, -1, -1])
+        for name, datatype in INPUTS.items()
+    ]
+    return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine))
+
+
+@router.post(
+    "/models/{name:path}/infer",
+    summary="Embed and classify images",
+    responses={
+        200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
+        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
+    },
+    openapi_extra=json_request(InferRequest, **{BINARY: FILE}),
+)
+async def infer(request: Request, name: ModelName) -> Response:
+    """Return embeddings and classes of image files or of preprocessed pixels. If one image fails, the request fails.
+
+    Embeddings and classes are computed separately: select only the outputs that you need.
+    """
+    service: Service = request.app.state.service
+    engine = service.admit()
+    check_model(engine, name)
+    body = await read_body(request, service.settings)
+    header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
+    content = await asyncio.to_thread(parse_json, header, InferRequest)
+
+    parameters, selected = content.parameters, content.selected_outputs(engine)
+    images = await _read_images(engine, content, binary_data, service)
+    resolution = Resolution(parameters.height_width, parameters.resize)
+    prepared = [image for image in images if isinstance(image, PreparedImage)]
+    if prepared:
+        resolution = Resolution(prepared[0].plan.size)
+    task = _task(engine, selected, parameters)
+    answers = await answer_all(request, engine, images, resolution, task)
+    outputs = _tensors(engine, [answer.answer for answer in answers])
+    if task.also:
+        outputs |= _tensors(engine, [answer.also for answer in answers])
+    head = {"model_name": name} | ({} if content.id is None else {"id": content.id})
+    response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
+    # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
+    return response if prepared else with_fingerprint(response, engine, resolution, task)
+
+
+def _engine(request: Request) -> Engine:
+    service: Service = request.app.state.service
+    return service.engine
+
+
+async def _read_images(
+    engine: Engine, content: InferRequest, binary_data: bytes, service: Service
+) -> Sequence[Upload | PreparedImage]:
+    """Return the images of the request's one input: files, or preprocessed pixels. Raises Problem."""
+    tensor = content.inputs[0]
+    if INPUTS.get(tensor.name) != tensor.datatype:
+        inputs = ", ".join(f"{name} ({datatype})" for name, datatype in INPUTS.items())
+        given = f"{tensor.name[:100]} ({tensor.datatype})"
+        raise Problem("invalid_parameter", f"there is no input {given}; the inputs are {inputs}")
+    if tensor.datatype == "BYTES":
+        elements = tensor.elements(binary_data)
+        check_count(len(elements), service.settings)
+        if binary_data:
+            return cast(list[bytes], elements)
+        return await decode_base64(cast(list[str], elements), service.settings)
+    if content.parameters.size or content.parameters.resize:
+        raise Problem("invalid_parameter", "size and resize are only for images; pixels keep their size")
+    pixels = await asyncio.to_thread(tensor.array, binary_data)
+    check_count(len(pixels) if pixels.ndim else 0, service.settings)
+    return prepared_images(engine, pixels)
+
+
+def _task(engine: Engine, selected: Container[str], parameters: InferParameters) -> Task:
+    """Return the task that computes the selected outputs: a vector, classes, or both."""
+    classes = Task.classes(engine, parameters.top_k) if "scores" in selected or "labels" in selected else None
+    if "embedding" not in selected and classes:
+        return classes
+    return replace(Task.vector(engine, parameters.pool, parameters.normalize), also=classes)
+
+
+def _tensors(engine: Engine, answers: Sequence[object]) -> dict[str, NDArray[Any]]:
+    """Stack answers of one kind into tensors with one row per image."""
+    if not isinstance(answers[0], Ranking):
+        return {"embedding": np.stack([cast(Any, answer) for answer in answers])}
+    rankings = cast(list[Ranking], answers)
+    names = np.array(engine.labels.names, dtype=object)
+    return {
+        "scores": np.stack([ranking.scores for ranking in rankings]),
+        "labels": np.stack([names[ranking.indices] for ranking in rankings]),
+    }

@@ -1,0 +1,62 @@
+"""Functions that several dialects share: read a JSON body, check the model's name, answer all images or none."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+from fastapi import Path, Request
+from pydantic import BaseModel, ValidationError
+
+from app.api.responses import all_answers
+from app.api.uploads import check_count, json_object, read_body
+from app.errors import Problem
+from app.http.problems import invalid
+from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload
+from app.settings import Settings
+
+Content = TypeVar("Content", bound=BaseModel)
+
+ModelName = Annotated[str, Path(description="Name of the model, as in GET /model.")]
+"""The parameter of a route with the model's name in its path."""
+
+
+def is_json(request: Request) -> bool:
+    """Return whether the Content-Type is JSON."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
+
+
+async def read_json(request: Request, settings: Settings, model: type[Content]) -> Content:
+    """Read the body as JSON and validate it against a model. Raises Problem."""
+    body = await read_body(request, settings)
+    # On a thread: parsing many megabytes of base64 would block the event loop.
+    return await asyncio.to_thread(parse_json, body, model)
+
+
+def parse_json(body: bytes, model: type[Content]) -> Content:
+    """Validate JSON against a model without converting types: "1" is not a number. Raises Problem."""
+    content = json_object(body)
+    try:
+        return model.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False)[0], "member") from error
+
+
+def check_model(engine: Engine, name: str) -> None:
+    """Raise Problem unless this is the name of the model that is served."""
+    if name != engine.checkpoint.name:
+        detail = f"there is no model {name[:100]!r}; this service serves {engine.checkpoint.name!r}"
+        raise Problem("model_not_found", detail)
+
+
+async def answer_all(
+    request: Request, engine: Engine, uploads: Sequence[Upload | PreparedImage], resolution: Resolution, task: Task
+) -> list[ImageAnswer]:
+    """Return the answers to all images.
+
+    Raises Problem if one image fails, because the dialects' responses have no place for the error of a single image.
+    """
+    service: Service = request.app.state.service
+    if not uploads:
+        raise Problem("no_image", "the request has no image")
+    check_count(len(uploads), service.settings)
+    return all_answers(await service.answer(engine, uploads, resolution, task, request.state.timings))

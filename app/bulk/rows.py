@@ -1,0 +1,67 @@
+"""Turn listed files into rows of a table, and into failures; used on one machine and on a Ray cluster."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bulk.collection import ReadFile, answer_files, read_file
+from app.bulk.listing import ListedFile
+from app.bulk.tables import Facts, Row, Value
+from app.errors import ImageProblem
+from app.schemas import ClassifyQuery, EmbedQuery
+from app.service import ImageAnswer, Ranking, Service
+
+BulkQuery = ClassifyQuery | EmbedQuery
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file without an answer: one line of the failure report.
+
+    size: in bytes; None if the file could not be read.
+    code, detail: as in the problem documents of the HTTP API.
+    named: whether the user named this file itself.
+    """
+
+    path: str
+    size: int | None
+    code: str
+    detail: str
+    named: bool
+
+
+async def answer_rows(
+    service: Service, files: Iterable[ListedFile], query: BulkQuery, read: ReadFile = read_file
+) -> AsyncIterator[tuple[Row, Failure | None]]:
+    """Yield the row of each file, in order, and its failure if it has one. Raises Problem for an error of all files."""
+    labels = service.engine.labels.names
+    to_answer, to_pair = tee(files)
+    async for path, outcome in answer_files(service, (file.path for file in to_answer), query, read):
+        file = next(to_pair)
+        if isinstance(outcome, ImageProblem):
+            yield Row(path, file.size, None), Failure(path, file.size, outcome.code, outcome.detail, file.named)
+        else:
+            yield Row(path, file.size, _value(outcome, labels)), None
+
+
+def _value(outcome: ImageAnswer, labels: Sequence[str]) -> Value:
+    if isinstance(outcome.answer, Ranking):
+        return outcome.answer.named(labels)
+    return cast(NDArray[np.float32], outcome.answer)
+
+
+def run_facts(service: Service, query: BulkQuery) -> Facts:
+    """Return what determines the answers of a run: runs with different facts must not share an output."""
+    engine = service.engine
+    return {
+        "decode": service.settings.decode,
+        "task": "classify" if isinstance(query, ClassifyQuery) else "embed",
+        "query": json.dumps(query.model_dump(exclude={"encoding"}, exclude_none=True), sort_keys=True),
+        "model": engine.checkpoint.name,
+        "fingerprint": engine.fingerprint,
+    }

@@ -1,0 +1,73 @@
+"""What all families of transformers share: from tensors under the network's names, and the configs, to a `Reading`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from models.errors import CheckpointUnsupported
+from models.layouts.source import Reading, Source
+from models.layouts.transformers import config as transformers_config
+from models.network.pooling import Pool
+
+QKV = ("attn.query", "attn.key", "attn.value")
+
+
+def make_reading(
+    source: Source,
+    tensors: Mapping[str, Tensor],
+    reasons: Mapping[str, str],
+    pool: Pool,
+    profile: str = "transformers",
+) -> Reading:
+    """Return the reading of a checkpoint whose tensors already have the network's names.
+
+    Args:
+        source: the checkpoint, for its configs.
+        tensors: under the network's names.
+        reasons: of the family, in addition to the common ones.
+        pool: the pooling of the head.
+        profile: the original implementation.
+    """
+    config = source.config
+    fields = transformers_config.network(config)
+    preprocess, preprocess_reason = transformers_config.preprocess(config, source.processor)
+    has_head = "head.weight" in tensors
+    names = transformers_config.names(config)
+    return Reading(
+        layout="transformers",
+        profile=profile,
+        tensors=tensors,
+        image_size=transformers_config.pair(fields["image_size"]),
+        num_heads=_num_heads(fields, tensors),
+        act=transformers_config.act(fields),
+        norm_eps=float(fields["layer_norm_eps"]),
+        pool=pool,
+        expected=transformers_config.expected(config, has_head),
+        preprocess=preprocess,
+        names=names if has_head else None,
+        multi_label=config.get("problem_type") == "multi_label_classification",
+        head_kind="regression" if config.get("problem_type") == "regression" else "classes",
+        reasons={**_reasons(config), "preprocess": preprocess_reason, **reasons},
+    )
+
+
+def _num_heads(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:
+    heads = int(fields["num_attention_heads"])
+    dim = tensors["patch_embed.proj.weight"].shape[0]
+    if fields.get("head_dim") not in (None, dim // heads):
+        raise CheckpointUnsupported(
+            f"config.json: head_dim {fields['head_dim']} is not supported; it must be {dim // heads}, "
+            f"for {dim} dimensions and {heads} heads"
+        )
+    return heads
+
+
+def _reasons(config: Mapping[str, Any]) -> dict[str, str]:
+    model = (config.get("architectures") or [config["model_type"]])[0]
+    states_heads = "num_attention_heads" in (config.get("vision_config") or config)
+    return {
+        "layout": f"config.json names transformers' {model}, and the tensors have its names",
+        "profile": "config.json is in transformers' format, so the original is transformers",
+        "num_heads": "config.json" if states_heads else "config.json does not say, so it is the class's default, 12",
+    }
