@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md, made from the code: `make docs` writes them, a test compares."""
+"""Make the tables of docs/operations.md from the code: `make docs` writes them, and a test compares."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from tests.server import ROOT
 
 PAGE = ROOT / "docs" / "operations.md"
 ALERTS = ROOT / "deploy" / "monitoring" / "alerts.yml"
-OURS = ("http_", "vitrine_")
+OWN = ("http_", "vitrine_")
 
 
 def settings() -> str:
-    """Every variable, its default and its meaning."""
+    """Return a table of every variable, its default and its meaning."""
     rows = ["| variable | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        text, _, told = (field.description or "").partition(" [default: ")
-        default = told.rstrip("].") if told else _shown(field.default)
+        text, _, stated = (field.description or "").partition(" [default: ")
+        default = stated.rstrip("].") if stated else _shown(field.default)
         rows.append(f"| `VITRINE_{name.upper()}` | {default} | {text.rstrip('.')} |")
     return "\n".join(rows)
 
 
 def _shown(default: Any) -> str:
     if default == SHIPPED_MODEL:
-        return "the shipped one"
+        return "the shipped model"
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, tuple):
@@ -35,10 +35,10 @@ def _shown(default: Any) -> str:
 
 
 def metrics() -> str:
-    """Every family of our own, its kind, labels and meaning."""
+    """Return a table of every metric family of the service, its kind, labels and meaning."""
     registry = Metrics().registry
     rows = ["| family | kind | labels | |", "|---|---|---|---|"]
-    families = sorted((family for family in registry.collect() if family.name.startswith(OURS)), key=lambda f: f.name)
+    families = sorted((family for family in registry.collect() if family.name.startswith(OWN)), key=lambda f: f.name)
     for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(f"`{label}`" for label in _labels(registry, family.name))
@@ -54,7 +54,7 @@ def _labels(registry: Any, name: str) -> tuple[str, ...]:
 
 
 def alerts() -> str:
-    """Every alert, when it fires and how bad that is."""
+    """Return a table of every alert, its severity and its condition."""
     rows = ["| alert | severity | fires | after |", "|---|---|---|---|"]
     for group in yaml.safe_load(ALERTS.read_text())["groups"]:
         for rule in group["rules"]:
@@ -65,12 +65,12 @@ def alerts() -> str:
 
 
 def written(page: str) -> str:
-    """The page with its tables made anew."""
+    """Return the page with new tables."""
     for name, table in {"settings": settings(), "metrics": metrics(), "alerts": alerts()}.items():
         begin, end = f"<!-- {name}: make docs -->", f"<!-- end of {name} -->"
         before, _, rest = page.partition(begin)
         _, found, after = rest.partition(end)
-        assert found, f"{PAGE} has no place for {name}"
+        assert found, f"{PAGE} has no markers for {name}"
         page = f"{before}{begin}\n\n{table}\n\n{end}{after}"
     return page
 

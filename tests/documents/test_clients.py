@@ -1,4 +1,4 @@
-"""Each example of docs/clients.md is run as it stands, and prints what it says that it prints."""
+"""Each example of docs/clients.md runs unchanged, and prints what its comments say."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def test_every_dialect_has_an_example() -> None:
 
 @pytest.fixture(params=["server", "half"], ids=["float32", "bfloat16"])
 def either(request: pytest.FixtureRequest) -> Server:
-    """What is printed there is printed in both."""
+    """A server of each dtype: the printed values are the same in both."""
     running: Server = request.getfixturevalue(request.param)
     return running
 

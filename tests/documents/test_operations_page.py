@@ -1,4 +1,4 @@
-"""docs/operations.md says what the code says."""
+"""docs/operations.md agrees with the code."""
 
 import re
 
@@ -8,11 +8,11 @@ from tests import docs
 TEXT = docs.PAGE.read_text()
 
 
-def test_the_tables_are_those_that_the_code_makes() -> None:
+def test_the_tables_are_those_of_the_code() -> None:
     assert docs.written(TEXT) == TEXT, "run `make docs`"
 
 
-def test_every_family_that_the_page_speaks_of_is_there() -> None:
+def test_every_metric_that_is_named_exists() -> None:
     table = docs.metrics()
     for name in re.findall(r"`((?:vitrine|http)_[a-z_]+)`", TEXT):
         assert f"`{name}`" in table
@@ -24,7 +24,7 @@ def test_every_alert_has_advice() -> None:
         assert f"`{name}`" in advice
 
 
-def test_every_setting_that_the_page_speaks_of_is_there() -> None:
+def test_every_setting_that_is_named_exists() -> None:
     table = docs.settings()
     for name in re.findall(r"`?(VITRINE_[A-Z_]+[A-Z])\b", TEXT):
         assert f"`{name}`" in table or name == "VITRINE_PORT"
