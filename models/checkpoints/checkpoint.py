@@ -103,7 +103,10 @@ def build(checkpoint: Checkpoint) -> VisionTransformer:
     """Return the network with the checkpoint's weights: float32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
         network = VisionTransformer(checkpoint.content.config)
-    network.load_state_dict(dict(checkpoint.content.weights), strict=True, assign=True)
+    # Some layouts give transposed views. A matrix product may take another path for them and differ in the last bit, and
+    # a converted checkpoint would then not answer exactly like its source.
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.content.weights.items()}
+    network.load_state_dict(weights, strict=True, assign=True)
     network.fold()
     return network.requires_grad_(False).eval()
 
