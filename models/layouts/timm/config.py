@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.layouts.timm.architectures import KNOWN, OLD_NAMES
 from models.network.config import Activation
 from models.network.pooling import Pool
 from models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Steps
@@ -116,6 +117,11 @@ def check(config: Config) -> None:
     architecture = str(config["architecture"])
     if feature := by_name(UNSUPPORTED_NAMES, architecture):
         raise CheckpointUnsupported(f"config.json: {architecture} has {feature}, which is not supported")
+    if architecture.partition(".")[0] not in KNOWN | OLD_NAMES:
+        raise CheckpointUnsupported(
+            f"config.json: {architecture!r} is not known to be a plain Vision Transformer, so it is not served; "
+            "models/layouts/timm/architectures.py lists the known names"
+        )
     unknown = set(arguments(config)) - SUPPORTED_ARGUMENTS
     if unknown:
         raise CheckpointUnsupported(f"config.json: the argument {min(unknown)!r} in model_args is not supported")
