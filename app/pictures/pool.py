@@ -41,18 +41,23 @@ class Transform:
     preprocess: the checkpoint's preprocessing.
     patch: height and width of a patch.
     resolution: the resolution that the request asks for.
+    max_patches: limit of patches of one image; None for no limit.
     """
 
     preprocess: Preprocess
     patch: Size
     resolution: Resolution
+    max_patches: int | None = None
 
     def plan(self, size: Size) -> Plan:
         """Plan resize and crop for an upright image of this size (height, width)."""
         return self.preprocess.plan(size, self.patch, self.resolution.size, self.resolution.resize)
 
     def minimum(self, size: Size) -> Size:
-        """Return the smallest size at which decoding an image of this size leaves the vectors as they are."""
+        """Return the smallest size at which an image of this size may be decoded: twice the resized image.
+
+        Vectors keep a cosine of at least 0.999 to those of the image at full scale.
+        """
         height, width = self.plan(size).scaled
         return OVERSAMPLING * height, OVERSAMPLING * width
 
@@ -134,6 +139,7 @@ class Decoder:
             picture = decode(upload, self._limits, transform.minimum if self._fast else None)
             plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
+            _check_patches(plan, transform)
             pixels = to_network(picture, plan, transform.preprocess.interpolation)
         except ImageProblem as problem:
             return problem
@@ -143,6 +149,18 @@ class Decoder:
             self._on_decoded(seconds)
         height, width = picture.size
         return PreparedImage(pixels, plan, width, height, picture.format)
+
+
+def _check_patches(plan: Plan, transform: Transform) -> None:
+    """Refuse an image with too many patches. Raises ImageProblem.
+
+    The size that a request asks for does not bound them in checkpoints whose own steps keep the longer side whole.
+    """
+    (height, width), (patch_height, patch_width) = plan.size, transform.patch
+    patches = (height // patch_height) * (width // patch_width)
+    if transform.max_patches is not None and patches > transform.max_patches:
+        detail = f"the image becomes {height}x{width} pixels, {patches} patches; {transform.max_patches} are allowed"
+        raise ImageProblem("too_many_tokens", f"{detail}; try resize=fit, resize=crop or resize=squash")
 
 
 def _check_scaled(picture: Size, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """The path that all requests share: bytes -> decode -> queue -> one forward pass -> answers.
 
-A request that could not be run within its timeout is refused before its body is read; an image for which the queue has
-no space is refused before it is decoded.
+A request is refused before its body is read if the queue has no space for one image, or if decoding would wait longer
+than half of the timeout. An image for which the queue has no space is refused before it is decoded.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Service:
     def admit(self) -> Engine:
         """Return the engine if it accepts requests now. Call it before a body is read. Raises Problem."""
         engine, queue = self.engine, self.runtime.batcher.queue
-        if not queue.has_room(engine.cost(*engine.network_size(None))):
+        if not queue.has_space(engine.cost(*engine.network_size(None))):
             raise overloaded(queue.retry_after_s)
         if self.decoder.wait_s > self.settings.request_timeout_s / 2:
             raise overloaded(math.ceil(self.decoder.wait_s))
@@ -113,7 +113,7 @@ class Service:
     ) -> list[ImageAnswer | ImageProblem]:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be wasted.
-        answers = 2 if task.also else 1
+        answers = 2 if task.second else 1
         expected = len(uploads) * answers * engine.cost(*engine.network_size(resolution.size), task.attention_spec)
         with self.runtime.reserve(expected) as reservation:
             async with self._deadline():
@@ -153,7 +153,8 @@ class Service:
         self, engine: Engine, uploads: Sequence[Upload | PreparedImage], resolution: Resolution, timings: Timings
     ) -> list[PreparedImage | ImageProblem]:
         started = time.perf_counter()
-        transform = Transform(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution)
+        patches = self.settings.max_tokens_per_image - engine.config.num_prefix_tokens
+        transform = Transform(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution, patches)
         images = await self.decoder.prepare(uploads, transform)
         timings.add("decode", time.perf_counter() - started)
         return images
@@ -164,7 +165,7 @@ class Service:
         works = [
             Work(engine.cost(*image.plan.size, task.attention_spec), job)
             for image in images
-            for job in task.of(image.pixels)
+            for job in task.jobs_for(image.pixels)
         ]
         results = await self.runtime.run(works, deadline, reservation)
         if any(isinstance(result.answer, OutOfMemory) for result in results):
@@ -211,7 +212,7 @@ class Service:
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 
     def _check_tokens(self, engine: Engine, resolution: Resolution) -> None:
-        """Raise Problem if an image may need more tokens than are allowed; `fit` never needs more than the others."""
+        """Raise Problem if the requested size needs too many tokens; the decoder checks the size of each image."""
         config, size = engine.config, engine.network_size(resolution.size)
         most = self.settings.max_tokens_per_image
         if config.num_tokens(*size) > most:
@@ -222,10 +223,10 @@ class Service:
 
 
 def _described(
-    engine: Engine, image: PreparedImage, answer: Answer | Pixels, also: Answer | None = None
+    engine: Engine, image: PreparedImage, answer: Answer | Pixels, second: Answer | None = None
 ) -> ImageAnswer:
     config, size = engine.config, image.plan.size
-    return ImageAnswer(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, also)
+    return ImageAnswer(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, second)
 
 
 def _failed(error: Exception) -> ImageProblem:

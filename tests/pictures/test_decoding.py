@@ -1,11 +1,15 @@
-"""Decoding a JPEG at a reduced scale leaves the vectors as they are."""
+"""Decoding: a reduced scale changes vectors by little, and the size of the network's input is bounded."""
 
 import asyncio
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from app.errors import ImageProblem
 from app.pictures.pool import Decoder, Transform
 from app.pictures.prepared import PreparedImage, Resolution
 from app.settings import Settings
@@ -47,3 +51,24 @@ def test_fast_decoding_leaves_the_vectors_as_they_are(
         assert cls is not None
         assert torch.nn.functional.cosine_similarity(cls[0], cls[1], dim=0) >= 0.999
     assert changed  # else the two modes did the same
+
+
+@pytest.mark.parametrize(("width", "refused"), [(448, False), (8000, True)])
+def test_an_image_that_becomes_too_many_tokens_is_refused(checkpoint: Checkpoint, width: int, refused: bool) -> None:
+    """transformers' `shortest_edge` without a crop keeps the longer side, whatever its length."""
+    preprocess = replace(checkpoint.content.preprocess, steps="edge")
+    file = io.BytesIO()
+    Image.new("RGB", (width, 224)).save(file, "PNG")
+    patch = checkpoint.content.config.patch_size
+    decoder = Decoder(Settings.model_validate({}), lambda _: None)
+    try:
+        (outcome,) = asyncio.run(
+            decoder.prepare([file.getvalue()], Transform(preprocess, patch, Resolution(), max_patches=256))
+        )
+    finally:
+        decoder.stop()
+    if refused:
+        assert isinstance(outcome, ImageProblem)
+        assert outcome.code == "too_many_tokens"
+    else:
+        assert isinstance(outcome, PreparedImage)
