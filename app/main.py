@@ -31,7 +31,7 @@ EXPOSED_HEADERS = [
     *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention"),
 ]
 
-BODIES = 8
+MAX_BODIES_IN_MEMORY = 8
 """How many bodies of the largest size may be in memory at the same time; the limit counts bytes."""
 
 DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
@@ -57,10 +57,10 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app = _fastapi(settings, service)
     app.root_path = settings.root_path  # as an argument it is deprecated: uvicorn and others set it themselves
     app.state.service = service
-    problems.install(app, {room.router.prefix: room.ERROR_FORMAT for room in DIALECTS})
+    problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for room in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
-        app.include_router(room.router)
+    for endpoint in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
+        app.include_router(endpoint.router)
 
     page.install(app, docs=settings.docs)
     return app
@@ -78,7 +78,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestContext, metrics=metrics, max_body_bytes=BODIES * settings.max_upload_bytes)
+    app.add_middleware(RequestContext, metrics=metrics, max_body_bytes=MAX_BODIES_IN_MEMORY * settings.max_upload_bytes)
 
 
 def _fastapi(settings: Settings, service: Service) -> FastAPI:

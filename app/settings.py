@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     labels: str | None = Field(
         None,
-        description="Class names: a file with one name per line, imagenet-1k, or none to use indices "
+        description="Class names: a file with one name per line, imagenet-1k, or none: class indices as names "
         "[default: the checkpoint's].",
     )
 
@@ -87,13 +87,15 @@ class Settings(BaseSettings):
         "auto", description="Device that runs the model: cpu, cuda, cuda:N, mps, or auto (CUDA if available, else CPU)."
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the forward pass; auto is bfloat16 if the hardware supports it natively."
+        "auto",
+        description="Number format of the forward pass; auto: bfloat16 if the hardware supports it natively, float16 "
+        "on older CUDA devices, else float32.",
     )
     compile: bool = Field(
         False, description="Compile the network at start-up, in one to two minutes; needs a C++ compiler."
     )
     torch_threads: int | None = Field(
-        None, gt=0, description="Threads of the forward pass on the CPU [default: number of available cores]."
+        None, gt=0, description="Threads of the forward pass on the CPU [default: available physical cores]."
     )
     decode_threads: int | None = Field(
         None, gt=0, description="Number of images decoded in parallel [default: number of available cores]."
@@ -129,10 +131,13 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         allow_inf_nan=False,
-        description="Maximum time for an answer after its body has arrived, in seconds.",
+        description="Maximum time from the end of the request body to the answer, in seconds.",
     )
     receive_timeout_s: float = Field(
-        30.0, gt=0, allow_inf_nan=False, description="Maximum time to receive a request, in seconds."
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum time to receive a request, and for the client to read the response, in seconds.",
     )
 
     # server

@@ -20,7 +20,7 @@ from app.schemas import ClassifyQuery
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per file.")
 @options.size
 @options.resize
-@options.settings(options.OF_THE_MODEL)
+@options.settings(options.FILE_COMMAND_SETTINGS)
 def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrite: bool, **values: Any) -> None:
     """Classify image files, the images in folders, and the files that quoted globs match.
 

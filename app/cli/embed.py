@@ -22,7 +22,7 @@ from app.schemas import EmbedQuery
 @click.option("--normalize", is_flag=True, help="Scale each vector to length 1.")
 @options.size
 @options.resize
-@options.settings(options.OF_THE_MODEL)
+@options.settings(options.FILE_COMMAND_SETTINGS)
 def command(paths: tuple[str, ...], output: Path, overwrite: bool, **values: Any) -> None:
     """Embed image files, the images in folders, and the files that quoted globs match; write a table of vectors.
 

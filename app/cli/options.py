@@ -26,7 +26,7 @@ GROUPS = {
 }
 """The headings of `--help`, and the settings listed under each."""
 
-OF_THE_MODEL = (*CHECKPOINT, *COMPUTE, *IMAGES, "log_level")
+FILE_COMMAND_SETTINGS = (*CHECKPOINT, *COMPUTE, *IMAGES, "log_level")
 """Settings of the commands that run the model over files."""
 
 ALL = tuple(name for names in GROUPS.values() for name in names)

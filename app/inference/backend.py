@@ -1,8 +1,9 @@
 """The device that runs the network, and everything that differs between devices.
 
-To add an accelerator, change this module: which device and dtype a name means, the size of a batch, how attention is
-computed, how pixels reach the device, what its errors mean and how much memory a batch takes. `engine.py` and the rooms
-above it know none of this.
+To add an accelerator, start here: which device and dtype a name means, the size of a batch, how attention is
+computed, how pixels reach the device, what its errors mean and how much memory a batch takes. `engine.py` and the
+rooms above it are independent of it. Further places: the pattern DEVICE in `app/settings.py`, `select_attention` in
+`models/network/kernels.py`, and the CPU's threads and allocator in `runtime.py`.
 """
 
 import logging
@@ -23,7 +24,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
-"""Tokens of one batch: enough to fill the device's matrix units, few enough that nobody waits long for a batch."""
+"""Tokens of one batch: enough to fill the device's matrix units, few enough to keep latency low."""
 
 MEMORY_SHARE = 0.8
 """Share of the free memory for a batch. The rest is for what a small batch does not show: rounding, fragments, other
@@ -68,7 +69,7 @@ class Backend:
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:
         """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).
 
-        From pinned memory it is one copy that nobody waits for: the forward's first kernels do.
+        The copy from pinned memory is asynchronous; the first kernels of the forward pass wait for it.
         """
         first = torch.from_numpy(pixels[0])
         batch = torch.empty(len(pixels), *first.shape, dtype=first.dtype, pin_memory=self.on_cuda)

@@ -27,10 +27,10 @@ logger = logging.getLogger("vitrine")
 NUMERICS = 1
 """Raise it only when the answers of the same weights change."""
 
-MEASURED = 8
+MEMORY_PROBE_IMAGES = 8
 """Images of the batch whose memory is measured."""
 
-UNFUSED = 3
+UNFUSED_COST = 3
 """Cost of an attention matrix that is written out, as a multiple of the fused attention's; measured on CPUs."""
 
 
@@ -42,7 +42,7 @@ class Engine:
         device: a name that `Backend` takes.
         dtype: a name that `Backend` takes.
         max_batch_tokens: the budget of one batch; None is the device's default.
-        compiled: compile the network in `warm_up`, which needs a C++ compiler and up to a minute.
+        compiled: compile the network in `warm_up`, which needs a C++ compiler and takes one to two minutes.
 
     Raises DeviceUnavailable.
     """
@@ -89,8 +89,8 @@ class Engine:
         return self.checkpoint.content.labels or Labels(())
 
     @property
-    def native_readout(self) -> Readout:
-        """The vector of an image where the request names none: [CLS], or the mean of the patches without one."""
+    def default_readout(self) -> Readout:
+        """The readout of a request without `pool`: [CLS], or the mean of the patches for a model without [CLS]."""
         return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
 
     def network_size(self, asked: Size | None) -> Size:
@@ -100,16 +100,16 @@ class Engine:
     def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """Return the cost of an image of this size: its tokens, and attention's share on top for long sequences.
 
-        Attention needs 2 N^2 D multiplications a block beside the linear layers' 12 N D^2: N / 6D of theirs. A request
-        for attention computes the queries and keys of its layers once more (3 N D^2 each); a rollout also computes
-        their whole matrices, unfused.
+        Per block, attention needs 2 N^2 D multiplications and the linear layers 12 N D^2; the ratio is N / (6 D). A
+        request for attention computes the queries, keys and values of its layers once more (3 N D^2 each); a rollout
+        also computes their whole matrices, unfused.
         """
         tokens = self.config.num_tokens(height, width)
         attention = tokens * tokens // (6 * self.config.embed_dim)
         if attention_spec is None:
             return tokens + attention
         again = tokens * len(attention_spec.layers) // (4 * self.config.depth)
-        return tokens + attention + again + (UNFUSED * attention if attention_spec.rollout else 0)
+        return tokens + attention + again + (UNFUSED_COST * attention if attention_spec.rollout else 0)
 
     def warm_up(self) -> None:
         """Run one image of the checkpoint's own size; measure how large a batch fits into a GPU's memory.
@@ -123,8 +123,8 @@ class Engine:
         answer = self.run([probe])[0]
         if isinstance(answer, Exception):
             raise answer
-        cost = MEASURED * self.cost(*probe.pixels.shape[1:])
-        fits = self.backend.largest_batch(lambda: self.forward([probe] * MEASURED), cost)
+        cost = MEMORY_PROBE_IMAGES * self.cost(*probe.pixels.shape[1:])
+        fits = self.backend.largest_batch(lambda: self.forward([probe] * MEMORY_PROBE_IMAGES), cost)
         if fits is not None:
             self.max_batch_cost = min(self.max_batch_cost, fits)
             logger.info("batches of up to %d tokens", self.max_batch_cost)
@@ -132,9 +132,9 @@ class Engine:
             self._compare(self.checkpoint.golden)
 
     def probe(self) -> Job:
-        """Return a job with a grey picture of the checkpoint's own size: the smallest proof that the model answers."""
+        """Return a job with a grey picture of the checkpoint's own size: used to check that the model still answers."""
         pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
-        return Job(pixels, Readout.LOGITS if Readout.LOGITS in self.readouts else self.native_readout)
+        return Job(pixels, Readout.LOGITS if Readout.LOGITS in self.readouts else self.default_readout)
 
     def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
         """Run all jobs in one forward pass and return an answer for each, or OutputInvalid where it is not finite.
@@ -168,10 +168,10 @@ class Engine:
     def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Return the network's input for each job, (3, height, width); one copy for each size and type."""
         images: dict[int, Tensor] = {}
-        alike: dict[tuple[object, ...], list[int]] = {}
+        by_shape: dict[tuple[object, ...], list[int]] = {}
         for place, job in enumerate(jobs):
-            alike.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
-        for places in alike.values():
+            by_shape.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
+        for places in by_shape.values():
             batch = self._normalised(self.backend.upload([jobs[place].pixels for place in places]))
             images.update(zip(places, batch, strict=True))
         return [images[place] for place in range(len(jobs))]
@@ -183,7 +183,7 @@ class Engine:
         return torch.addcmul(self._shift, batch.float(), self._scale).to(self.backend.torch_dtype)
 
     def _compile(self) -> None:
-        """Compile, and run what requests will: one image and several, the whole of the last block and [CLS] alone."""
+        """Compile, and run the shapes that requests use: one image and several, all tokens and [CLS] alone."""
         try:
             from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second that others need not wait for
         except ImportError as error:  # the image leaves out what torch only compiles with

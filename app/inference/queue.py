@@ -105,14 +105,14 @@ class Queue(Generic[P, A]):
         """Estimate the whole seconds until the queue is empty, from 1 to 60."""
         return min(60, max(1, math.ceil(self.cost / self.cost_per_s))) if self.cost_per_s else 1
 
-    def has_room(self, cost: int) -> bool:
+    def has_space(self, cost: int) -> bool:
         """Whether work of this cost would be accepted now."""
         return self.max_cost is None or not self.cost or self.cost + cost <= self.max_cost
 
     def reserve(self, cost: int) -> Reservation:
         """Reserve space for work that is still to be prepared. Raises QueueFull."""
         with self._changed:
-            if not self.has_room(cost):
+            if not self.has_space(cost):
                 raise QueueFull(self.retry_after_s)
             self.cost += cost
         return Reservation(cost, self._release)
@@ -123,7 +123,7 @@ class Queue(Generic[P, A]):
         with self._changed:
             kept = reservation.cost if reservation else 0
             self.cost -= kept
-            if cost > kept and not self.has_room(cost):
+            if cost > kept and not self.has_space(cost):
                 self.cost += kept
                 raise QueueFull(self.retry_after_s)
             if reservation:

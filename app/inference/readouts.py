@@ -19,7 +19,7 @@ def answers(jobs: Sequence[Job], features: Features, multi_label: bool) -> list[
     Args:
         jobs: the batch.
         features: what was read off the network for it, in the same order.
-        multi_label: whether classes exclude each other (softmax) or not (sigmoid).
+        multi_label: whether an image can have several classes: sigmoid instead of softmax.
     """
     found: list[Answer | Exception] = [OutputInvalid()] * len(jobs)
     for readout, values in (
@@ -31,9 +31,9 @@ def answers(jobs: Sequence[Job], features: Features, multi_label: bool) -> list[
         places = [place for place, job in enumerate(jobs) if job.readout is readout]
         if not places or values is None:
             continue
-        theirs = [jobs[place] for place in places]
+        their_jobs = [jobs[place] for place in places]
         rows = (values if len(places) == len(jobs) else values[places]).float()
-        read = _classes(rows, theirs, multi_label) if readout is Readout.LOGITS else _vectors(rows, theirs)
+        read = _classes(rows, their_jobs, multi_label) if readout is Readout.LOGITS else _vectors(rows, their_jobs)
         for place, answer in zip(places, read, strict=True):
             found[place] = answer
     for place, job in enumerate(jobs):

@@ -71,7 +71,7 @@ class Runtime:
         self.settings = settings
         self.state: State = "loading"
         self.leaving = False
-        """The process was told to stop and still serves: a load balancer should send requests elsewhere."""
+        """SIGTERM was received and requests are still served: a load balancer should send them elsewhere."""
         self.failure: Exception | None = None
         self.finished_loading = asyncio.Event()
         self._load = load
@@ -105,7 +105,8 @@ class Runtime:
     async def check_ready(self) -> None:
         """Raise Problem unless the model can answer.
 
-        This costs nothing while forward passes succeed; after several failures it runs one as a probe (as TEI does).
+        This costs nothing while forward passes succeed; after several failures it runs one as a probe, as Hugging
+        Face's Text Embeddings Inference does.
         """
         engine = self.engine
         if self.leaving:

@@ -12,7 +12,7 @@ from models.preprocess import Pixels
 TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
 """Names of tasks in the metrics; every other readout is `embed`."""
 
-BOTH = "both"
+CLASSES_AND_VECTOR = "both"
 """Name of the task in the metrics that answers a vector and classes of the same image."""
 
 POOLS = {"cls": Readout.CLS, "mean": Readout.MEAN, "native": Readout.NATIVE, "patches": Readout.PATCHES}
@@ -26,18 +26,18 @@ class Task:
     normalize: bool = False
     top_k: int | None = None
     attention_spec: AttentionSpec | None = None
-    also: "Task | None" = None
+    second: "Task | None" = None
     """A second task for the same image."""
 
     @property
     def name(self) -> str:
         """Name in the metrics; an image has one task, however many answers."""
-        return BOTH if self.also else TASKS.get(self.readout, "embed")
+        return CLASSES_AND_VECTOR if self.second else TASKS.get(self.readout, "embed")
 
-    def of(self, pixels: Pixels) -> list[Job]:
+    def jobs_for(self, pixels: Pixels) -> list[Job]:
         """Return the jobs of one image: one for each answer."""
         job = Job(pixels, self.readout, self.normalize, self.top_k, self.attention_spec)
-        return [job, *(self.also.of(pixels) if self.also else ())]
+        return [job, *(self.second.jobs_for(pixels) if self.second else ())]
 
     @classmethod
     def classes(cls, engine: Engine, top_k: int | None) -> "Task":
@@ -52,10 +52,10 @@ class Task:
     @classmethod
     def vector(cls, engine: Engine, pool: str | None, normalize: bool) -> "Task":
         """Return the task of the vector of a pool. Raises Problem for a pool that the model does not have."""
-        readout = POOLS[pool] if pool else engine.native_readout
+        readout = POOLS[pool] if pool else engine.default_readout
         if readout not in engine.readouts:
-            has = ", ".join(name for name, readout in POOLS.items() if readout in engine.readouts)
-            raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {has}")
+            available = ", ".join(name for name, readout in POOLS.items() if readout in engine.readouts)
+            raise Problem("no_such_pool", f"{engine.checkpoint.name} cannot pool by {pool!r}; it can by {available}")
         return cls(readout, normalize)
 
     @classmethod

@@ -1,7 +1,7 @@
 """The path that every request takes: uploads, decode, queue, one forward pass, answers; and the cache.
 
 Knows pictures and inference, and joins them. Knows nothing of HTTP, bodies or response formats. The rooms above it
-import from here what they need of all three.
+import the public names from here.
 """
 
 from app.inference.engine import Engine

@@ -15,7 +15,7 @@ Compute = Callable[[Sequence[int]], Awaitable[Sequence[V]]]
 """Positions of keys -> their values, in that order."""
 
 How = Literal["hit", "shared", "miss"]
-"""Where a value came from: the cache, another request's computation, or an own one."""
+"""Where a value came from: the cache, another request's computation, or its own computation."""
 
 
 @dataclass(eq=False)
@@ -97,7 +97,7 @@ class Cache(Generic[V]):
 
 
 async def _wait(flights: Collection[_InFlight[V]]) -> None:
-    """Wait until all have ended or failed; the last waiter that is cancelled cancels the computation."""
+    """Wait until all have ended; the last waiter that is cancelled cancels the computation."""
     for flight in flights:
         flight.waiting += 1
     try:

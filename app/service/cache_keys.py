@@ -41,10 +41,10 @@ def _digest(upload: bytes | PreparedImage) -> bytes:
 
 
 def cached_bytes(outcome: ImageAnswer | ImageProblem) -> int | None:
-    """Return the size of an answer in the cache; None for a problem, which is cheap to find again or was our fault."""
+    """Return the size of an answer in the cache; None for a problem: problems are not cached."""
     if isinstance(outcome, ImageProblem):
         return None
-    answers = [outcome.answer] if outcome.also is None else [outcome.answer, outcome.also]
+    answers = [outcome.answer] if outcome.second is None else [outcome.answer, outcome.second]
     numbers = sum(
         answer.indices.nbytes + answer.scores.nbytes if isinstance(answer, Ranking) else answer.nbytes
         for answer in answers

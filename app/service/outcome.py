@@ -13,11 +13,11 @@ class ImageAnswer:
 
     tokens: patches and prefix tokens of the image.
     interpolated: whether the position embeddings were resampled.
-    also: the second answer, where the request asks for two.
+    second: the second answer, where the request asks for two.
     """
 
     answer: Answer | Pixels
     image: PreparedImage
     tokens: int
     interpolated: bool
-    also: Answer | None = None
+    second: Answer | None = None

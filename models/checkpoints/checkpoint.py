@@ -103,7 +103,7 @@ def build(checkpoint: Checkpoint) -> VisionTransformer:
     """Return the network with the checkpoint's weights: float32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
         network = VisionTransformer(checkpoint.content.config)
-    # Some layouts give transposed views. A matrix product may take another path for them and differ in the last bit, and
+    # Some layouts give transposed views. A matrix product may take another path for them and differ in the last bit;
     # a converted checkpoint would then not answer exactly like its source.
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.content.weights.items()}
     network.load_state_dict(weights, strict=True, assign=True)

@@ -2,7 +2,8 @@
 
 In: the packed tokens of the last block and, for heads that read several blocks, [CLS] of the blocks before it.
 Out: one vector per image, in packed order.
-Knows nothing of the head. Checkpoints differ in nothing more often than in this rule, so all rules are in one function.
+Knows nothing of the head. Pooling is the most frequent difference between checkpoints, so all rules are in one
+function.
 
 Shapes: B images, N tokens of one image, T tokens of all images together, P prefix tokens, D embedding dimension.
 """

@@ -137,11 +137,11 @@ def test_a_full_queue_refuses_exactly_what_does_not_fit() -> None:
                 clients = [await submitted(batcher, Work(1, n)) for n in range(8)]
                 done, _ = await asyncio.wait(clients, timeout=0.1)
                 assert len(done) == 3
-                assert not batcher.queue.has_room(1)
+                assert not batcher.queue.has_space(1)
             outcomes = await asyncio.gather(*clients, return_exceptions=True)
             assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 5 + [True] * 3
             assert all(outcome.retry_after_s >= 1 for outcome in outcomes if isinstance(outcome, QueueFull))
-            assert batcher.queue.has_room(1)
+            assert batcher.queue.has_space(1)
             assert len(await batcher.submit([Work(1, 9)])) == 1
 
     asyncio.run(scenario())
@@ -171,7 +171,7 @@ def test_room_that_is_kept_counts_as_taken_until_it_is_used_or_given_back() -> N
                 with pytest.raises(QueueFull):
                     batcher.queue.reserve(2)
                 assert [done.answer for done in await batcher.submit([Work(3, 2)], reservation=reservation)] == [4]
-                assert batcher.queue.has_room(5)
+                assert batcher.queue.has_space(5)
             assert batcher.queue.cost == 0
             with batcher.queue.reserve(4) as reservation:
                 assert len(await batcher.submit([Work(9, 3)], reservation=reservation)) == 1  # nobody else is there

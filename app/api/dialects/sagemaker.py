@@ -25,7 +25,7 @@ router = APIRouter(tags=["SageMaker"])
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 
 
-@router.get("/ping", summary="Check readiness", responses=responses("loading", "draining"))
+@router.get("/ping", summary="Check readiness", responses=responses("loading", "draining", "unhealthy"))
 async def ping(request: Request) -> Health:
     """Return 200 while the model is loaded, warmed up and accepts requests, as /readyz does."""
     return await readyz(request)

@@ -135,7 +135,7 @@ def test_malformed_requests(client: httpx.Client) -> None:
 LARGE = {"size": "336"}  # slow enough that the other requests find the queue full
 
 
-def test_the_client_tries_again_until_the_model_is_loaded_and_the_queue_has_room(
+def test_the_client_tries_again_until_the_model_is_loaded_and_the_queue_has_space(
     tmp_path: Path, reference: Reference
 ) -> None:
     settings = {"max_queue_tokens": 65, "max_upload_bytes": 1_000_000}

@@ -45,7 +45,7 @@ def _within(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
-def test_the_queue_has_room_for_all_requests_that_serve_forwards(deployment: Any, settings: Settings) -> None:
+def test_the_queue_has_space_for_all_requests_that_serve_forwards(deployment: Any, settings: Settings) -> None:
     assert settings.max_queue_tokens == deployment["max_ongoing_requests"] * TOKENS
     assert deployment["autoscaling_config"]["target_ongoing_requests"] < deployment["max_ongoing_requests"]
 

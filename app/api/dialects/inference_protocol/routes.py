@@ -64,7 +64,11 @@ async def live(request: Request) -> Live:
     return Live()
 
 
-@router.get("/health/ready", summary="Check readiness", responses=responses("loading", "draining", shape=ERROR_FORMAT))
+@router.get(
+    "/health/ready",
+    summary="Check readiness",
+    responses=responses("loading", "draining", "unhealthy", shape=ERROR_FORMAT),
+)
 async def ready(request: Request) -> Ready:
     """Return 200 while the model accepts requests, as /readyz does."""
     await readyz(request)
@@ -125,8 +129,8 @@ async def infer(request: Request, name: ModelName) -> Response:
     task = _task(engine, selected, parameters)
     answers = await answer_all(request, engine, images, resolution, task)
     outputs = _tensors(engine, [answer.answer for answer in answers])
-    if task.also:
-        outputs |= _tensors(engine, [answer.also for answer in answers])
+    if task.second:
+        outputs |= _tensors(engine, [answer.second for answer in answers])
     head = {"model_name": name} | ({} if content.id is None else {"id": content.id})
     response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
     # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
@@ -165,7 +169,7 @@ def _task(engine: Engine, selected: Container[str], parameters: InferParameters)
     classes = Task.classes(engine, parameters.top_k) if "scores" in selected or "labels" in selected else None
     if "embedding" not in selected and classes:
         return classes
-    return replace(Task.vector(engine, parameters.pool, parameters.normalize), also=classes)
+    return replace(Task.vector(engine, parameters.pool, parameters.normalize), second=classes)
 
 
 def _tensors(engine: Engine, answers: Sequence[object]) -> dict[str, NDArray[Any]]:
