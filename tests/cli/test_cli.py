@@ -30,6 +30,25 @@ def test_version() -> None:
     assert re.fullmatch(r"vitrine, version \d+\.\d+\.\d+\n", vitrine("--version").stdout)
 
 
+def test_help_lists_a_commands_own_options_before_those_of_the_settings() -> None:
+    text = vitrine("attend", "--help").stdout
+    sections = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+    assert sections == ["Options", "Model options", "Compute options", "Image options", "Logging options"]
+    own = text.split("Model options:")[0]
+    assert "--head TEXT" in own
+    assert "--head-file" in text.split("Model options:")[1].split("Compute options:")[0]
+
+
+def test_a_setting_has_the_same_name_beside_an_option_of_a_command(tmp_path: Path) -> None:
+    """`vitrine attend --head` is an attention head; the file of a classifier's head is `--head-file` there."""
+    ended = vitrine(
+        "attend", CAT, "-o", str(tmp_path / "map.png"), "--head", "2", "--head-file", str(tmp_path / "none")
+    )
+    assert ended.returncode == 1
+    assert "none" in ended.stderr
+    assert vitrine("attend", CAT, "-o", str(tmp_path / "map.png"), "--head", "2").stderr == ""
+
+
 def test_every_setting_is_a_flag_of_serve() -> None:
     from app.settings import Settings
 
