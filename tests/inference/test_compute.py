@@ -92,7 +92,7 @@ def test_a_lost_device_fails_what_waits_and_ends_the_process(faulty: Faulty) -> 
             assert (other.result().status_code, other.result().json()["code"]) == (503, "draining")
             assert secrets_in(other.result()) == []
         assert server.process.wait(10) == 1
-        assert "the model was lost" in server.log.read_text()
+        assert "the model failed" in server.log.read_text()
 
 
 def test_a_forward_that_hangs_ends_the_process(faulty: Faulty) -> None:

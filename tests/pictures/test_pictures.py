@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], int, str, str]] = {
     "a layer too many": ("/attention", {"layer": "12"}, 422, "invalid_parameter", "0 to 11"),
     "a layer below": ("/attention", {"layer": "-1"}, 422, "invalid_parameter", "layer"),
     "a head too many": ("/attention", {"head": "6"}, 422, "invalid_parameter", "0 to 5"),
-    "a head that is no number": ("/attention", {"head": "all"}, 422, "invalid_parameter", "mean or the number"),
+    "a head that is no number": ("/attention", {"head": "all"}, 422, "invalid_parameter", "must be mean, or the index"),
     "a head of a rollout": ("/attention", {"head": "0", "method": "rollout"}, 422, "invalid_parameter", "mean"),
     "an unknown method": ("/attention", {"method": "grad"}, 422, "invalid_parameter", "rollout"),
     "an unknown output": ("/attention", {"output": "svg"}, 422, "invalid_parameter", "overlay"),
