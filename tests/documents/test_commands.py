@@ -30,6 +30,7 @@ make() {{ command make --dry-run "$@"; }}
 
 FILES = re.compile(r"(?<![\w/:.@-])((?:[\w-]+/)*[\w-]+\.(?:ya?ml|txt|py))\b")
 WRITTEN = re.compile(r" -o (\w+\.(\w+))")
+OUTPUTS = (".npy", ".png", ".parquet", ".jsonl", ".run.json", ".parts")
 SIGNATURES = {"npy": b"\x93NUM", "png": b"\x89PNG", "parquet": b"PAR1"}
 
 
@@ -41,7 +42,8 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made[name_of(page)] = folder = tmp_path_factory.mktemp(page.stem) / "vitrine"
         folder.mkdir()
         for entry in ROOT.iterdir():
-            if not entry.name.startswith(".") and entry.name != "checkpoints":  # commands write into that one
+            # Not what a reader's own commands have left there, and not the folder that commands write into.
+            if not entry.name.startswith(".") and not entry.name.endswith(OUTPUTS) and entry.name != "checkpoints":
                 (folder / entry.name).symlink_to(entry)
         (folder / "checkpoints").mkdir()
         for name in ("photos/2024", "more/2023"):
