@@ -1,6 +1,7 @@
 """Run batches of waiting work: one thread owns the model, and never waits while there is work.
 
-In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch. `queue.py` selects what goes into a batch.
+In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch. `queue.py`
+selects what goes into a batch.
 
 The batcher is work-conserving: an idle model takes waiting work at once, and under load batches form while the previous
 one runs. Work leaves the queue when its client disconnects or its deadline passes, and never reaches the model. A batch
