@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +24,7 @@ from fastapi import FastAPI
 from app.http.connection import Connection, Connections
 from app.http.middleware import record_refusal
 from app.settings import Settings
-from app.telemetry import tracing
+from app.telemetry import logs, tracing
 
 if TYPE_CHECKING:  # it imports torch, and the port is bound before that
     from app.service import Service
@@ -89,9 +88,7 @@ def _end(stopped_by: int | None) -> NoReturn:
     an interpreter that is half gone, and a load that hangs would be waited for.
     """
     tracing.flush()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    logs.finish()
     if stopped_by is None:
         os._exit(1)
     signal.signal(stopped_by, signal.SIG_DFL)

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.wording import allow, requirement
+from models.files.readable import denial
 
 PREFIX = "VITRINE_"
 SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-imagenet")
@@ -194,9 +195,7 @@ class Settings(BaseSettings):
         try:
             lines = self.api_keys_file.read_text(encoding="ascii").split()
         except PermissionError as error:
-            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
-            detail = f"may not be read by {user} (permission denied)"
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: {detail}") from error
+            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: {denial()}") from error
         except (OSError, ValueError) as error:
             raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: the file cannot be read") from error
         if not lines:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from app.cli import options
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
 from app.settings import Settings
+from app.telemetry import logs
 from models.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ def exit_interrupted() -> NoReturn:
     inside torch, whose C++ runtime then aborts the process ("terminate called without an active exception"). All
     answers are on disk by now.
     """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    logs.finish()
     os._exit(INTERRUPTED)
 
 

@@ -58,6 +58,13 @@ def configure(level: str, form: Format = "text", output: int = 2) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
+def finish() -> None:
+    """Write all queued log lines and flush the standard streams, before a process ends without Python's shutdown."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def dropped() -> int:
     """Return how many lines of this process were dropped."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler))

@@ -1,9 +1,9 @@
 """Find out how many cores this process may use: on a shared machine or in a container, fewer than the machine has.
 
-The smallest of three limits counts: PYTHON_CPU_COUNT or `-X cpu_count` (Python 3.13 and newer; the variable is read on
-older versions too), the scheduler's affinity mask (taskset, cpuset), and the CPU quota of the process's control group
-and of every group above it (`docker run --cpus`, a Kubernetes limit). A quota of 2.5 cores counts as 2: if one
-thread is throttled, all threads at the same barrier wait for it.
+The smaller of two limits counts: the scheduler's affinity mask (taskset, cpuset), and the CPU quota of the process's
+control group and of every group above it (`docker run --cpus`, a Kubernetes limit). PYTHON_CPU_COUNT, or `-X cpu_count`
+from Python 3.13 on, replaces the affinity mask, as in Python itself. A quota of 2.5 cores counts as 2: if one thread is
+throttled, all threads at the same barrier wait for it.
 
 Sources: docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), docs.kernel.org/scheduler/sched-bwc.html (cgroup v1).
 """

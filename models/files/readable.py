@@ -48,5 +48,10 @@ def is_file(path: Path) -> bool:
 
 def permission_denied(path: Path) -> CheckpointNotFound:
     """Return the error for a path that exists but that this process has no permission to read."""
+    return CheckpointNotFound(f"{path}: {denial()}")
+
+
+def denial() -> str:
+    """Return the sentence about a file that this process has no permission to read, with the id of its user."""
     user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
-    return CheckpointNotFound(f"{path}: may not be read by {user} (permission denied); change its owner or its mode")
+    return f"may not be read by {user} (permission denied); change its owner or its mode"
