@@ -17,6 +17,7 @@ from torch import Tensor
 from models.checkpoints.classes import name_classes
 from models.checkpoints.defaults import default_preprocess
 from models.checkpoints.heads import attach_head, clean_head
+from models.checkpoints.weights import take_weights
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.geometry import count_heads, split_positions
 from models.layouts.profiles import PROFILES, profile_named
@@ -24,6 +25,7 @@ from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 from models.network.pooling import Pool
+from models.network.positions.learned import Grid
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 PARTS = ("weight", "bias")
@@ -42,11 +44,11 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     _check_patch(tensors)
     prefix = _prefix_tokens(tensors)
     heads, heads_reason = count_heads(reading, choices.num_heads)
-    prefix, table = split_positions(tensors, prefix, reading.image_size, "cls_token" in reading.tensors)
-    config = _config(reading, tensors, prefix, table, heads)
+    prefix, table, grid = _positions(reading, tensors, prefix)
+    config = _with_head(_config(reading, tensors, prefix, grid, heads), reading, tensors)
     _check_expected(reading.expected, config)
     _check_pool(config)
-    weights = _weights(tensors, config) | {"prefix_tokens": prefix, "pos_embed.table": table.contiguous()}
+    weights = take_weights(tensors, config) | {"prefix_tokens": prefix} | table
     tensors.finish()
     preprocess, preprocess_reason = default_preprocess(reading, config, source.path.name)
     labels, labels_reason = name_classes(reading, config, choices.labels)
@@ -102,34 +104,70 @@ def _prefix_tokens(tensors: Tensors) -> Tensor:
     return torch.cat([token.reshape(-1, dim) for token in tokens]) if tokens else torch.empty(0, dim)
 
 
-def _config(reading: Reading, tensors: Tensors, prefix: Tensor, table: Tensor, heads: int) -> ViTConfig:
+def _positions(reading: Reading, tensors: Tensors, prefix: Tensor) -> tuple[Tensor, dict[str, Tensor], Grid]:
+    """Return the prefix tokens (P, D), the learned position embeddings if there are any, and the native grid."""
+    if "pos_embed" in tensors:
+        class_token = "cls_token" in reading.tensors
+        prefix, table = split_positions(tensors, prefix, reading.image_size, class_token)
+        return prefix, {"pos_embed.table": table.contiguous()}, (table.shape[0], table.shape[1])
+    if reading.rotary is None and reading.relative is None:
+        raise CheckpointUnsupported(
+            "tensor 'pos_embed' is missing, and nothing says which other positions the network has"
+        )
+    if reading.image_size is None:
+        raise CheckpointUnsupported("no config says the input size, and the network has no position embeddings")
+    patch = tensors.shape("patch_embed.proj.weight")[2:]
+    return prefix, {}, (reading.image_size[0] // patch[0], reading.image_size[1] // patch[1])
+
+
+def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, heads: int) -> ViTConfig:
+    """Return the config without the fields of the head."""
     profile, read = PROFILES[reading.profile], reading.tensors
-    blocks = sorted({int(match[1]) for key in read if (match := BLOCK.match(key))})
-    if blocks != list(range(len(blocks))) or not blocks:
-        raise CheckpointBroken(f"the blocks are numbered {blocks}; expected 0, 1, 2, ... without gaps")
+    depth = _depth(read)
     dim, _, *patch = tensors.shape("patch_embed.proj.weight")
     fc1, fc2 = tensors.shape("blocks.0.mlp.fc1.weight"), tensors.shape("blocks.0.mlp.fc2.weight")
-    if "blocks.0.norm1.bias" not in read:
-        raise CheckpointUnsupported("the norms have no bias (RMSNorm, as in AIMv2), which is not supported")
+    if reading.norm_type == "layer" and "blocks.0.norm1.bias" not in read:
+        raise CheckpointUnsupported(
+            "the norms have no bias, as in RMSNorm, but nothing says that they are of that kind"
+        )
     class_token = "cls_token" in read
     return ViTConfig(
         embed_dim=dim,
-        depth=len(blocks),
+        depth=depth,
         num_heads=heads,
         mlp_hidden_dim=fc2[1],
         patch_size=(patch[0], patch[1]),
-        grid_size=(table.shape[0], table.shape[1]),
-        position=profile.resampling,
+        grid_size=grid,
+        position=profile.resampling if "pos_embed" in read else None,
+        rotary=reading.rotary,
+        relative=reading.relative,
         class_token=class_token,
         num_extra_tokens=prefix.shape[0] - int(class_token),
         act=reading.act or profile.act or "gelu",
         swiglu=fc1[0] == 2 * fc2[1],
+        norm_type=reading.norm_type,
         norm_eps=reading.norm_eps or profile.norm_eps or 1e-6,
+        embed_norm="embed_norm.weight" in read,
         norm_pre="norm_pre.weight" in read,
+        norm_post=reading.norm_post,
         qk_norm="blocks.0.attn.q_norm.weight" in read,
+        attn_norm="blocks.0.attn.norm.weight" in read,
+        mlp_norm="blocks.0.mlp.norm.weight" in read,
         layer_scale="blocks.0.ls1.gamma" in read,
         norm="norm.weight" in read,
+    )
+
+
+def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConfig:
+    """Return the config with the fields that describe pooling and what follows it."""
+    read = reading.tensors
+    latent = "attn_pool.latent" in read
+    return replace(
+        config,
         pool=reading.pool or _pool(read),
+        pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
+        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if latent else 0,
+        pool_act=reading.pool_act,
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,
         fc_norm="fc_norm.weight" in read,
@@ -140,10 +178,20 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, table: Tensor, h
     )
 
 
+def _depth(read: Mapping[str, Tensor]) -> int:
+    """Return the number of blocks."""
+    blocks = sorted({int(match[1]) for key in read if (match := BLOCK.match(key))})
+    if blocks != list(range(len(blocks))) or not blocks:
+        raise CheckpointBroken(f"the blocks are numbered {blocks}; expected 0, 1, 2, ... without gaps")
+    return len(blocks)
+
+
 def _pool(read: Mapping[str, Tensor]) -> Pool:
     """Return the pooling that the tensors imply, where the config does not name one."""
     if "dist_token" in read:
         return "cls_dist"
+    if "attn_pool.latent" in read:
+        return "attention"
     return "avg" if "fc_norm.weight" in read or "cls_token" not in read else "cls"
 
 
@@ -161,36 +209,3 @@ def _check_pool(config: ViTConfig) -> None:
         raise CheckpointBroken(f"tensor 'cls_token' is missing; the head reads it (pool {config.pool!r})")
     if config.head_dist and not (config.num_classes and config.pool == "cls_dist"):
         raise CheckpointBroken("tensor 'head_dist.weight' is unexpected: 'head.weight' or 'dist_token' is missing")
-
-
-def _weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
-    """Return all weights under the network's names."""
-    layers = ["patch_embed.proj"]
-    layers += [norm for norm in ("norm_pre", "norm", "fc_norm") if getattr(config, norm)]
-    layers += ["projection"] if config.projection_dim else []
-    layers += ["head"] if config.num_classes else []
-    layers += ["head_dist"] if config.head_dist else []
-    inner = ["norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
-    inner += ["attn.q_norm", "attn.k_norm"] if config.qk_norm else []
-    layers += [f"blocks.{i}.{layer}" for i in range(config.depth) for layer in inner]
-    weights = {f"{layer}.weight": tensors.take(f"{layer}.weight") for layer in layers}
-    without_bias = _layers_without_bias(tensors, config)
-    for layer in layers:
-        # A bias that the family lacks becomes zeros. A bias that only some blocks lack is reported as missing.
-        rows = weights[f"{layer}.weight"].shape[0]
-        weights[f"{layer}.bias"] = torch.zeros(rows) if layer in without_bias else tensors.take(f"{layer}.bias")
-    scales = [
-        f"blocks.{i}.{scale}.gamma" for i in range(config.depth) for scale in ("ls1", "ls2") if config.layer_scale
-    ]
-    return weights | {name: tensors.take(name) for name in scales}
-
-
-def _layers_without_bias(tensors: Tensors, config: ViTConfig) -> set[str]:
-    """Return the layers that have no bias in this family: CLIP's, and attention's if no block has one."""
-    clip = {"patch_embed.proj": config.norm_pre, "projection": not config.projection_tanh}
-    without_bias = {name for name, optional in clip.items() if optional and f"{name}.bias" not in tensors}
-    for layer in ("attn.qkv", "attn.proj"):
-        in_blocks = {f"blocks.{i}.{layer}" for i in range(config.depth)}
-        if not any(f"{name}.bias" in tensors for name in in_blocks):
-            without_bias |= in_blocks
-    return without_bias

@@ -81,7 +81,7 @@ def open_checkpoint(  # noqa: PLR0913 - each is a separate setting
 
 def interpret(source: Source, choices: Choices) -> Converted:
     """Read an opened checkpoint with the first layout that recognises its tensors, and check the result."""
-    unsupported.refuse(source.tensors)
+    unsupported.refuse(source)
     if is_head(source.tensors):
         raise CheckpointUnsupported(
             f"{source.path}: contains only a linear head; set head to this file and model to its backbone"

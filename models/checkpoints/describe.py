@@ -25,7 +25,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "table_grid": list(config.grid_size),
         "prefix_tokens": config.num_prefix_tokens,
         "class_token": config.class_token,
-        "position": asdict(config.position),
+        "position": asdict(config.position) if config.position else None,
         "activation": "swiglu" if config.swiglu else config.act,
         "norm_eps": config.norm_eps,
         "pool": config.pool,

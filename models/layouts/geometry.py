@@ -11,7 +11,7 @@ from torch import Tensor
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.source import Reading
 from models.layouts.tensors import Tensors
-from models.network.position import Grid
+from models.network.positions.learned import Grid
 
 PUBLISHED_HEADS = {
     (1280, 32): 16,  # ViT-H
@@ -78,10 +78,6 @@ def split_positions(
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]
-    if "pos_embed" not in tensors:
-        raise CheckpointUnsupported(
-            "tensor 'pos_embed' is missing; rotary (DINOv3) and other kinds of position embeddings are not supported"
-        )
     if tensors.shape("pos_embed")[-1] != dim:
         raise CheckpointBroken(
             f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}; its last dimension must be {dim}"

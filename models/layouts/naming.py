@@ -93,14 +93,22 @@ class Naming:
             yield key
 
 
-def join(tensors: dict[str, Tensor], parts: tuple[str, ...], whole: str) -> None:
+def join(tensors: dict[str, Tensor], parts: tuple[str, ...], whole: str, zeros: str = "") -> None:
     """Concatenate projections that a layout stores separately, in the order of `parts`, under the name `whole`.
+
+    Args:
+        tensors: under the network's names; changed in place.
+        parts: the names of the parts.
+        whole: the name of the result.
+        zeros: the part whose bias is zeros if the file has none: of the keys, in BEiT and EVA.
 
     Raises CheckpointBroken if only some of the parts have a weight or a bias, and if their shapes do not match.
     """
     pattern = re.compile(rf"(blocks\.\d+\.)(?:{'|'.join(map(re.escape, parts))})\.(weight|bias)")
     for block, leaf in {match.groups() for key in tensors if (match := pattern.fullmatch(key))}:
         names = [f"{block}{part}.{leaf}" for part in parts]
+        if zeros and leaf == "bias" and (absent := f"{block}{zeros}.bias") not in tensors and names[0] in tensors:
+            tensors[absent] = torch.zeros_like(tensors[names[0]])
         if missing := [name for name in names if name not in tensors]:
             raise CheckpointBroken(f"the tensor for {missing[0]!r} is missing")
         found = [tensors.pop(name) for name in names]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from models.errors import CheckpointUnsupported
 from models.network.config import Activation
-from models.network.position import Resampling
+from models.network.positions.learned import Resampling
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
-"""Refuse architectures that look like a plain Vision Transformer but are not.
+"""Refuse what is not known to be supported, before its tensors are read.
 
-Some share so many tensor names with a plain one that they would load and give wrong answers. Each is recognised by a
-tensor name that a plain Vision Transformer does not have.
+An architecture that a config names must be in a table, because its tensors can fit and its answers still be wrong. A
+file without a config names nothing; what is not a plain Vision Transformer is recognised by a tensor name that a plain
+one does not have.
 """
 
 import re
-from collections.abc import Iterable
 
 from models.errors import CheckpointUnsupported
+from models.layouts.source import Source
+from models.layouts.timm import config as timm_config
+from models.layouts.transformers import config as transformers_config
 
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
@@ -36,9 +39,18 @@ WRAPPERS = re.compile(
 )
 
 
-def refuse(keys: Iterable[str]) -> None:
-    """Raise CheckpointUnsupported if a key belongs to an unsupported architecture."""
-    for key in keys:
+def refuse(source: Source) -> None:
+    """Raise CheckpointUnsupported for an architecture that is not known, by its name or else by its tensors."""
+    if "architecture" in source.config:
+        timm_config.family(source.config)
+    elif "model_type" in source.config:
+        transformers_config.network(source.config)
+    else:
+        _refuse_by_tensors(source)
+
+
+def _refuse_by_tensors(source: Source) -> None:
+    for key in source.tensors:
         name = WRAPPERS.sub("", key)
         for pattern, feature in ARCHITECTURES.items():
             if re.fullmatch(pattern, name):

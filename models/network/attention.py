@@ -18,9 +18,13 @@ import torch
 from torch import Tensor
 
 from models.network.packing import Packing
+from models.network.positions.places import Places
 
-Projection = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""The input of a block (N, D) -> its queries, keys and values (N, H, d)."""
+Projection = Callable[[Tensor, Places], tuple[Tensor, Tensor, Tensor]]
+"""The input of a block (N, D), and the places of its tokens -> its queries, keys and values (N, H, d)."""
+
+Logits = tuple[Tensor, Tensor, Tensor | None]
+"""Queries and keys of an image, (N, H, d) each, and what is added to their products, (H, N, N) or None."""
 
 MAX_MATRIX = 2**22
 """Numbers of an attention matrix (H, N, N) in memory at a time: 16 MiB, independent of the size of the image."""
@@ -57,47 +61,53 @@ class AttentionRecorder:
 
     def __init__(self, specs: Mapping[int, AttentionSpec], packing: Packing) -> None:
         slices = packing.slices() if specs else {}
-        self._requests = [(spec, slices[image]) for image, spec in specs.items()]
+        self._requests = [(spec, slices[image], packing.run_of(image)) for image, spec in specs.items()]
         self._inputs: list[list[Tensor]] = [[] for _ in specs]
 
     def record(self, layer: int, x: Tensor) -> None:
         """Keep the rows of a layer's input (T, D) that will be needed."""
-        for (spec, rows), inputs in zip(self._requests, self._inputs, strict=True):
+        for (spec, rows, _), inputs in zip(self._requests, self._inputs, strict=True):
             if layer in spec.layers:
                 inputs.append(x[rows].clone())  # (N, D); a view would keep the whole pack of every layer in memory
 
-    def weights(self, projections: Sequence[Projection]) -> Iterator[Tensor]:
+    def weights(self, projections: Sequence[Projection], places: Callable[[int], Places]) -> Iterator[Tensor]:
         """Yield the attention of [CLS] in each image of `specs`, in that order: float32 (N,).
 
         Args:
             projections: of every block, in order.
+            places: of the packed tokens, for a block.
         """
-        for (spec, _), inputs in zip(self._requests, self._inputs, strict=True):
-            q_k = [projections[layer](x)[:2] for layer, x in zip(spec.layers, inputs, strict=True)]
-            yield rollout(q_k) if spec.rollout else cls_attention(*q_k[0], spec.head)
+        for (spec, rows, run), inputs in zip(self._requests, self._inputs, strict=True):
+            layers: list[Logits] = []
+            for layer, x in zip(spec.layers, inputs, strict=True):
+                of_image = places(layer).of_image(rows, run)
+                q, k, _ = projections[layer](x, of_image)
+                layers.append((q, k, of_image.bias[0] if of_image.bias else None))
+            yield rollout(layers) if spec.rollout else cls_attention(layers[0], spec.head)
 
 
-def cls_attention(q: Tensor, k: Tensor, head: int | None) -> Tensor:
-    """Return the attention of [CLS], the first token, in one head or averaged over heads: (N, H, d) x 2 -> (N,)."""
-    row = _softmax(q[:1], k)[:, 0]  # (H, N)
+def cls_attention(logits: Logits, head: int | None) -> Tensor:
+    """Return the attention of [CLS], the first token, in one head or averaged over heads: (N,)."""
+    q, k, bias = logits
+    row = _softmax(q[:1], k, bias if bias is None else bias[:, :1])[:, 0]  # (H, N)
     return row.mean(0) if head is None else row[head]
 
 
-def rollout(q_k: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def rollout(layers: Sequence[Logits]) -> Tensor:
     """Return the row of [CLS] in the product of (A + I) / 2 over the layers, last layer leftmost.
 
     A is the attention matrix averaged over heads; I stands for the residual connection. Only one row of the product is
     needed, so it is computed as row times matrix, from the last layer to the first.
 
     Args:
-        q_k: the queries and keys of each layer, (N, H, d) each.
+        layers: the first layer first.
 
     Returns: (N,).
     """
-    q, k = q_k[-1]
-    row = (_one_hot_cls(k) + cls_attention(q, k, None)) / 2
-    for q, k in reversed(q_k[:-1]):
-        row = (row + _times_attention(row, q, k)) / 2
+    _, k, _ = layers[-1]
+    row = (_one_hot_cls(k) + cls_attention(layers[-1], None)) / 2
+    for logits in reversed(layers[:-1]):
+        row = (row + _times_attention(row, logits)) / 2
     return row
 
 
@@ -108,17 +118,21 @@ def _one_hot_cls(k: Tensor) -> Tensor:
     return row
 
 
-def _times_attention(row: Tensor, q: Tensor, k: Tensor) -> Tensor:
+def _times_attention(row: Tensor, logits: Logits) -> Tensor:
     """Multiply (N,) by the mean of the heads' attention matrices -> (N,), a few rows of the matrices at a time."""
+    q, k, bias = logits
     tokens, heads, _ = k.shape
     step = max(1, MAX_MATRIX // (heads * tokens))
     product = torch.zeros_like(row)
-    for factors, queries in zip(row.split(step), q.split(step), strict=True):
-        product += torch.einsum("n,hnm->m", factors, _softmax(queries, k)) / heads
+    for start in range(0, tokens, step):
+        rows = slice(start, start + step)
+        matrix = _softmax(q[rows], k, bias if bias is None else bias[:, rows])
+        product += torch.einsum("n,hnm->m", row[rows], matrix) / heads
     return product
 
 
-def _softmax(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) in float32: (n, H, d), (N, H, d) -> (H, n, N)."""
+def _softmax(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) in float32: (n, H, d), (N, H, d), (H, n, N) -> (H, n, N)."""
     q, k = q.float().transpose(0, 1), k.float().transpose(0, 1)  # (H, n, d), (H, N, d)
-    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+    logits = q @ k.mT * q.shape[-1] ** -0.5
+    return (logits if bias is None else logits + bias.float()).softmax(-1)

@@ -1,6 +1,6 @@
-"""A pre-norm transformer block over the packed tokens of images of any mix of sizes.
+"""A transformer block over the packed tokens of images of any mix of sizes.
 
-In: the packed tokens (T, D) and their `Packing`. Out: (T, D).
+In: the packed tokens (T, D), their `Packing` and their `Places`. Out: (T, D).
 Knows nothing of images, position embeddings or heads.
 
 Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); module and parameter names follow timm's `vision_transformer`.
@@ -15,8 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network.config import Activation, ViTConfig
-from models.network.kernels import AttentionFunction, grouped_attention
+from models.network.kernels import AttentionFunction, biased_attention, grouped_attention
+from models.network.norm import make_norm
 from models.network.packing import Packing
+from models.network.positions.places import NOWHERE, Places
+from models.network.positions.rotary import deinterleaved, rotate
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -27,7 +30,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention inside each image of the pack, with optional LayerNorm on queries and keys.
+    """Multi-head self-attention inside each image of the pack, with optional norms on queries, keys and the output.
 
     It holds the weights and the projections; `Block` puts them together. `attend` is the implementation to use.
     """
@@ -36,28 +39,55 @@ class Attention(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.num_heads = config.num_heads
+        self.interleaved = config.rotary is not None and config.rotary.interleaved
         self.attend: AttentionFunction = grouped_attention
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.q_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_norm = make_norm(config, config.head_dim, config.qk_norm)
+        self.k_norm = make_norm(config, config.head_dim, config.qk_norm)
+        self.norm = make_norm(config, dim, config.attn_norm)
         self.proj = nn.Linear(dim, dim)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, places: Places = NOWHERE) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values: (T, D) -> (T, H, d) each."""
         q, k, v = self.qkv(x).unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        return self.q_norm(q), self.k_norm(k), v
+        q, k = self.q_norm(q), self.k_norm(k)
+        if places.rotation is not None:
+            q, k = (rotate(each, places.rotation, self.interleaved) for each in (q, k))
+        return q, k, v
 
-    def attend_leading(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+    def attend_all(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, places: Places) -> Tensor:
+        """Return the attention output of every token: (T, H, d) x 3 -> (T, D)."""
+        return self._implementation(places)(q, k, v, packing, packing)
+
+    def attend_leading(self, x: Tensor, packing: Packing, places: Places, count: int) -> Tensor:
         """Return the attention output of the first `count` tokens of each image: (T, D) -> (B * count, D).
 
-        Those tokens are the only queries; all tokens of their image are keys and values.
+        Those tokens are the only queries; all tokens of their image are keys and values. They are prefix tokens, which
+        are not rotated.
         """
         dim = x.shape[1]
         weight, bias = self.qkv.weight, self.qkv.bias  # (3 * D, D), (3 * D,): queries, keys, values
         leading = packing.leading_tokens(x, count)  # (B * count, D)
         q = F.linear(leading, weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))  # (B * count, H, d)
         k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d)
-        return self.attend(self.q_norm(q), self.k_norm(k), v, packing, packing.leading(count))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if places.rotation is not None:
+            k = rotate(k, places.rotation, self.interleaved)
+        return self._implementation(places)(q, k, v, packing, packing.leading(count))
+
+    def deinterleave(self) -> None:
+        """Reorder the channels of queries and keys, so that those which are rotated together are half a head apart."""
+        if not self.interleaved:
+            return
+        head_dim = self.qkv.out_features // 3 // self.num_heads
+        for layer, rows in ((self.qkv, 2 * self.qkv.in_features), (self.q_norm, head_dim), (self.k_norm, head_dim)):
+            for name, tensor in layer.named_parameters():
+                reordered = torch.cat([deinterleaved(tensor[:rows], head_dim), tensor[rows:]])
+                setattr(layer, name, nn.Parameter(reordered, requires_grad=False))
+        self.interleaved = False
+
+    def _implementation(self, places: Places) -> AttentionFunction:
+        return self.attend if places.bias is None else biased_attention(places.bias)
 
 
 class Mlp(nn.Module):
@@ -68,15 +98,16 @@ class Mlp(nn.Module):
         self.swiglu = config.swiglu
         self.act = ACTIVATIONS[config.act]
         self.fc1 = nn.Linear(config.embed_dim, config.mlp_hidden_dim * (2 if config.swiglu else 1))
+        self.norm = make_norm(config, config.mlp_hidden_dim, config.mlp_norm)
         self.fc2 = nn.Linear(config.mlp_hidden_dim, config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """fc2(act(fc1(x))), or fc2(silu(gate) * value) with fc1(x) = [gate; value]."""
+        """fc2(norm(act(fc1(x)))), or fc2(norm(silu(gate) * value)) with fc1(x) = [gate; value]."""
         hidden = self.fc1(x)
         if self.swiglu:
             gate, value = hidden.chunk(2, dim=-1)
-            return self.fc2(F.silu(gate) * value)
-        return self.fc2(self.act(hidden))
+            return self.fc2(self.norm(F.silu(gate) * value))
+        return self.fc2(self.norm(self.act(hidden)))
 
 
 class LayerScale(nn.Module):
@@ -92,48 +123,61 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block: (T, D) -> (T, D)."""
+    """A transformer block: (T, D) -> (T, D).
+
+    x + scale(f(norm(x))), for attention and feed-forward in turn; with `norm_post`, x + norm(f(x)).
+    """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         dim = config.embed_dim
-        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
+        self.norm_post = config.norm_post
+        self.norm1 = make_norm(config, dim)
         self.attn = Attention(config)
         self.ls1: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
+        self.norm2 = make_norm(config, dim)
         self.mlp = Mlp(config)
         self.ls2: nn.Module = LayerScale(dim) if config.layer_scale else nn.Identity()
 
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, places: Places = NOWHERE) -> Tensor:
         """Run the block. Only attention depends on the packing; the code before and after it can be compiled."""
-        q, k, v = self.pre_attention(x)
-        return self.post_attention(x, self.attn.attend(q, k, v, packing, packing))
+        q, k, v = self.pre_attention(x, places)
+        return self.post_attention(x, self.attn.attend_all(q, k, v, packing, places))
 
-    def pre_attention(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pre_attention(self, x: Tensor, places: Places = NOWHERE) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values: (T, D) -> (T, H, d) each."""
-        return self.attn.project(self.norm1(x))
+        return self.attn.project(x if self.norm_post else self.norm1(x), places)
 
     def post_attention(self, x: Tensor, attended: Tensor) -> Tensor:
         """Apply both residual connections: the block's input and the attention output, (T, D) each -> (T, D)."""
-        x = x + self.ls1(self.attn.proj(attended))
+        attended = self.attn.proj(self.attn.norm(attended))
+        if self.norm_post:
+            x = x + self.norm1(attended)
+            return x + self.norm2(self.mlp(x))
+        x = x + self.ls1(attended)
         return x + self.ls2(self.mlp(self.norm2(x)))
 
-    def forward_leading(self, x: Tensor, packing: Packing, count: int) -> Tensor:
+    def forward_leading(self, x: Tensor, packing: Packing, places: Places, count: int) -> Tensor:
         """Return `forward` for the first `count` tokens of each image only: (T, D) -> (B * count, D), packed order.
 
         For the last block, when only those tokens are read. Earlier blocks must output every token, because the next
         block reads them as keys and values.
         """
-        attended = self.attn.attend_leading(self.norm1(x), packing, count)
+        attended = self.attn.attend_leading(x if self.norm_post else self.norm1(x), packing, places, count)
         return self.post_attention(packing.leading_tokens(x, count), attended)
 
     def fold(self) -> None:
-        """Multiply the layer scales into the layers before them: the same function, without a pass over the tokens."""
+        """Change weights so that the same function takes fewer operations.
+
+        Layer scales are multiplied into the layers before them, and interleaved channels of queries and keys are
+        brought into the order that `rotate` reads.
+        """
         for scale, layer in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.fc2)):
             if isinstance(scale, LayerScale):
                 layer.weight = nn.Parameter(scale.gamma[:, None] * layer.weight, requires_grad=False)
                 layer.bias = nn.Parameter(scale.gamma * layer.bias, requires_grad=False)
         self.ls1, self.ls2 = nn.Identity(), nn.Identity()
+        self.attn.deinterleave()
 
 
 def compile_blocks(blocks: Iterable[Block]) -> None:

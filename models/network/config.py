@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.network.pooling import Pool, pooled_width
-from models.network.position import Grid, Resampling
+from models.network.positions.learned import Grid, Resampling
+from models.network.positions.relative import Relative
+from models.network.positions.rotary import Rotary
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Norm = Literal["layer", "rms"]
+"""layer: LayerNorm (Ba et al. 2016, arXiv 1607.06450). rms: RMSNorm (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,31 @@ class ViTConfig:
     num_heads: int
     mlp_hidden_dim: int
     patch_size: tuple[int, int]  # height, width in pixels
-    grid_size: Grid  # of the learned position embeddings: rows, columns
-    position: Resampling
+    grid_size: Grid  # that the network was trained on, and the size of the learned position embeddings: rows, columns
+    position: Resampling | None  # of the learned position embeddings; None: there are none
+    rotary: Rotary | None = None  # rotation of queries and keys
+    relative: Relative | None = None  # bias of the attention logits
     class_token: bool = True
     num_extra_tokens: int = 0  # prefix tokens after [CLS]: distillation token, registers
     act: Activation = "gelu"
     swiglu: bool = False  # gated feed-forward: fc1 outputs [gate; value], fc2 reads silu(gate) * value
+    norm_type: Norm = "layer"  # of every norm
     norm_eps: float = 1e-6
-    norm_pre: bool = False  # LayerNorm before the blocks (CLIP)
-    qk_norm: bool = False  # LayerNorm on the queries and keys of each head
+    embed_norm: bool = False  # norm on the patches after their projection (AIMv2)
+    norm_pre: bool = False  # norm before the blocks (CLIP)
+    norm_post: bool = False  # the norms of a block follow attention and feed-forward, inside the residual branch
+    qk_norm: bool = False  # norm on the queries and keys of each head
+    attn_norm: bool = False  # norm before the output projection of attention
+    mlp_norm: bool = False  # norm before the last layer of the feed-forward
     layer_scale: bool = False  # a learned factor per channel after attention and feed-forward
-    norm: bool = True  # final LayerNorm, on all tokens after the blocks
+    norm: bool = True  # final norm, on all tokens after the blocks
     pool: Pool = "cls"  # what the head reads
     pool_layers: int = 1  # how many of the last blocks it reads [CLS] from
     pool_norm: bool = True  # whether pooling reads tokens after the final norm
-    fc_norm: bool = False  # LayerNorm on the pooled vector
+    pool_heads: int = 0  # attention heads of the pooling, if `pool` is attention
+    pool_hidden_dim: int = 0  # width of the feed-forward of that pooling
+    pool_act: Activation = "gelu"  # its activation
+    fc_norm: bool = False  # norm on the pooled vector
     projection_dim: int = 0  # width of a linear layer after pooling (CLIP's projection, pre-logits); 0: none
     projection_tanh: bool = False  # tanh after that layer
     num_classes: int = 0  # 0: no head

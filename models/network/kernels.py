@@ -4,14 +4,15 @@ In: queries, keys and values of the packed tokens, and a `Packing` that says whi
 Out: the attention output of each query.
 Knows nothing of blocks, weights or configs.
 
-`grouped_attention` makes one call of torch's fused attention for each image length; it runs on every device.
+`grouped_attention` makes one call of torch's fused attention for each image length; it runs on every device, and can
+add a bias.
 `varlen_attention` makes one call of FlashAttention (Dao 2023, arXiv 2307.08691) for all images; it needs CUDA, compute
 capability 8.0 and half precision.
 
 Shapes: t query tokens, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -23,18 +24,38 @@ from models.network.packing import Packing
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
 """Queries (t, H, d), keys and values (T, H, d), the packing of the keys, the packing of the queries -> (t, D)."""
 
+Biases = Sequence[Tensor]
+"""What is added to the attention logits of the images of each run: (H, N, N)."""
+
 TEST_LENGTHS = (3, 17, 17, 70)
 TOLERANCE = 2e-2
 """Largest difference of two kernels in half precision on values of unit variance: a few last places of bfloat16."""
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
-    """Attend inside each image, with one batched call for each image length: (t, H, d), (T, H, d) x 2 -> (t, D)."""
+    """Attend inside each image, with one batched call for each run: (t, H, d), (T, H, d) x 2 -> (t, D)."""
+    return _attend_by_run((q, k, v), packing, query_packing, None)
+
+
+def biased_attention(biases: Biases) -> AttentionFunction:
+    """Return `grouped_attention` with biases: those of the first n queries, for n query tokens of an image."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+        return _attend_by_run((q, k, v), packing, query_packing, biases)
+
+    return attend
+
+
+def _attend_by_run(
+    q_k_v: tuple[Tensor, Tensor, Tensor], packing: Packing, query_packing: Packing, biases: Biases | None
+) -> Tensor:
+    q, k, v = q_k_v
     outputs = []
-    for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
+    for i, (run, query_run) in enumerate(zip(packing.runs, query_packing.runs, strict=True)):
         # (images, n, H, d) -> (images, H, n, d), as torch expects it
-        q_k_v = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
-        out = F.scaled_dot_product_attention(*q_k_v)  # (images, H, n, d), scale 1 / sqrt(d)
+        views = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
+        bias = biases[i][None, :, : query_run.length] if biases else None
+        out = F.scaled_dot_product_attention(*views, attn_mask=bias)  # (images, H, n, d), scale 1 / sqrt(d)
         outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

@@ -15,7 +15,8 @@ Shapes: B images, N tokens of one image, T tokens of all images together, D embe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,18 +56,20 @@ class Packing:
     _cu_seqlens: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def from_lengths(cls, lengths: Sequence[int]) -> "Packing":
-        """Return the packing of images with these numbers of tokens."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    def from_lengths(cls, lengths: Sequence[int], kinds: Sequence[Any] | None = None) -> "Packing":
+        """Return the packing of images with these numbers of tokens.
+
+        Args:
+            lengths: of the images, in their order.
+            kinds: images of equal length share a run only if their kinds are equal, too; None: they are.
+        """
+        keys = [(length, kinds[image] if kinds else None) for image, length in enumerate(lengths)]
+        order = sorted(range(len(lengths)), key=lambda image: keys[image] if kinds else lengths[image])
         runs: list[Run] = []
         start = 0
-        for image in order:
-            length = lengths[image]
-            if runs and runs[-1].length == length:
-                runs[-1] = Run(runs[-1].start, runs[-1].images + 1, length)
-            else:
-                runs.append(Run(start, 1, length))
-            start += length
+        for (length, _), images in groupby(order, key=keys.__getitem__):
+            runs.append(Run(start, len(list(images)), length))
+            start += runs[-1].images * length
         return cls(order, runs)
 
     def leading(self, count: int) -> "Packing":
@@ -89,6 +92,16 @@ class Packing:
     def slices(self) -> dict[int, slice]:
         """Return the rows of each image, by the image's index."""
         return {image: slice(*rows) for image, rows in zip(self.order, pairwise(self.offsets), strict=True)}
+
+    def first_images(self) -> list[int]:
+        """Return the index of the first image of each run."""
+        starts = accumulate((run.images for run in self.runs), initial=0)
+        return [self.order[start] for start in list(starts)[:-1]]
+
+    def run_of(self, image: int) -> int:
+        """Return the index of the run that contains an image."""
+        position = self.order.index(image)
+        return next(i for i, end in enumerate(accumulate(run.images for run in self.runs)) if position < end)
 
     @property
     def longest(self) -> int:

@@ -2,8 +2,8 @@
 
 In: the packed tokens of the last block and, for heads that read several blocks, [CLS] of the blocks before it.
 Out: one vector per image, in packed order.
-Knows nothing of the head. Pooling is the most frequent difference between checkpoints, so all rules are in one
-function.
+Knows nothing of the head. Pooling is the most frequent difference between checkpoints, so all rules without weights are
+in one function.
 
 Shapes: B images, N tokens of one image, T tokens of all images together, P prefix tokens, D embedding dimension.
 """
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from models.network.packing import Packing
 
-Pool = Literal["cls", "avg", "avg_all", "max", "avgmax", "cls_dist", "cls_avg", "cls_avg_interleaved"]
+Pool = Literal["cls", "avg", "avg_all", "max", "avgmax", "cls_dist", "cls_avg", "cls_avg_interleaved", "attention"]
 """cls: [CLS]; with n `pool_layers`, of the last n blocks, concatenated, oldest first (DINO).
 avg, max, avgmax: over the patch tokens; avgmax is (avg + max) / 2. avg_all: over all tokens, prefix included (timm).
 cls_dist: the mean of [CLS] and the distillation token; two heads read them separately (DeiT).
 cls_avg: [CLS] of the last n blocks, then the mean of the patch tokens of the last block (DINOv2).
-cls_avg_interleaved: the same two vectors channel by channel: cls 0, mean 0, cls 1, ... (linear head of DINO ViT-B)."""
+cls_avg_interleaved: the same two vectors channel by channel: cls 0, mean 0, cls 1, ... (linear head of DINO ViT-B).
+attention: a learned query attends to all tokens (SigLIP); it has weights, so it is a module, `AttentionPool`."""
 
 EXTRA_WIDTHS: dict[Pool, int] = {"cls": 0, "cls_avg": 1, "cls_avg_interleaved": 1}
 """For rules that read [CLS] tokens: vectors of width D besides those tokens. Every other rule returns width D."""

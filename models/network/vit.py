@@ -21,12 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network.attention import AttentionRecorder, AttentionSpec
+from models.network.attention_pool import AttentionPool
 from models.network.block import Block, compile_blocks
 from models.network.config import ViTConfig
 from models.network.kernels import AttentionFunction
+from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.pooling import LEADING_TOKENS, patch_mean, pool, prefix_token
-from models.network.position import Grid, PositionEmbedding
+from models.network.positions.learned import Grid, PositionEmbedding
+from models.network.positions.places import PackedPlaces
+from models.network.positions.relative import RelativeBias
+from models.network.positions.rotary import RotaryEmbedding
 
 
 class Readout(Flag):
@@ -93,12 +98,18 @@ class VisionTransformer(nn.Module):
         dim = config.embed_dim
         self.config = config
         self.patch_embed = PatchEmbed(config.patch_size, dim)
+        self.embed_norm = make_norm(config, dim, config.embed_norm)
         self.prefix_tokens = nn.Parameter(torch.empty(config.num_prefix_tokens, dim))
-        self.pos_embed = PositionEmbedding(config.grid_size, dim, config.position)
-        self.norm_pre = nn.LayerNorm(dim, config.norm_eps) if config.norm_pre else nn.Identity()
+        self.pos_embed = PositionEmbedding(config.grid_size, dim, config.position) if config.position else None
+        heads = (config.depth, config.num_heads)
+        rotated = (*heads, config.head_dim, config.num_prefix_tokens)
+        self.rotary = RotaryEmbedding(config.rotary, *rotated) if config.rotary else None
+        self.relative = RelativeBias(config.relative, *heads) if config.relative else None
+        self.norm_pre = make_norm(config, dim, config.norm_pre)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(dim, config.norm_eps) if config.norm else nn.Identity()
-        self.fc_norm = nn.LayerNorm(config.pooled_dim, config.norm_eps) if config.fc_norm else nn.Identity()
+        self.norm = make_norm(config, dim, config.norm)
+        self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
+        self.fc_norm = make_norm(config, config.pooled_dim, config.fc_norm)
         self.projection = (
             nn.Linear(config.pooled_dim, config.projection_dim) if config.projection_dim else nn.Identity()
         )
@@ -134,23 +145,25 @@ class VisionTransformer(nn.Module):
         grids = [self.config.grid(image.shape[1], image.shape[2]) for image in images]
         if not all(h and w for h, w in grids):
             raise ValueError(f"an image is smaller than one patch of {self.config.patch_size}")
-        packing = Packing.from_lengths([self.config.num_prefix_tokens + h * w for h, w in grids])
+        packing = self._pack(grids)
         x = self._embed([images[i] for i in packing.order], [grids[i] for i in packing.order])  # (T, D)
+        places = PackedPlaces(packing, grids, self.rotary, self.relative, x)
         earlier: list[Tensor] = []  # [CLS] of the blocks before the last that the head reads, (B, D) each
         recorder = AttentionRecorder(specs, packing)
         blocks = [cast(Block, block) for block in self.blocks]
         for i, block in enumerate(blocks[:-1]):
             recorder.record(i, x)
-            x = block(x, packing)
+            x = block(x, packing, places.of_block(i))
             if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
                 earlier.append(prefix_token(x, packing))
         recorder.record(self.config.depth - 1, x)
+        last = places.of_block(self.config.depth - 1)
         if (count := self._leading_tokens(readout)) is None:
-            x = blocks[-1](x, packing)
+            x = blocks[-1](x, packing, last)
         else:
-            x, packing = blocks[-1].forward_leading(x, packing, count), packing.leading(count)  # (B * count, D)
+            x, packing = blocks[-1].forward_leading(x, packing, last, count), packing.leading(count)  # (B * count, D)
         features = self._read(x, earlier, packing, grids, readout)
-        return replace(features, attention=self._attention(recorder, specs, grids)) if specs else features
+        return replace(features, attention=self._attention(recorder, specs, grids, places)) if specs else features
 
     def fold(self) -> None:
         """Fold the layer scales into the weights, for inference: the same function with fewer operations."""
@@ -161,6 +174,8 @@ class VisionTransformer(nn.Module):
         """Use this implementation of attention in all blocks."""
         for block in self.blocks:
             cast(Block, block).attn.attend = attend
+        if self.attn_pool is not None:
+            self.attn_pool.attend = attend
 
     def compile_blocks(self) -> None:
         """Compile the blocks except attention; the first forward passes after this take seconds to minutes."""
@@ -174,13 +189,19 @@ class VisionTransformer(nn.Module):
             return LEADING_TOKENS.get(self.config.pool)
         return 1
 
+    def _pack(self, grids: Sequence[Grid]) -> Packing:
+        """Return the packing of images with these grids; a relative bias is the same only for images of one grid."""
+        lengths = [self.config.num_prefix_tokens + h * w for h, w in grids]
+        return Packing.from_lengths(lengths, grids if self.relative is not None else None)
+
     def _embed(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
         """Return the input of the first block for images in packed order: (T, D)."""
-        patches = self.patch_embed(images)  # (sum of h * w, D)
-        target = (patches.device, patches.dtype)
-        pixels = [(image.shape[1], image.shape[2]) for image in images]
-        positions = [self.pos_embed(grid, size, *target) for grid, size in zip(grids, pixels, strict=True)]
-        patches = patches + torch.cat(positions)
+        patches = self.embed_norm(self.patch_embed(images))  # (sum of h * w, D)
+        if self.pos_embed is not None:
+            target = (patches.device, patches.dtype)
+            pixels = [(image.shape[1], image.shape[2]) for image in images]
+            positions = [self.pos_embed(grid, size, *target) for grid, size in zip(grids, pixels, strict=True)]
+            patches = patches + torch.cat(positions)
         pieces: list[Tensor] = []
         for image_patches in patches.split([h * w for h, w in grids]):
             pieces += [self.prefix_tokens, image_patches]  # (P, D), (h * w, D)
@@ -212,8 +233,11 @@ class VisionTransformer(nn.Module):
         config = self.config
         if config.pool_norm:
             x, earlier = self.norm(x), [self.norm(cls) for cls in earlier]
-        pooled = self.fc_norm(pool(config.pool, x, earlier, packing, config.num_prefix_tokens))  # (B, n * D)
-        projected = self.projection(pooled)
+        if self.attn_pool is not None:
+            pooled = self.attn_pool(x, packing)  # (B, D)
+        else:
+            pooled = pool(config.pool, x, earlier, packing, config.num_prefix_tokens)  # (B, n * D)
+        projected = self.projection(self.fc_norm(pooled))
         return projected.tanh() if config.projection_tanh else projected
 
     def _logits(self, native: Tensor, x: Tensor, packing: Packing) -> Tensor | None:
@@ -234,12 +258,17 @@ class VisionTransformer(nn.Module):
         return [patches[image] for image in range(len(grids))]
 
     def _attention(
-        self, recorder: AttentionRecorder, specs: Mapping[int, AttentionSpec], grids: Sequence[Grid]
+        self,
+        recorder: AttentionRecorder,
+        specs: Mapping[int, AttentionSpec],
+        grids: Sequence[Grid],
+        places: PackedPlaces,
     ) -> dict[int, Tensor]:
         """Return the attention map (h, w) of each image in `specs`.
 
         The weights of the prefix tokens are cut off and not redistributed, so a map does not add up to 1.
         """
-        rows = recorder.weights([cast(Block, block).pre_attention for block in self.blocks])  # (N,) each
+        projections = [cast(Block, block).pre_attention for block in self.blocks]
+        rows = recorder.weights(projections, places.of_block)  # (N,) each
         prefix = self.config.num_prefix_tokens
         return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(specs, rows, strict=True)}

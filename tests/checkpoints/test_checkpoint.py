@@ -68,8 +68,8 @@ def test_the_error_names_the_damage(
 
 
 def test_the_error_names_an_unsupported_architecture(altered: Callable[..., str]) -> None:
-    with pytest.raises(CheckpointUnsupported, match="SigLIP"):
-        open_checkpoint(altered(tensors=lambda t: t.update({"attn_pool.latent": torch.zeros(1)})))
+    with pytest.raises(CheckpointUnsupported, match="vit_base_patch16_radio_v3"):
+        open_checkpoint(altered(config=lambda config: config.update(architecture="vit_base_patch16_radio_v3")))
 
 
 def test_an_empty_or_missing_folder(tmp_path: Path) -> None:

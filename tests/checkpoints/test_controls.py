@@ -9,7 +9,7 @@ import torch
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.network.config import ViTConfig
-from models.network.position import Resampling
+from models.network.positions.learned import Resampling
 from models.network.vit import VisionTransformer
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
@@ -112,5 +112,6 @@ def test_transposed_position_embeddings_show(tmp_path: Path) -> None:
 def test_position_embeddings_are_resampled_in_float32_in_every_dtype(tmp_path: Path) -> None:
     original = timm_family.VARIANTS["plain"](tmp_path)
     network = build(open_checkpoint(str(original.path))).to(torch.bfloat16)
+    assert network.pos_embed
     assert network.pos_embed.table.dtype == torch.float32
     assert network.patch_embed.proj.weight.dtype == torch.bfloat16

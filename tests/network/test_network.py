@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.config import ViTConfig
 from models.network.packing import Packing
-from models.network.position import Resampling
+from models.network.positions.learned import Resampling
 from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32, differ
 

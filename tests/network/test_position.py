@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.network import position
-from models.network.position import PositionEmbedding, Resampling, resample
+from models.network.positions import learned as position
+from models.network.positions.learned import PositionEmbedding, Resampling, resample
 
 RULES = {
     "timm": Resampling("bicubic", antialias=True),
@@ -95,9 +95,9 @@ def test_the_table_stays_in_float32_when_the_network_is_converted() -> None:
 
 
 def test_each_grid_is_resampled_once_and_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(position, "CACHED_POSITIONS", 100)
     positions = embedding(RULES["timm"])
     assert positions((4, 4), (32, 32), *CPU) is positions((4, 4), (32, 32), *CPU)
-    monkeypatch.setattr(position, "CACHED_POSITIONS", 100)
     for side in range(2, 12):
         positions((side, side), (8 * side, 8 * side), *CPU)
-    assert sum(map(len, positions._cache.values())) <= max(100, 11 * 11)
+    assert sum(map(len, positions._cache._values.values())) <= max(100, 11 * 11)

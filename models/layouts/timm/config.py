@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.timm.architectures import KNOWN, OLD_NAMES
+from models.layouts.timm.architectures import ARCHITECTURES
+from models.layouts.timm.family import Family
 from models.network.config import Activation
 from models.network.pooling import Pool
 from models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Steps
@@ -18,7 +19,7 @@ Config = Mapping[str, Any]
 
 SYNSET = re.compile(r"n\d{8}")
 
-POOLS: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax"}
+POOLS: dict[str, Pool] = {"token": "cls", "avg": "avg", "max": "max", "avgmax": "avgmax", "map": "attention"}
 SECTION = "vitrine"
 """The section of config.json that timm ignores: what `vitrine convert` stores that timm has no argument for."""
 
@@ -37,9 +38,19 @@ ACT_BY_NAME: dict[str, Activation] = {
     "_clip_quickgelu_": "quick_gelu",
     "so400m_patch16_siglip|giantopt_patch16_siglip|base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
 }
-EPS_BY_NAME = {"_clip_|^beit3_": 1e-5}
-HEADS_BY_NAME = {"^test_vit2?(\\.|$)": 2, "^vit_base_patch16_gap_224": 16, "^vit_base_patch\\d+_siglip_gap": 12}
+HEADS_BY_NAME = {
+    "^test_vit2?(\\.|$)": 2,
+    "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_)": 16,
+    "^vit_(so400m_.*siglip|giantopt_|huge_patch|gigantic_|giant_patch14_(224|clip)|giant_patch16_gap)": 16,
+    "^vit_base_patch\\d+_siglip_gap": 12,
+    "_5b_.*sapiens2": 32,
+}
 DEPTH_BY_NAME = {
+    "_pe_lang_large_": 23,
+    "_pe_lang_gigantic_": 47,
+    "_pe_.*_gigantic_": 50,
+    "^eva02_enormous_": 64,
+    "_5b_.*sapiens2": 56,
     "36x1": 36,
     "_(tiny|small|base|medium|betwixt)(_|$)": 12,
     "_(little|dlittle|wee|dwee)_": 14,
@@ -112,12 +123,13 @@ def by_name(table: Mapping[str, Any], architecture: str, default: Any = None) ->
     return next((value for pattern, value in table.items() if re.search(pattern, architecture)), default)
 
 
-def check(config: Config) -> None:
-    """Raise CheckpointUnsupported for variants of timm that the network does not support."""
+def family(config: Config) -> Family:
+    """Return the family of the architecture. Raises CheckpointUnsupported for a variant that is not supported."""
     architecture = str(config["architecture"])
     if feature := by_name(UNSUPPORTED_NAMES, architecture):
         raise CheckpointUnsupported(f"config.json: {architecture} has {feature}, which is not supported")
-    if architecture.partition(".")[0] not in KNOWN | OLD_NAMES:
+    name = architecture.partition(".")[0]
+    if name not in ARCHITECTURES:
         raise CheckpointUnsupported(
             f"config.json: {architecture!r} is not known to be a plain Vision Transformer, so it is not served; "
             "models/layouts/timm/architectures.py lists the known names"
@@ -129,6 +141,7 @@ def check(config: Config) -> None:
         raise CheckpointUnsupported(
             f"config.json: pos_embed {arguments(config)['pos_embed']!r} is not supported, only 'learn'"
         )
+    return ARCHITECTURES[name]
 
 
 def pool(config: Config) -> Pool | None:

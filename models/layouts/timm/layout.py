@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from models.layouts.naming import PARTS, Naming
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.profiles import profile_named
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
+from models.layouts.timm.family import Family
 
 BLOCK = r"blocks\.(?:\d+\.)?(\d+)\."  # DINOv2 trained in chunks has the chunk's number before the block's
 
@@ -21,12 +22,20 @@ KEYS = {
     rf"patch_embed\.proj\.{PARTS}": r"patch_embed.proj.\1",
     r"(cls_token|dist_token|pos_embed)": r"\1",
     r"(?:reg_token|register_tokens)": "reg_token",
+    rf"patch_embed\.norm\.{PARTS}": r"embed_norm.\1",
     rf"(norm_pre|norm|fc_norm)\.{PARTS}": r"\1.\2",
-    rf"{BLOCK}(norm[12]|attn\.(?:qkv|proj|q_norm|k_norm)|mlp\.fc[12])\.{PARTS}": r"blocks.\1.\2.\3",
+    rf"{BLOCK}(norm[12]|attn\.(?:qkv|proj|q_norm|k_norm|norm)|mlp\.(?:fc[12]|norm))\.{PARTS}": r"blocks.\1.\2.\3",
+    rf"{BLOCK}attn\.(q|v)_bias": r"blocks.\1.attn.\2.bias",  # of EVA's `qkv`; keys have none
+    rf"{BLOCK}attn\.(q|k|v)_proj\.{PARTS}": r"blocks.\1.attn.\2.\3",
+    rf"{BLOCK}mlp\.fc1_g\.{PARTS}": r"blocks.\1.mlp.gate.\2",
+    rf"{BLOCK}mlp\.fc1_x\.{PARTS}": r"blocks.\1.mlp.value.\2",
     rf"{BLOCK}mlp\.w12\.{PARTS}": r"blocks.\1.mlp.fc1.\2",  # DINOv2's SwiGLU
     rf"{BLOCK}mlp\.w3\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"{BLOCK}(?:ls([12])\.gamma|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second pattern is DeiT-III's
     rf"pre_logits\.fc\.{PARTS}": r"projection.\1",
+    r"rope\.freqs": "rotary.frequencies",
+    r"attn_pool\.latent": "attn_pool.latent",
+    rf"attn_pool\.(?:mlp\.)?(q|kv|proj|norm|fc[12])\.{PARTS}": r"attn_pool.\1.\2",
     rf"(head|head_dist)\.{PARTS}": r"\1.\2",
     rf"head\.1\.{PARTS}": r"head.\1",  # MAE's linear probe: a BatchNorm, then the head
     r"head\.0\.(running_mean|running_var)": r"head_norm.\1",
@@ -51,14 +60,14 @@ def recognises(source: Source) -> bool:
 def read(source: Source) -> Reading:
     """Read the tensors and config.json."""
     config = source.config
-    timm_config.check(config)
-    architecture, arguments = str(config["architecture"]), timm_config.arguments(config)
+    family = timm_config.family(config)
+    architecture = str(config["architecture"])
     tensors, left_out = NAMING.translate(source.tensors)
+    join_projections(tensors)
     names, section = timm_config.names(config), timm_config.section(config)
-    clip = "_clip_" in architecture
-    if section.get("head") == "projection" or (not section and clip and names is None and _is_projection(tensors)):
+    unnamed = not section and family.projects and names is None
+    if section.get("head") == "projection" or (unnamed and _is_projection(tensors)):
         tensors = {re.sub(r"^head\.", "projection.", key): tensor for key, tensor in tensors.items()}
-    heads = arguments.get("num_heads") or timm_config.by_name(timm_config.HEADS_BY_NAME, architecture)
     profile, reason = _profile(architecture, section)
     tag = str(timm_config.pretrained(config).get("tag") or "")
     return Reading(
@@ -66,27 +75,63 @@ def read(source: Source) -> Reading:
         profile=profile,
         tensors=tensors,
         image_size=timm_config.image_size(config),
-        num_heads=int(heads) if heads else None,
+        num_heads=_num_heads(config, family, tensors),
         act=timm_config.act(config),
-        norm_eps=section.get("norm_eps") or timm_config.by_name(timm_config.EPS_BY_NAME, architecture, 1e-6),
+        norm_type=family.norm_type,
+        norm_eps=section.get("norm_eps") or family.norm_eps,
+        norm_post=family.norm_post,
+        rotary=family.rotary,
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
-        projection_tanh=not clip and not section,
+        pool_heads=family.pool_heads,
+        pool_act=family.pool_act or timm_config.act(config) or "gelu",
+        projection_tanh=not family.projects and not section,
         expected=timm_config.expected(config, "head.weight" in tensors),
         preprocess=timm_config.preprocess(config),
         names=names,
         multi_label=bool(section.get("multi_label")),
         label_offset=int(timm_config.pretrained(config).get("label_offset") or 0),
         imagenet=re.search(r"(^|_)in1k($|_)", tag) is not None,
-        reasons={
-            "layout": f"config.json names timm's architecture {architecture!r}, and the tensors have timm's names",
-            "profile": reason,
-            "num_heads": "model_args in config.json"
-            if "num_heads" in arguments
-            else f"timm's architecture {architecture}",
-            "preprocess": "config.json",
-            "left out": left_out,
-        },
+        reasons={"profile": reason, "preprocess": "config.json", "left out": left_out} | _reasons(config),
     )
+
+
+def _reasons(config: Mapping[str, Any]) -> dict[str, str]:
+    architecture = str(config["architecture"])
+    states_heads = "num_heads" in timm_config.arguments(config)
+    return {
+        "layout": f"config.json names timm's architecture {architecture!r}, and the tensors have timm's names",
+        "num_heads": "model_args in config.json" if states_heads else f"timm's architecture {architecture}",
+    }
+
+
+def _num_heads(config: Mapping[str, Any], family: Family, tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the number of attention heads by the config, the architecture or its family; None: none says it."""
+    heads = timm_config.arguments(config).get("num_heads")
+    heads = heads or timm_config.by_name(timm_config.HEADS_BY_NAME, str(config["architecture"]))
+    if not heads and family.head_dim:
+        heads = tensors["patch_embed.proj.weight"].shape[0] // family.head_dim
+    return int(heads) if heads else None
+
+
+def join_projections(tensors: dict[str, Tensor]) -> None:
+    """Join the parts of projections that EVA, DINOv3 and AIMv2 store separately, in place.
+
+    Keys and values that several heads share (grouped queries, Ainslie et al. 2023, arXiv 2305.13245) are repeated for
+    each head.
+    """
+    for key in [key for key in tensors if re.fullmatch(r"blocks\.\d+\.attn\.[kv]\.(weight|bias)", key)]:
+        queries = tensors.get(re.sub(r"\.[kv]\.", ".q.", key), tensors[key])
+        if len(queries) > len(tensors[key]) and (width := _head_width(tensors, key)):
+            groups = len(queries) // len(tensors[key])
+            tensors[key] = tensors[key].unflatten(0, (-1, width)).repeat_interleave(groups, dim=0).flatten(0, 1)
+    join(tensors, ("attn.q", "attn.k", "attn.v"), "attn.qkv", zeros="attn.k")
+    join(tensors, ("mlp.gate", "mlp.value"), "mlp.fc1")
+
+
+def _head_width(tensors: Mapping[str, Tensor], key: str) -> int | None:
+    """Return the width of a head, by the norm on its queries; None: nothing shows it."""
+    norm = tensors.get(re.sub(r"\.[kv]\.\w+$", ".q_norm.weight", key))
+    return len(norm) if norm is not None else None
 
 
 def _profile(architecture: str, section: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,7 +9,6 @@ part of the checkpoint.
 Shapes: gh x gw native grid (of the learned embeddings), h x w grid of an image, D embedding dimension.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -18,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.network.positions.cache import GridCache
+
 Grid = tuple[int, int]
+"""Rows, columns of patches."""
 
 CACHED_POSITIONS = 262_144
 """Rows of resampled embeddings in the cache, over all grids: 64 images of 4096 patches. The bound holds whatever sizes
@@ -83,21 +85,18 @@ class PositionEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("table", torch.empty(*native, embed_dim, dtype=torch.float32))
         self.rule = rule
-        self._cache: OrderedDict[tuple[Grid | None, torch.device, torch.dtype], Tensor] = OrderedDict()
+        self._cache: GridCache[Tensor] = GridCache(CACHED_POSITIONS, len)
 
     def forward(self, grid: Grid, pixels: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return the position embeddings of an image of `pixels` (height, width) cut into `grid`: (h * w, D)."""
         native = (self.table.shape[0], self.table.shape[1])
         unchanged = self.rule.is_identity(native, grid, pixels)
-        key = (None if unchanged else grid, device, dtype)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        table = self.table if unchanged else resample(self.table, grid, self.rule)  # (h, w, D)
-        self._cache[key] = table.flatten(0, 1).to(device, dtype)
-        while len(self._cache) > 1 and sum(map(len, self._cache.values())) > CACHED_POSITIONS:
-            self._cache.popitem(last=False)
-        return self._cache[key]
+
+        def compute() -> Tensor:
+            table = self.table if unchanged else resample(self.table, grid, self.rule)  # (h, w, D)
+            return table.flatten(0, 1).to(device, dtype)
+
+        return self._cache.get((None if unchanged else grid, device, dtype), compute)
 
     def _apply(self, _fn: Callable[[Tensor], Tensor], _recurse: bool = True) -> Self:
         # `.to()` and `.half()` end here; they must not convert the table.
