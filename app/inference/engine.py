@@ -7,7 +7,8 @@ one thread owns it.
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,13 @@ from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInval
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
+from models.network.config import ViTConfig
 from models.network.vit import Readout
-from models.preprocess import Labels, Size, whole_patches
+from models.preprocess import Labels, Preprocess, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
 
-NUMERICS = 1
+NUMERICS = 2
 """Raise it only when the answers of the same weights change."""
 
 MEMORY_PROBE_IMAGES = 8
@@ -90,8 +92,13 @@ class Engine:
 
     @property
     def default_readout(self) -> Readout:
-        """The readout of a request without `pool`: [CLS], or the mean of the patches for a model without [CLS]."""
-        return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
+        """The readout of a request without `pool`: [CLS], or for a model without [CLS] what its own library answers."""
+        return Readout.CLS if Readout.CLS in self.readouts else Readout.NATIVE
+
+    @property
+    def default_dim(self) -> int:
+        """The width of the vector of a request without `pool`."""
+        return self.config.embed_dim if self.default_readout is Readout.CLS else self.config.native_dim
 
     def network_size(self, asked: Size | None) -> Size:
         """Return the network's input size for a requested one; None requests the checkpoint's own."""
@@ -210,5 +217,12 @@ class Engine:
     def _fingerprint(self) -> str:
         """Digest what decides the answers: weights, network, preprocessing, profile, dtype and our numerics."""
         content = self.checkpoint.content
-        parts = (self.checkpoint.digest, content.config, content.preprocess, content.profile, self.dtype, NUMERICS)
+        described = (_stated(content.config), _stated(content.preprocess), content.profile)
+        parts = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _stated(values: ViTConfig | Preprocess) -> dict[str, Any]:
+    """Return the fields that differ from their defaults: a new field does not change the fingerprints of others."""
+    stated = ((field, getattr(values, field.name)) for field in fields(values))
+    return {field.name: value for field, value in stated if field.default is MISSING or value != field.default}

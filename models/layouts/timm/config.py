@@ -79,6 +79,7 @@ SUPPORTED_ARGUMENTS = frozenset(
         "embed_dim",
         "depth",
         "num_heads",
+        "num_kv_heads",
         "mlp_ratio",
         "qkv_bias",
         "qk_norm",
