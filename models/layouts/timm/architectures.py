@@ -82,7 +82,7 @@ NAMES: tuple[tuple[Family, str], ...] = (
     (
         SIGLIP,
         """
-        vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
+        test_vit3 vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384
         vit_base_patch16_siglip_512 vit_base_patch32_siglip_256 vit_giantopt_patch16_siglip_256
         vit_giantopt_patch16_siglip_384 vit_large_patch16_siglip_256 vit_large_patch16_siglip_384
         vit_large_patch16_siglip_512 vit_so400m_patch14_siglip_224 vit_so400m_patch14_siglip_378
