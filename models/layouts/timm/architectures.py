@@ -3,7 +3,8 @@
 timm saves nothing of rotary positions and of other parts without weights: only the name of the architecture shows them.
 So a name is served because it is in this table, and not because its tensors fit. Each network was compared with timm's.
 
-Source: huggingface/pytorch-image-models 1.0.31: `vision_transformer.py`, `deit.py` and `eva.py`.
+Source: huggingface/pytorch-image-models 1.0.31: `vision_transformer.py`, `deit.py`, `eva.py`, `beit.py`
+and `vision_transformer_relpos.py`.
 """
 
 from models.layouts.timm.family import Family
@@ -29,6 +30,10 @@ ROPE_MIXED = Family(rotary=Rotary(10.0, axes="xy", learned=True))
 DINOV3 = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY)
 DINOV3_7B = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY, head_dim=128)
 SAPIENS2 = Family("rms", 1e-6, rotary=DINOV3_ROTARY)
+BEIT = Family()
+BEIT3 = Family(norm_eps=1e-5)
+RELPOS = Family()
+RPN = Family(norm_post=True)
 
 NAMES: tuple[tuple[Family, str], ...] = (
     (
@@ -168,6 +173,35 @@ NAMES: tuple[tuple[Family, str], ...] = (
         """
         vit_5b_patch16_sapiens2 vit_base_patch16_sapiens2 vit_giant_patch16_sapiens2 vit_huge_patch16_sapiens2
         vit_large_patch16_sapiens2
+        """,
+    ),
+    (
+        BEIT,
+        """
+        beit_base_patch16_224 beit_base_patch16_384 beit_large_patch16_224 beit_large_patch16_384
+        beit_large_patch16_512 beitv2_base_patch16_224 beitv2_large_patch16_224
+        """,
+    ),
+    (
+        BEIT3,
+        """
+        beit3_base_patch16_224 beit3_giant_patch14_224 beit3_giant_patch14_336 beit3_large_patch16_224
+        """,
+    ),
+    (
+        RELPOS,
+        """
+        test_vit_relpos vit_relpos_base_patch16_224 vit_relpos_base_patch16_cls_224
+        vit_relpos_base_patch16_clsgap_224 vit_relpos_base_patch16_plus_240 vit_relpos_medium_patch16_224
+        vit_relpos_medium_patch16_cls_224 vit_relpos_small_patch16_224 vit_srelpos_medium_patch16_224
+        vit_srelpos_small_patch16_224
+        """,
+    ),
+    (
+        RPN,
+        """
+        vit_base_patch16_rpn_224 vit_relpos_base_patch16_rpn_224 vit_relpos_base_patch32_plus_rpn_256
+        vit_relpos_medium_patch16_rpn_224 vit_relpos_small_patch16_rpn_224
         """,
     ),
 )

@@ -40,8 +40,8 @@ ACT_BY_NAME: dict[str, Activation] = {
 }
 HEADS_BY_NAME = {
     "^test_vit2?(\\.|$)": 2,
-    "^test_vit3": 3,
-    "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_)": 16,
+    "^test_vit(3|_relpos)": 3,
+    "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_|beit3_giant_)": 16,
     "^vit_(so400m_.*siglip|giantopt_|huge_patch|gigantic_|giant_patch14_(224|clip)|giant_patch16_gap)": 16,
     "^vit_base_patch\\d+_siglip_gap": 12,
     "_5b_.*sapiens2": 32,
@@ -53,6 +53,7 @@ DEPTH_BY_NAME = {
     "^eva02_enormous_": 64,
     "_5b_.*sapiens2": 56,
     "36x1": 36,
+    "^test_vit_relpos": 9,
     "_(tiny|small|base|medium|betwixt)(_|$)": 12,
     "_(little|dlittle|wee|dwee)_": 14,
     "_xsmall_": 10,
@@ -67,7 +68,7 @@ DEPTH_BY_NAME = {
 }
 
 # Architectures whose tensors look like a plain `vision_transformer` but that compute something else.
-UNSUPPORTED_NAMES = {"_rpn_": "norms after the residual steps", "radio": "RADIO's patch generator"}
+UNSUPPORTED_NAMES = {"radio": "RADIO's patch generator"}
 
 # Arguments of timm's constructor that the tensors show, that have no effect at inference, or that are read here.
 SUPPORTED_ARGUMENTS = frozenset(
@@ -106,6 +107,18 @@ SUPPORTED_ARGUMENTS = frozenset(
         "drop_path_rate",
         "weight_init",
         "fix_init",
+        "scale_attn_norm",
+        "scale_mlp_norm",
+        "use_abs_pos_emb",
+        "use_rel_pos_bias",
+        "use_shared_rel_pos_bias",
+        "use_fc_norm",
+        "swiglu_mlp",
+        "scale_mlp",
+        "head_init_scale",
+        "rel_pos_type",
+        "rel_pos_dim",
+        "shared_rel_pos",
     ]
 )
 
@@ -143,6 +156,8 @@ def family(config: Config) -> Family:
         raise CheckpointUnsupported(
             f"config.json: pos_embed {arguments(config)['pos_embed']!r} is not supported, only 'learn'"
         )
+    if "swin" in str(arguments(config).get("rel_pos_type")):
+        raise CheckpointUnsupported("config.json: rel_pos_type 'mlp_swin' is not supported, only 'mlp' and 'bias'")
     return ARCHITECTURES[name]
 
 

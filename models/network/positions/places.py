@@ -47,7 +47,7 @@ NOWHERE = Places()
 class PackedPlaces:
     """The places of the tokens of a pack, for every block.
 
-    The matrices of a bias are made when attention reads them: all of them together would be larger than the activations.
+    The matrices of a bias are made when attention reads them: together they would be larger than the activations.
 
     Args:
         packing: of the images.

@@ -6,9 +6,9 @@ Knows nothing of attention or of the network.
 A block has a number for each head and each offset between two patches, in rows and columns. It is learned, in a table
 for the offsets of the native grid, which is resampled for another grid; or a small network computes it for any offset.
 
-Sources: Bao et al. 2021 (BEiT, arXiv 2106.08254), microsoft/unilm `beit/modeling_finetune.py`; its resampling in timm's
-`resize_rel_pos_bias_table` and in transformers' `BeitRelativePositionBias`; logarithmic offsets of Liu et al. 2021 (Swin
-V2, arXiv 2111.09883) in timm's `RelPosMlp`.
+Sources: Bao et al. 2021 (BEiT, arXiv 2106.08254), microsoft/unilm `beit/modeling_finetune.py`; resampling as in
+timm's `resize_rel_pos_bias_table` and transformers' `BeitRelativePositionBias`; logarithmic offsets as in Liu et al.
+2021 (Swin V2, arXiv 2111.09883) and timm's `RelPosMlp`.
 Shapes: N tokens of one image, P prefix tokens, H heads, L blocks, h x w the grid of an image, gh x gw the native grid,
 R = 2 h - 1 and C = 2 w - 1 the offsets in rows and in columns.
 """
@@ -117,7 +117,8 @@ def geometric_axis(old: int, new: int) -> Tensor:
     1.5, found by bisection. (BEiT's own code, for fine-tuning, interpolates by cubic splines of SciPy.)
 
     Args:
-        old, new: sides of the native and of the new grid.
+        old: the side of the native grid.
+        new: the side of the new one.
     """
     low, high, ratio = 1.01, 1.5, 1.01
     while high - low > 1e-6:
