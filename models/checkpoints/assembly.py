@@ -109,7 +109,7 @@ def _prefix_tokens(tensors: Tensors) -> Tensor:
 def _positions(
     reading: Reading, tensors: Tensors, prefix: Tensor
 ) -> tuple[Tensor, dict[str, Tensor], Grid, Relative | None]:
-    """Return the prefix tokens (P, D), learned position embeddings if there are any, the native grid, relative biases."""
+    """Return the prefix tokens (P, D), the position embeddings if there are any, the native grid, relative biases."""
     resampling = PROFILES[reading.profile].offsets
     if "pos_embed" in tensors:
         class_token = "cls_token" in reading.tensors
