@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from models.errors import CheckpointUnsupported
 from models.layouts.source import Source
 from models.layouts.timm import architectures
-from models.layouts.transformers import config as transformers_config
+from models.layouts.transformers import classes
 
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
@@ -46,7 +46,7 @@ def refuse(source: Source) -> None:
     if "architecture" in source.config:
         architectures.find(str(source.config["architecture"]))
     elif "model_type" in source.config:
-        transformers_config.network(source.config)
+        classes.check(source.config)
     else:
         _refuse_tensors(source.tensors)
 

@@ -1,10 +1,11 @@
-"""Every architecture that timm knows is served because a table names it, or refused by name."""
+"""Every network that timm and transformers know is served because a table names it, or refused by name."""
 
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,10 +13,16 @@ import torch
 from models.checkpoints.checkpoint import open_checkpoint
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.timm.architectures import ARCHITECTURES, find
+from models.layouts.transformers import classes
+from models.layouts.transformers.classes import CLASSES
+from tests.checkpoints import transformers_family
+from tests.checkpoints.original import Original
 from tests.conftest import MODEL
+from tests.coverage import transformers_classes
 from tests.coverage.families import family
 from tests.coverage.outcome import judge
 from tests.coverage.timm_weights import MODULES, Published, heads_of, measure, published
+from tests.coverage.transformers_classes import MODEL_TYPES
 from tests.originals import timm
 
 RENAMED = {old: str(new).partition(".")[0] for old, new in timm.models.get_deprecated_models().items()}
@@ -103,3 +110,31 @@ def test_a_mistake_in_the_table_is_found(mistake: str, monkeypatch: pytest.Monke
     family = replace(row.family, **change.pop("family", {}))
     monkeypatch.setitem(ARCHITECTURES, weights.architecture, replace(row, family=family, **change))
     assert judge("", weights.name, 1, lambda: measure(weights)).verdict == "wrong"
+
+
+def test_every_model_type_of_transformers_is_served_or_refused_by_name() -> None:
+    assert set(CLASSES) <= set(MODEL_TYPES)
+    for model_type in set(MODEL_TYPES) - set(CLASSES):
+        with pytest.raises(CheckpointUnsupported, match=re.escape(repr(model_type))):
+            classes.check({"model_type": model_type})
+
+
+@pytest.mark.parametrize("model_type", CLASSES)
+def test_every_class_of_transformers_is_compared_or_refused_by_name(model_type: str) -> None:
+    """A class that is served has a variant in `transformers_family.py`, which the parity tests compare."""
+    served = set(CLASSES[model_type].split())
+    for name in set(transformers_classes.classes(model_type)) - served:
+        with pytest.raises(CheckpointUnsupported, match=name):
+            classes.check({"model_type": model_type, "architectures": [name]})
+    compared = {cast(partial[Original], make).args[0] for make in transformers_family.VARIANTS.values()}
+    assert served <= compared
+
+
+def test_a_class_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["ViT"](tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["ViTWithRotaryPositions"]}))
+    with pytest.raises(CheckpointUnsupported, match="'ViTWithRotaryPositions'"):
+        open_checkpoint(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": None}))
+    assert open_checkpoint(str(tmp_path)).content.layout == "transformers"

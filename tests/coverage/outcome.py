@@ -8,6 +8,7 @@ from models.errors import CheckpointUnsupported
 from tests.checkpoints.comparison import BAR
 
 Verdict = Literal["right", "refused", "wrong"]
+VERDICTS: tuple[Verdict, ...] = ("right", "refused", "wrong")
 
 
 @dataclass(frozen=True)

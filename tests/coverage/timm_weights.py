@@ -70,6 +70,17 @@ def published() -> list[Published]:
     return [Published(architecture, tuple(tags)) for (architecture, _), tags in found.items()]
 
 
+def rows(pattern: str) -> Iterator[str]:
+    """The names that match, by (number of blocks, number of heads) as in the table of the architectures."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for name in timm.list_models(pattern):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        found.setdefault((len(model.blocks), heads_of(model)), []).append(name)
+    for sizes, names in sorted(found.items()):
+        yield f'{sizes}: "{" ".join(names)}",'
+
+
 def measure_all(chosen: list[Published]) -> Iterator[Outcome]:
     for weights in chosen:
         yield judge(family(weights.architecture), weights.name, len(weights.tags), partial(measure, weights))
@@ -104,7 +115,7 @@ def small(weights: Published, heads: int) -> Any:
     """The network with two narrow blocks and random weights; heads, activations and all else come from its name."""
     arguments = {"embed_dim": heads * HEAD_DIM, "depth": DEPTH}
     if "_sapiens2" in weights.architecture:
-        arguments["num_kv_heads"] = heads // 2  # otherwise there is one number for each published block
+        del arguments["depth"]  # it has a number of key heads for each published block
     if "_mci_" in weights.architecture:
         del arguments["embed_dim"]  # its stem has the published width
     model: Any = randomise(timm.create_model(weights.name, **arguments))
@@ -170,8 +181,13 @@ def _source(full: Any, folder: Path) -> Source:
     """A checkpoint of the published size as the hub has it: config.json without arguments, tensors without memory."""
     config = json.loads((folder / "config.json").read_text()) | {"num_features": full.num_features}
     del config["model_args"]
-    zero = torch.zeros(())
-    tensors: dict[str, Tensor] = {name: zero.expand(tensor.shape) for name, tensor in full.state_dict().items()}
+    # Each tensor has its own value: two heads that are equal would be read as one.
+    values = {name: float(number) for number, name in enumerate(full.state_dict(), start=1)}
+    if _projects(full):
+        values["head.bias"] = 0.0
+    tensors: dict[str, Tensor] = {
+        name: torch.tensor(values[name]).expand(tensor.shape) for name, tensor in full.state_dict().items()
+    }
     return Source(folder / "model.safetensors", tensors, config)
 
 
@@ -187,7 +203,7 @@ def _differing(narrow: ViTConfig, full: ViTConfig) -> str:
 def _epsilons(model: nn.Module) -> set[float]:
     """The epsilons of all norms, which are too small to show in the answers of random weights."""
     modules: list[Any] = list(model.modules())
-    return {float(module.eps) for module in modules if "Norm" in type(module).__name__ and module.eps}
+    return {float(module.eps) for module in modules if "Norm" in type(module).__name__ and getattr(module, "eps", None)}
 
 
 def _check_sizes(full: Any, config: ViTConfig) -> None:
