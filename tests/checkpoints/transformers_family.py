@@ -72,6 +72,16 @@ def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tenso
     return {"native": output if isinstance(output, Tensor) else output.pooler_output}
 
 
+def masked(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """The network below a head that predicts pixels."""
+    return {"cls": model.base_model(pictures, **options).last_hidden_state[:, 0]}
+
+
+def maps(model: Any, pictures: Tensor) -> dict[str, Tensor]:
+    """The mean of the feature map that a backbone returns: (B, D, h, w) -> (B, D)."""
+    return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
+
+
 def make(
     kind: str,
     read: Read,
@@ -115,6 +125,10 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "ViT, tanh, no qkv bias": partial(
         make, "ViTForImageClassification", classify, **VIT, hidden_act="gelu_pytorch_tanh", qkv_bias=False
     ),
+    "ViT, masked pixels": partial(make, "ViTForMaskedImageModeling", masked, **VIT),
+    "DeiT, masked pixels": partial(make, "DeiTForMaskedImageModeling", masked, **VIT),
+    "DeiT, bare": partial(make, "DeiTModel", hidden, **VIT),
+    "IJepa, bare": partial(make, "IJepaModel", hidden, **VIT),
     "DeiT": partial(make, "DeiTForImageClassification", classify, **VIT),
     "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", logits, **VIT),
     "DeiT, names in memory": partial(make, "DeiTForImageClassification", classify, in_memory=True, **VIT),
@@ -135,6 +149,13 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     ),
     "Dinov2WithRegisters, names in memory": partial(
         make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
+    ),
+    "Dinov2 backbone": partial(make, "Dinov2Backbone", maps, interpolate=False, **TOY),
+    "Dinov2WithRegisters backbone": partial(
+        make, "Dinov2WithRegistersBackbone", maps, interpolate=False, **TOY, num_register_tokens=4
+    ),
+    "Dinov2WithRegisters, bare": partial(
+        make, "Dinov2WithRegistersModel", hidden, interpolate=False, **TOY, num_register_tokens=4
     ),
     "CLIP vision": partial(make, "CLIPVisionModel", tower, **CLIP),
     "CLIP vision, names in memory": partial(make, "CLIPVisionModel", tower, in_memory=True, **CLIP),
