@@ -5,7 +5,8 @@ Knows: the names, configs and defaults of timm, transformers, torchvision, open_
 Does not know: how files are found and opened, and how the network is built.
 
 To add a layout, write a module with `recognises(source) -> bool` and `read(source) -> Reading` and add it to `LAYOUTS`,
-specific layouts before general ones. `unsupported` refuses architectures that only look like a supported one.
+specific layouts before general ones. `unsupported` refuses what a config names and no table knows, and what the
+tensors of a file without a config give away.
 """
 
 from types import ModuleType

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, randomise
+from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, Size, randomise
 from tests.originals import timm
 
 TOY: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
@@ -83,6 +83,15 @@ def make_flexivit(folder: Path) -> Original:
     return Original(folder, lambda pictures: forward(at_size[tuple(pictures.shape[2:])], pictures), sizes=sizes)
 
 
+def resized(model: Any, size: Size) -> Any:
+    """A copy of a network of one size, as timm changes it for another one."""
+    model = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's interpolation uses what torch calls slow or deprecated
+        model.set_input_size(img_size=size)
+    return model.eval()
+
+
 def make_fixed(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **changed: Any) -> Original:
     """A network of one size: for another one, timm resamples a copy."""
     arguments = {"img_size": native, **TOY, **changed}
@@ -91,11 +100,7 @@ def make_fixed(architecture: str, folder: Path, native: tuple[int, int] = NATIVE
     sizes = SIZES if native == NATIVE else {"native": native, "turned": (native[1], native[0]), "larger": (96, 160)}
 
     def read(pictures: Tensor) -> dict[str, Tensor]:
-        model = copy.deepcopy(trained)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # timm's interpolation uses what torch calls slow or deprecated
-            model.set_input_size(img_size=tuple(pictures.shape[2:]))
-        return forward(model, pictures)
+        return forward(resized(trained, (pictures.shape[2], pictures.shape[3])), pictures)
 
     return Original(folder, read, sizes=sizes)
 

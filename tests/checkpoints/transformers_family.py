@@ -73,6 +73,16 @@ def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tenso
 
 
 def masked(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """The network below a head that predicts pixels."""
+    return {"cls": model.base_model(pictures, **options).last_hidden_state[:, 0]}
+
+
+def maps(model: Any, pictures: Tensor) -> dict[str, Tensor]:
+    """The mean of the feature map that a backbone returns: (B, D, h, w) -> (B, D)."""
+    return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
+
+
+def masked_beit(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     """The tokens that the head of BEiT's pre-training reads."""
     tokens = model.layernorm(model.beit(pictures, **options).last_hidden_state)
     return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
@@ -125,6 +135,10 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "ViT, tanh, no qkv bias": partial(
         make, "ViTForImageClassification", classify, **VIT, hidden_act="gelu_pytorch_tanh", qkv_bias=False
     ),
+    "ViT, masked pixels": partial(make, "ViTForMaskedImageModeling", masked, **VIT),
+    "DeiT, masked pixels": partial(make, "DeiTForMaskedImageModeling", masked, **VIT),
+    "DeiT, bare": partial(make, "DeiTModel", hidden, **VIT),
+    "IJepa, bare": partial(make, "IJepaModel", hidden, **VIT),
     "DeiT": partial(make, "DeiTForImageClassification", classify, **VIT),
     "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", logits, **VIT),
     "DeiT, names in memory": partial(make, "DeiTForImageClassification", classify, in_memory=True, **VIT),
@@ -146,6 +160,13 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "Dinov2WithRegisters, names in memory": partial(
         make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
     ),
+    "Dinov2 backbone": partial(make, "Dinov2Backbone", maps, interpolate=False, **TOY),
+    "Dinov2WithRegisters backbone": partial(
+        make, "Dinov2WithRegistersBackbone", maps, interpolate=False, **TOY, num_register_tokens=4
+    ),
+    "Dinov2WithRegisters, bare": partial(
+        make, "Dinov2WithRegistersModel", hidden, interpolate=False, **TOY, num_register_tokens=4
+    ),
     "CLIP vision": partial(make, "CLIPVisionModel", tower, **CLIP),
     "CLIP vision, names in memory": partial(make, "CLIPVisionModel", tower, in_memory=True, **CLIP),
     "CLIP with projection": partial(make, "CLIPVisionModelWithProjection", embed, **CLIP),
@@ -164,7 +185,7 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "BEiT, every table": partial(
         make, "BeitModel", hidden, **SHARED | TABLES, use_absolute_position_embeddings=True, **CLS_HEAD
     ),
-    "BEiT, pre-training": partial(make, "BeitForMaskedImageModeling", masked, **SHARED, use_mask_token=True),
+    "BEiT, pre-training": partial(make, "BeitForMaskedImageModeling", masked_beit, **SHARED, use_mask_token=True),
     "BEiT, no layer scale": partial(make, "BeitModel", hidden, **TABLES, layer_scale_init_value=0.0),
     "Data2VecVision": partial(make, "Data2VecVisionForImageClassification", classify, **TABLES),
     "Data2VecVision, bare": partial(make, "Data2VecVisionModel", hidden, **SHARED),
