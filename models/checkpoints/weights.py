@@ -6,11 +6,10 @@ A bias that a family lacks becomes zeros; any other tensor that is missing is an
 import torch
 from torch import Tensor
 
+from models.checkpoints.relative import take_relative
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
-from models.network.positions.relative import Relative
 
-PARTS = ("weight", "bias")
 POOL_LAYERS = ("q", "kv", "proj", "fc1", "fc2")
 
 
@@ -30,28 +29,8 @@ def take_weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
     if config.rotary is not None and config.rotary.learned:
         weights["rotary.frequencies"] = tensors.take("rotary.frequencies")
     if config.relative is not None:
-        weights |= _relative(tensors, config.relative, config.depth)
+        weights |= take_relative(tensors, config.relative, config.depth)
     return weights
-
-
-def _relative(tensors: Tensors, rule: Relative, depth: int) -> dict[str, Tensor]:
-    """Return the weights of the relative biases, those of all blocks in one tensor.
-
-    A table that all blocks share, beside a table of each block, is added to those.
-    """
-    places = ["relative"] if rule.shared else [f"blocks.{i}.relative" for i in range(depth)]
-    if rule.window is None:
-        layers = [(layer, part) for layer in ("fc1", "fc2") for part in PARTS]
-        return {
-            f"relative.{layer}_{part}": torch.stack([tensors.take(f"{place}.{layer}.{part}") for place in places])
-            for layer, part in layers
-        }
-    tables = torch.stack([tensors.take(f"{place}.table") for place in places]).mT  # (L, H, rows)
-    if not rule.shared and "relative.table" in tensors:
-        tables = tables + tensors.take("relative.table").T
-    height, width = (2 * side - 1 for side in rule.window)
-    weights = {"relative.tables": tables[:, :, : height * width].unflatten(2, (height, width))}
-    return weights | ({"relative.class_rows": tables[:, :, height * width :]} if rule.class_token else {})
 
 
 def _scales(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
