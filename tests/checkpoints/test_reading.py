@@ -318,7 +318,7 @@ def test_mae_is_deterministic(tmp_path: Path) -> None:
 UNSUPPORTED = {
     "SigLIP": "attn_pool.latent",
     "DINOv3": "rope_embed.periods",
-    "BEiT": "blocks.0.attn.relative_position_bias_table",
+    "relative positions": "shared_rel_pos.mlp.fc1.weight",
     "EVA": "blocks.0.attn.q_proj.weight",
     "split biases": "blocks.0.attn.q_bias",
     "parallel": "blocks.0.in_proj.weight",
@@ -345,4 +345,62 @@ def test_an_unsupported_model_of_transformers_is_refused_by_name(tmp_path: Path)
     model = transformers_family.build("SwinModel", image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1])
     model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointUnsupported, match="model_type 'swin'"):
+        open_checkpoint(str(tmp_path))
+
+
+# Relative positions
+
+
+def test_the_tables_of_relative_positions_show_the_heads(tmp_path: Path) -> None:
+    content = open_checkpoint(str(timm_family.VARIANTS["BEiT, bare .pth"](tmp_path).path)).content
+    assert content.config.num_heads == 4
+    assert content.config.grid_size == (8, 8)
+    assert "relative_position_index" in content.reasons["left out"]
+    assert "BEiT" in content.reasons["profile"]
+
+
+def test_a_table_of_another_grid_than_the_configs_is_broken(tmp_path: Path) -> None:
+    original = timm_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config["model_args"].update(img_size=[72, 64]))
+    with pytest.raises(CheckpointBroken, match="225 offsets of patches, which do not fit the 9 x 8 patches"):
+        open_checkpoint(str(original.path))
+
+
+def test_a_network_of_relative_positions_needs_the_size_of_its_config(tmp_path: Path) -> None:
+    timm_family.VARIANTS["relative positions"](tmp_path)
+
+    def without_size(config: dict[str, Any]) -> None:
+        del config["pretrained_cfg"]["input_size"], config["model_args"]["img_size"]
+
+    edit(tmp_path / "config.json", without_size)
+    with pytest.raises(CheckpointUnsupported, match="no config says the input size"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_offsets_relative_to_the_size_of_the_picture_are_refused(tmp_path: Path) -> None:
+    timm_family.VARIANTS["relative positions"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config["model_args"].update(rel_pos_type="mlp_swin"))
+    with pytest.raises(CheckpointUnsupported, match="'mlp_swin'"):
+        open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("use_relative_position_bias", "is false, but tensor 'blocks.0.relative.table' is there"),
+        ("use_shared_relative_position_bias", "is true, but tensor 'relative.table' is missing"),
+        ("use_absolute_position_embeddings", "is true, but tensor 'pos_embed' is missing"),
+    ],
+)
+def test_a_config_that_contradicts_the_tables_is_broken(field: str, says: str, tmp_path: Path) -> None:
+    transformers_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config.update({field: not config[field]}))
+    with pytest.raises(CheckpointBroken, match=f"{field} {says}"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_tables_that_transformers_transposes_are_refused(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config.update(image_size=[48, 64]))
+    with pytest.raises(CheckpointUnsupported, match="not square"):
         open_checkpoint(str(tmp_path))

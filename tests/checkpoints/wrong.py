@@ -19,6 +19,8 @@ WRONG_PROFILES: dict[str, Mistake] = {
     "DINOv2 registers with the offset": (BARE["DINOv2 registers"], "dinov2"),
     "torchvision without aligned corners": (BARE["torchvision"], "mae"),
     "JAX without aligned corners": (BARE["JAX"], "timm-npz"),
+    "BEiT with transformers' rule": (timm_family.VARIANTS["BEiT"], "transformers"),
+    "transformers' BEiT with BEiT's rule": (transformers_family.VARIANTS["BEiT"], "timm"),
     "flexivit with timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
 }
 
