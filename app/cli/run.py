@@ -15,7 +15,7 @@ import click
 from app.cli import options
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
-from app.settings import Settings
+from app.settings import BadSettings, Settings
 from app.telemetry import logs
 from models.errors import CheckpointError
 
@@ -111,7 +111,7 @@ def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run
     try:
         failed = asyncio.run(over_files())
-    except (Problem, CheckpointError, PathNotFound) as error:
+    except (BadSettings, Problem, CheckpointError, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         exit_interrupted()
