@@ -85,7 +85,7 @@ async def answer_files(
     Raises Problem for an error that concerns all files.
     """
     engine, resolution = service.engine, Resolution(query.height_width, query.resize)
-    task, limit = _task(engine, query), service.settings.max_upload_bytes
+    task, limit, window = _task(engine, query), service.settings.max_upload_bytes, _window(engine, resolution)
     reading = asyncio.Semaphore(MAX_READING)
 
     async def answer(file: ListedFile) -> ImageAnswer | ImageProblem:
@@ -104,7 +104,6 @@ async def answer_files(
             return prepared
         return (await service.answer(engine, [prepared.image], resolution, task, Timings()))[0]
 
-    window = _window(engine, resolution)
     pending: deque[tuple[ListedFile, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
     try:
         for file in files:
