@@ -13,6 +13,7 @@ from types import ModuleType
 
 from models.layouts import facebook, jax, open_clip, torchvision
 from models.layouts.timm import layout as timm
+from models.layouts.transformers import beit as transformers_beit
 from models.layouts.transformers import clip as transformers_clip
 from models.layouts.transformers import dinov2 as transformers_dinov2
 from models.layouts.transformers import vit as transformers_vit
@@ -21,6 +22,7 @@ LAYOUTS: tuple[ModuleType, ...] = (
     jax,
     torchvision,
     open_clip,
+    transformers_beit,
     transformers_clip,
     transformers_dinov2,
     transformers_vit,

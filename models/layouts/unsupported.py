@@ -14,12 +14,16 @@ from models.layouts.source import Source
 from models.layouts.timm import architectures
 from models.layouts.transformers import classes
 
+SPLIT_BIASES = r"blocks\.\d+\.attn\.(?:q_bias|v_bias)"
+BEIT = re.compile(r"blocks\.0\.attn\.relative_position_bias_table|rel_pos_bias\.relative_position_bias_table")
+"""Tables that only BEiT has; its split biases are read."""
+
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
     r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
     r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
-    r".*relative_position_(?:bias|index).*": "relative positions (BEiT)",
-    r"blocks\.\d+\.attn\.(?:q_bias|v_bias)": "split biases (BEiT, EVA)",
+    r".*rel_pos\..*": "relative positions without a config.json of timm that says where its norms are",
+    SPLIT_BIASES: "split biases (EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",
     r"blocks\.\d+\.(?:in_norm|in_proj|attn_out_proj|mlp_out_proj)\..*": "parallel blocks",
     r"blocks\.\d+\.(?:attns|ffns)\.\d+\..*": "parallel blocks",
@@ -53,8 +57,9 @@ def refuse(source: Source) -> None:
 
 def _refuse_tensors(keys: Iterable[str]) -> None:
     """Raise CheckpointUnsupported if a key belongs to an unsupported architecture."""
-    for key in keys:
-        name = WRAPPERS.sub("", key)
+    names = {key: WRAPPERS.sub("", key) for key in keys}
+    beit = any(BEIT.fullmatch(name) for name in names.values())
+    for key, name in names.items():
         for pattern, feature in ARCHITECTURES.items():
-            if re.fullmatch(pattern, name):
+            if re.fullmatch(pattern, name) and not (beit and pattern == SPLIT_BIASES):
                 raise CheckpointUnsupported(f"the network has {feature}, which is not supported (tensor {key!r})")

@@ -82,6 +82,12 @@ def maps(model: Any, pictures: Tensor) -> dict[str, Tensor]:
     return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
 
 
+def masked_beit(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """The tokens that the head of BEiT's pre-training reads."""
+    tokens = model.layernorm(model.beit(pictures, **options).last_hidden_state)
+    return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
+
+
 def make(
     kind: str,
     read: Read,
@@ -109,6 +115,10 @@ TEXT = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50,
     "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1,
 }  # fmt: skip
+
+TABLES = VIT | {"use_relative_position_bias": True}
+SHARED = VIT | {"use_shared_relative_position_bias": True}
+CLS_HEAD: dict[str, Any] = {"use_mean_pooling": False}
 
 DECODER: dict[str, Any] = {
     "decoder_hidden_size": 32,
@@ -167,5 +177,17 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
         make, "CLIPForImageClassification", logits, vision_config=CLIP,
         text_config=TEXT, num_labels=7,
     ),
+    "BEiT": partial(make, "BeitForImageClassification", classify, **TABLES),
+    "BEiT, names in memory": partial(make, "BeitForImageClassification", classify, in_memory=True, **TABLES),
+    "BEiT, head on [CLS]": partial(make, "BeitForImageClassification", classify, **TABLES, **CLS_HEAD),
+    "BEiT, a shared table": partial(make, "BeitModel", hidden, **SHARED, use_mask_token=True),
+    "BEiT, a shared table, names in memory": partial(make, "BeitModel", hidden, in_memory=True, **SHARED),
+    "BEiT, every table": partial(
+        make, "BeitModel", hidden, **SHARED | TABLES, use_absolute_position_embeddings=True, **CLS_HEAD
+    ),
+    "BEiT, pre-training": partial(make, "BeitForMaskedImageModeling", masked_beit, **SHARED, use_mask_token=True),
+    "BEiT, no layer scale": partial(make, "BeitModel", hidden, **TABLES, layer_scale_init_value=0.0),
+    "Data2VecVision": partial(make, "Data2VecVisionForImageClassification", classify, **TABLES),
+    "Data2VecVision, bare": partial(make, "Data2VecVisionModel", hidden, **SHARED),
 }  # fmt: skip
 FAMILIES = [Family(f"transformers, {name}", variant, "transformers") for name, variant in VARIANTS.items()]

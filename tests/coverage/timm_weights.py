@@ -5,7 +5,6 @@ one of the published size has no memory behind its tensors and does not run: it 
 as the hub has it, is read like that of the small one, above all the number of heads.
 """
 
-import copy
 import json
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from models.network.config import ViTConfig
 from models.network.vit import VisionTransformer
 from tests.checkpoints.comparison import difference, relative
 from tests.checkpoints.original import Size, pictures, randomise
-from tests.checkpoints.timm_family import forward
+from tests.checkpoints.timm_family import forward, resized
 from tests.coverage.families import family
 from tests.coverage.outcome import Outcome, judge
 from tests.originals import timm
@@ -127,15 +126,12 @@ def small(weights: Published, heads: int) -> Any:
 def at(model: Any, weights: Published, size: Size) -> Any:
     """The same network for another input size, as timm changes it."""
     if weights.architecture.startswith("flexivit"):  # its rule is the one of loading
-        resized = timm.create_model(weights.name, **model._model_args, img_size=size).eval()
+        larger = timm.create_model(weights.name, **model._model_args, img_size=size).eval()
         rule = {"interpolation": "bilinear", "antialias": False}
-        state = timm.models.vision_transformer.checkpoint_filter_fn(dict(model.state_dict()), resized, **rule)
-        resized.load_state_dict(state)
-        return resized
-    resized = copy.deepcopy(model)
-    if hasattr(resized, "set_input_size"):
-        resized.set_input_size(img_size=size)
-    return resized.eval()
+        state = timm.models.vision_transformer.checkpoint_filter_fn(dict(model.state_dict()), larger, **rule)
+        larger.load_state_dict(state)
+        return larger
+    return resized(model, size) if hasattr(model, "set_input_size") else model
 
 
 def compare(model: Any, network: VisionTransformer, where: str, size: Size) -> dict[str, float]:

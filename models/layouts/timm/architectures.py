@@ -6,7 +6,8 @@ docs/coverage.md has the result, and `python -m tests.coverage --rows NAMES` pri
 
 The names of before timm 0.9 (`vit_base_patch16_224_in21k`) are here too, because older checkpoints have them.
 
-Source: huggingface/pytorch-image-models 1.0.31, `vision_transformer.py`, `deit.py` and `eva.py`.
+Source: huggingface/pytorch-image-models 1.0.31, `vision_transformer.py`, `deit.py`, `eva.py`, `beit.py`
+and `vision_transformer_relpos.py`.
 """
 
 import re
@@ -291,6 +292,40 @@ FAMILIES: dict[str, Family] = {
         norm_type="rms",
         rotary=DINOV3_ROTARY,
     ),
+    "beit": Family(
+        names={
+            (12, 12): "beit_base_patch16_224 beit_base_patch16_384 beitv2_base_patch16_224",
+            (24, 16): ("beit_large_patch16_224 beit_large_patch16_384 beit_large_patch16_512 beitv2_large_patch16_224"),
+        },
+    ),
+    "beit3": Family(
+        names={
+            (12, 12): "beit3_base_patch16_224",
+            (24, 16): "beit3_large_patch16_224",
+            (40, 16): "beit3_giant_patch14_224 beit3_giant_patch14_336",
+        },
+        norm_eps=1e-5,
+    ),
+    "relpos": Family(
+        names={
+            (9, 3): "test_vit_relpos",
+            (12, 6): "vit_relpos_small_patch16_224 vit_srelpos_small_patch16_224",
+            (12, 8): ("vit_relpos_medium_patch16_224 vit_relpos_medium_patch16_cls_224 vit_srelpos_medium_patch16_224"),
+            (12, 12): (
+                "vit_relpos_base_patch16_224 vit_relpos_base_patch16_cls_224 vit_relpos_base_patch16_clsgap_224"
+            ),
+            (12, 14): "vit_relpos_base_patch16_plus_240",
+        },
+    ),
+    "rpn": Family(
+        names={
+            (12, 6): "vit_relpos_small_patch16_rpn_224",
+            (12, 8): "vit_relpos_medium_patch16_rpn_224",
+            (12, 12): "vit_base_patch16_rpn_224 vit_relpos_base_patch16_rpn_224",
+            (12, 14): "vit_relpos_base_patch32_plus_rpn_256",
+        },
+        norm_post=True,
+    ),
 }
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -302,16 +337,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 REFUSED = {
-    "_rpn_": "norms after the residual steps",
     "^samvit_": "windows and a neck (SAM)",
     "radio": "the patch generator and the teachers' heads of RADIO",
     "^naflexvit_": "patches of any size (NaFlex)",
     r"_r\d*_s\d+_|_mci_|_resnet\d|_patch16_224_r50": "a convolutional stem (hybrid)",
-    "_s?relpos_|^beit(v2)?_": "relative positions",
     "_dp?wee_|_dlittle_": "differential attention",
     "_pwee_|_18x2_|_parallel_": "parallel blocks",
     "^aimv2_": "RMSNorm and a SwiGLU of three matrices (AIMv2)",
-    "^beit3_": "norms inside attention and feed-forward (BEiT-3)",
 }
 """Pattern of a name that is not served -> why, for the sentence of the refusal."""
 

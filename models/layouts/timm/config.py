@@ -70,6 +70,18 @@ SUPPORTED_ARGUMENTS = frozenset(
         "drop_path_rate",
         "weight_init",
         "fix_init",
+        "scale_attn_norm",
+        "scale_mlp_norm",
+        "use_abs_pos_emb",
+        "use_rel_pos_bias",
+        "use_shared_rel_pos_bias",
+        "use_fc_norm",
+        "swiglu_mlp",
+        "scale_mlp",
+        "head_init_scale",
+        "rel_pos_type",
+        "rel_pos_dim",
+        "shared_rel_pos",
     ]
 )
 
@@ -98,6 +110,8 @@ def architecture(config: Config) -> Architecture:
         raise CheckpointUnsupported(
             f"config.json: pos_embed {arguments(config)['pos_embed']!r} is not supported, only 'learn'"
         )
+    if "swin" in str(arguments(config).get("rel_pos_type")):
+        raise CheckpointUnsupported("config.json: rel_pos_type 'mlp_swin' is not supported, only 'mlp' and 'bias'")
     return named
 
 

@@ -1,6 +1,6 @@
 """timm's `vision_transformer`: a hub directory of `config.json` and weights, or what `save_for_hf` wrote.
 
-Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py` and `_hub.py`.
+Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py`, `beit.py` and `_hub.py`.
 The network uses the same names, and so do facebookresearch's DINO, DINOv2, DeiT and MAE (`facebook.py`).
 """
 
@@ -32,6 +32,10 @@ KEYS = {
     rf"{BLOCK}mlp\.w12\.{PARTS}": r"blocks.\1.mlp.fc1.\2",  # DINOv2's SwiGLU
     rf"{BLOCK}mlp\.w3\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"{BLOCK}(?:ls([12])\.gamma|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second pattern is DeiT-III's
+    rf"{BLOCK}attn\.(?:rel_pos\.)?relative_position_bias_table": r"blocks.\1.relative.table",
+    rf"{BLOCK}attn\.rel_pos\.mlp\.(fc[12])\.{PARTS}": r"blocks.\1.relative.\2.\3",
+    r"(?:rel_pos_bias|shared_rel_pos)\.relative_position_bias_table": "relative.table",
+    rf"shared_rel_pos\.mlp\.(fc[12])\.{PARTS}": r"relative.\1.\2",
     rf"pre_logits\.fc\.{PARTS}": r"projection.\1",
     r"rope\.freqs": "rotary.frequencies",
     r"attn_pool\.latent": "attn_pool.latent",
@@ -45,6 +49,8 @@ IGNORED = {
     r"decoder_.*": "MAE's decoder",
     r"head\.(?:mlp|last_layer)\..*|(?:dino|ibot)_head\..*": "projection head of self-supervised training",
     r"head\.0\.num_batches_tracked": "counter of batches",
+    r".*\.relative_position_index": "indices of relative positions",
+    r"lm_head\..*": "head of masked-image training",
 }
 NAMING = Naming(KEYS, ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.proj.weight"), IGNORED)
 

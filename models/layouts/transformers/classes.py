@@ -22,6 +22,8 @@ CLASSES: dict[str, str] = {
     "dinov2_with_registers": (
         "Dinov2WithRegistersModel Dinov2WithRegistersForImageClassification Dinov2WithRegistersBackbone"
     ),
+    "beit": "BeitModel BeitForImageClassification BeitForMaskedImageModeling",
+    "data2vec-vision": "Data2VecVisionModel Data2VecVisionForImageClassification",
     "clip": "CLIPModel CLIPForImageClassification CLIPVisionModel CLIPVisionModelWithProjection",
     "clip_vision_model": "CLIPVisionModel CLIPVisionModelWithProjection",
 }

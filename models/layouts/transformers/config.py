@@ -28,6 +28,12 @@ ACTIVATIONS: dict[str, Activation] = {
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 
 VIT: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
+BEIT: dict[str, Any] = VIT | {
+    "use_mean_pooling": True,
+    "use_absolute_position_embeddings": False,
+    "use_relative_position_bias": False,
+    "use_shared_relative_position_bias": False,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
@@ -38,6 +44,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dinov2_with_registers": VIT | {"layer_norm_eps": 1e-6},
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "beit": BEIT,
+    "data2vec-vision": BEIT,
 }
 """Defaults of the config classes, by model_type. Width and depth come from the tensors."""
 
@@ -50,6 +58,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
     "DINOv3ViTImageProcessor": SQUASHED,
+    "BeitImageProcessor": SQUASHED | {"resample": 3},
 }
 DEFAULT_PROCESSORS = {
     "vit": "ViTImageProcessor",
@@ -61,6 +70,8 @@ DEFAULT_PROCESSORS = {
     "dinov2_with_registers": "BitImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
+    "beit": "BeitImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
 }
 """The image processor by model_type, if preprocessor_config.json is missing or names none."""
 
