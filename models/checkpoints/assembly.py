@@ -110,7 +110,7 @@ def _positions(reading: Reading, tensors: Tensors, prefix: Tensor) -> tuple[Tens
         class_token = "cls_token" in reading.tensors
         prefix, table = split_positions(tensors, prefix, reading.image_size, class_token)
         return prefix, {"pos_embed.table": table.contiguous()}, (table.shape[0], table.shape[1])
-    if reading.rotary is None and reading.relative is None:
+    if reading.rotary is None and reading.relative is None and reading.sincos is None:
         raise CheckpointUnsupported(
             "tensor 'pos_embed' is missing, and nothing says which other positions the network has"
         )
@@ -138,7 +138,7 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, head
         mlp_hidden_dim=fc2[1],
         patch_size=(patch[0], patch[1]),
         grid_size=grid,
-        position=profile.resampling if "pos_embed" in read else None,
+        position=profile.resampling if "pos_embed" in read else reading.sincos,
         rotary=reading.rotary,
         relative=reading.relative,
         class_token=class_token,
@@ -166,7 +166,7 @@ def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConf
         config,
         pool=reading.pool or _pool(read),
         pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
-        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if latent else 0,
+        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if "attn_pool.fc1.weight" in read else 0,
         pool_act=reading.pool_act,
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,

@@ -40,6 +40,7 @@ PROFILES: dict[str, Profile] = {
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
     "transformers": Profile(PLAIN, "bicubic"),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),
+    "siglip2": Profile(Resampling(mode="bilinear", antialias=True), "bilinear, antialiased"),
     "transformers-4.45": Profile(OFFSET, "bicubic with the offset 0.1, as before release 4.46"),
     "dino": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),
     "dinov2": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),

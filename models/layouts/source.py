@@ -11,6 +11,7 @@ from models.network.config import Activation, Norm, ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
+from models.network.positions.sincos import SinCos
 from models.preprocess import Labels, Preprocess
 
 
@@ -57,6 +58,7 @@ class Reading:
         image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
         num_heads, act, norm_eps: None if the checkpoint does not say.
         norm_type, norm_post, rotary, relative: as in `ViTConfig`.
+        sincos: position embeddings that are computed, not stored.
         pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
         pool_heads, pool_act: of attention pooling; None: as many heads as the network.
         expected: sizes that a config states, to check against the tensors: field of ViTConfig -> value.
@@ -78,6 +80,7 @@ class Reading:
     norm_eps: float | None = None
     norm_type: Norm = "layer"
     norm_post: bool = False
+    sincos: SinCos | None = None
     rotary: Rotary | None = None
     relative: Relative | None = None
     pool: Pool | None = None

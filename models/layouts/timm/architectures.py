@@ -28,6 +28,7 @@ ROPE_VIT = Family(rotary=Rotary(100.0, axes="xy"))
 ROPE_MIXED = Family(rotary=Rotary(10.0, axes="xy", learned=True))
 DINOV3 = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY)
 DINOV3_7B = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY, head_dim=128)
+AIMV2 = Family("rms", 1e-5, head_dim=128)
 SAPIENS2 = Family("rms", 1e-6, rotary=DINOV3_ROTARY)
 
 NAMES: tuple[tuple[Family, str], ...] = (
@@ -160,6 +161,14 @@ NAMES: tuple[tuple[Family, str], ...] = (
         vit_large_patch16_dinov3_qkvb vit_large_patch16_lingbot vit_small_patch16_dinov3
         vit_small_patch16_dinov3_qkvb vit_small_patch16_lingbot vit_small_plus_patch16_dinov3
         vit_small_plus_patch16_dinov3_qkvb vit_tiny_patch16_dinov3_qkvb
+        """,
+    ),
+    (
+        AIMV2,
+        """
+        aimv2_1b_patch14_224 aimv2_1b_patch14_336 aimv2_1b_patch14_448 aimv2_3b_patch14_224 aimv2_3b_patch14_336
+        aimv2_3b_patch14_448 aimv2_huge_patch14_224 aimv2_huge_patch14_336 aimv2_huge_patch14_448
+        aimv2_large_patch14_224 aimv2_large_patch14_336 aimv2_large_patch14_448
         """,
     ),
     (DINOV3_7B, "vit_7b_patch16_dinov3"),

@@ -52,6 +52,7 @@ DEPTH_BY_NAME = {
     "^eva02_enormous_": 64,
     "_5b_.*sapiens2": 56,
     "36x1": 36,
+    "^aimv2_": 24,
     "_(tiny|small|base|medium|betwixt)(_|$)": 12,
     "_(little|dlittle|wee|dwee)_": 14,
     "_xsmall_": 10,

@@ -28,6 +28,16 @@ ACTIVATIONS: dict[str, Activation] = {
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 
 VIT: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
+SIGLIP: dict[str, Any] = VIT | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True}
+NAFLEX: dict[str, Any] = SIGLIP | {"image_size": None, "num_patches": 256, "patch_size": 16}
+AIMV2: dict[str, Any] = {
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "num_attention_heads": 8,
+    "image_size": 224,
+    "patch_size": 14,
+    "is_native": False,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
@@ -38,6 +48,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dinov2_with_registers": VIT | {"layer_norm_eps": 1e-6},
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
+    "siglip2": NAFLEX,
+    "siglip2_vision_model": NAFLEX,
+    "aimv2": AIMV2,
+    "aimv2_vision_model": AIMV2,
 }
 """Defaults of the config classes, by model_type. Width and depth come from the tensors."""
 
@@ -49,6 +65,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "BitImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
+    "Siglip2ImageProcessor": SQUASHED,
     "DINOv3ViTImageProcessor": SQUASHED,
 }
 DEFAULT_PROCESSORS = {
@@ -61,6 +78,12 @@ DEFAULT_PROCESSORS = {
     "dinov2_with_registers": "BitImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "siglip_vision_model": "SiglipImageProcessor",
+    "siglip2": "Siglip2ImageProcessor",
+    "siglip2_vision_model": "Siglip2ImageProcessor",
+    "aimv2": "CLIPImageProcessor",
+    "aimv2_vision_model": "CLIPImageProcessor",
 }
 """The image processor by model_type, if preprocessor_config.json is missing or names none."""
 
@@ -95,6 +118,11 @@ def pair(value: Any) -> tuple[int, int]:
         return value, value
     height, width = value
     return int(height), int(width)
+
+
+def image_size(fields: Config) -> tuple[int, int] | None:
+    """Return (height, width) that the position embeddings were trained for; None: they are square."""
+    return None if fields["image_size"] is None else pair(fields["image_size"])
 
 
 def expected(config: Config, head: bool) -> dict[str, Any]:
