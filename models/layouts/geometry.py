@@ -73,7 +73,7 @@ def split_positions(
 ) -> tuple[Tensor, Tensor]:
     """Add the position embeddings of prefix tokens to those tokens; return the tokens (P, D) and the rest (gh, gw, D).
 
-    The number of rows shows which prefix tokens have position embeddings: all, only [CLS] (DINOv2 with registers), or
+    A table of rows and columns is of patches alone. Otherwise the number of rows shows which prefix tokens have position embeddings: all, only [CLS] (DINOv2 with registers), or
     none (timm's `no_embed_class`).
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
@@ -82,6 +82,8 @@ def split_positions(
         raise CheckpointBroken(
             f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}; its last dimension must be {dim}"
         )
+    if len(tensors.shape("pos_embed")) == 4:  # the table of a grid, without rows for prefix tokens (NaFlex)
+        return prefix, tensors.take("pos_embed")[0]
     rows = tensors.take("pos_embed").reshape(-1, dim)
     native = (image_size[0] // patch[0], image_size[1] // patch[1]) if image_size else None
     leading, grid = _grid(rows.shape[0], prefix.shape[0], class_token, native)

@@ -37,6 +37,8 @@ BILINEAR = Resampling(mode="bilinear")
 PROFILES: dict[str, Profile] = {
     "timm": Profile(ANTIALIASED, "bicubic, antialiased"),
     "flexivit": Profile(BILINEAR, "bilinear", "gelu", 1e-6),
+    "timm-par": Profile(Resampling(antialias=True, square=True), "bicubic, antialiased, to a square that is cropped"),
+    "timm-parfac": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
     "transformers": Profile(PLAIN, "bicubic"),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),

@@ -1,4 +1,4 @@
-"""Attention pooling: a learned query attends to all tokens of an image, followed by a feed-forward layer.
+"""Attention pooling: a learned query attends to the tokens of an image, followed by a feed-forward layer.
 
 In: the packed tokens. Out: one vector per image, in packed order.
 Knows nothing of the head.
@@ -29,6 +29,7 @@ class AttentionPool(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.num_heads = config.pool_heads
+        self.skipped = 0 if config.pool_prefix else config.num_prefix_tokens
         self.attend: AttentionFunction = grouped_attention
         self.latent = nn.Parameter(torch.empty(dim))
         self.feeds_forward = bool(config.pool_hidden_dim)
@@ -43,6 +44,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Pool the tokens of each image; the result is in packed order."""
+        if self.skipped:
+            x, packing = packing.trailing_tokens(x, self.skipped), packing.without_leading(self.skipped)
         images = len(packing.order)
         q = self.q(self.latent).unflatten(0, (self.num_heads, -1)).expand(images, -1, -1)  # (B, H, d)
         k, v = self.kv(x).unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d) each

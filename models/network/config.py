@@ -51,6 +51,7 @@ class ViTConfig:
     pool: Pool = "cls"  # what the head reads
     pool_layers: int = 1  # how many of the last blocks it reads [CLS] from
     pool_norm: bool = True  # whether pooling reads tokens after the final norm
+    pool_prefix: bool = True  # whether attention pooling reads prefix tokens as well
     pool_heads: int = 0  # attention heads of the pooling, if `pool` is attention
     pool_hidden_dim: int = 0  # width of the feed-forward of that pooling; 0: none, and the query is not projected
     pool_act: Activation = "gelu"  # its activation

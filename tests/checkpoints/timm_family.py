@@ -48,6 +48,14 @@ def make(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **ch
     return Original(folder, partial(forward, model), sizes=sizes)
 
 
+def make_naflex(architecture: str, folder: Path, **changed: Any) -> Original:
+    """timm's NaFlex network, which takes pictures as well as flat patches."""
+    arguments = {**TOY, "pos_embed_grid_size": (8, 8), **changed}
+    model = randomise(timm.create_model(architecture, **arguments))
+    save(model, folder, architecture, arguments)
+    return Original(folder, partial(forward, model))
+
+
 def make_projection(architecture: str, folder: Path) -> Original:
     """CLIP's vision tower as timm publishes it: the head is the projection, with a bias of zeros."""
     arguments = {"img_size": 64, "dynamic_img_size": True, **TOY, "num_classes": 512}
@@ -130,6 +138,17 @@ VARIANTS: dict[str, Any] = {
     "no final norm": partial(make, "vit_intern300m_patch14_448"),
     "norms on queries and keys": partial(make, "vit_tiny_patch16_224", qk_norm=True),
     "48 x 80 native": partial(make, "vit_tiny_patch16_224", native=(48, 80)),
+    "SigLIP": partial(make, "vit_base_patch16_siglip_224"),
+    "attention pooling, without the prefix": partial(make, "vit_tiny_patch16_224", global_pool="map", reg_tokens=2),
+    "attention pooling, with the prefix": partial(
+        make, "vit_tiny_patch16_224", global_pool="map", reg_tokens=2, pool_include_prefix=True
+    ),
+    "AIMv2": partial(make, "aimv2_large_patch14_224"),
+    "NaFlex, average": partial(make_naflex, "naflexvit_base_patch16_gap"),
+    "NaFlex, attention pooling": partial(make_naflex, "naflexvit_base_patch16_map"),
+    "NaFlex, SigLIP 2": partial(make_naflex, "naflexvit_base_patch16_siglip", num_classes=0),
+    "NaFlex, aspect ratio preserved": partial(make_naflex, "naflexvit_base_patch16_par_gap"),
+    "NaFlex, rows and columns": partial(make_naflex, "naflexvit_base_patch16_parfac_gap"),
     "flexivit": make_flexivit,
     "old flat config": make_old,
     "bare .pth": make_pth,

@@ -3,7 +3,8 @@
 timm saves nothing of rotary positions and of other parts without weights: only the name of the architecture shows them.
 So a name is served because it is in this table, and not because its tensors fit. Each network was compared with timm's.
 
-Source: huggingface/pytorch-image-models 1.0.31: `vision_transformer.py`, `deit.py` and `eva.py`.
+Source: huggingface/pytorch-image-models 1.0.31: `vision_transformer.py`, `deit.py`, `eva.py` and
+`naflexvit.py`.
 """
 
 from models.layouts.timm.family import Family
@@ -13,9 +14,9 @@ EVA_ROTARY = Rotary(10_000.0, reference=(16, 16))
 PE_ROTARY = {side: Rotary(10_000.0, axes="xy", offset=1.0, reference=(side, side)) for side in (14, 24, 32)}
 DINOV3_ROTARY = Rotary(100.0, "centred", interleaved=False)
 
-PLAIN = Family()
-CLIP = Family(norm_eps=1e-5, projects=True)
-SIGLIP = Family()
+PLAIN = Family(pool_prefix=False)
+CLIP = Family(norm_eps=1e-5, pool_prefix=False, projects=True)
+SIGLIP = Family(pool_prefix=False)
 EVA = Family()
 EVA_CLIP = Family(projects=True)
 EVA02 = Family(rotary=EVA_ROTARY)
@@ -28,7 +29,11 @@ ROPE_VIT = Family(rotary=Rotary(100.0, axes="xy"))
 ROPE_MIXED = Family(rotary=Rotary(10.0, axes="xy", learned=True))
 DINOV3 = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY)
 DINOV3_7B = Family(norm_eps=1e-5, rotary=DINOV3_ROTARY, head_dim=128)
-AIMV2 = Family("rms", 1e-5, head_dim=128)
+AIMV2 = Family("rms", 1e-5, head_dim=128, pool_prefix=False)
+NAFLEX = Family(pool_prefix=False, naflex=True)
+NAFLEX_SIGLIP = Family(pool_prefix=False, naflex=True, profile="siglip2")
+NAFLEX_PAR = Family(pool_prefix=False, naflex=True, profile="timm-par")
+NAFLEX_PARFAC = Family(pool_prefix=False, naflex=True, profile="timm-parfac")
 SAPIENS2 = Family("rms", 1e-6, rotary=DINOV3_ROTARY)
 
 NAMES: tuple[tuple[Family, str], ...] = (
@@ -171,6 +176,16 @@ NAMES: tuple[tuple[Family, str], ...] = (
         aimv2_large_patch14_224 aimv2_large_patch14_336 aimv2_large_patch14_448
         """,
     ),
+    (
+        NAFLEX,
+        """
+        naflexvit_base_patch16_gap naflexvit_base_patch16_map naflexvit_so150m2_patch16_reg1_gap
+        naflexvit_so150m2_patch16_reg1_map
+        """,
+    ),
+    (NAFLEX_SIGLIP, "naflexvit_base_patch16_siglip naflexvit_so400m_patch16_siglip"),
+    (NAFLEX_PAR, "naflexvit_base_patch16_par_gap"),
+    (NAFLEX_PARFAC, "naflexvit_base_patch16_parfac_gap"),
     (DINOV3_7B, "vit_7b_patch16_dinov3"),
     (
         SAPIENS2,

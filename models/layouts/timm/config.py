@@ -37,12 +37,15 @@ ACTIVATIONS: dict[str, Activation] = {
 ACT_BY_NAME: dict[str, Activation] = {
     "_clip_quickgelu_": "quick_gelu",
     "so400m_patch16_siglip|giantopt_patch16_siglip|base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
+    "^naflexvit_.*_siglip": "gelu_tanh",
 }
 HEADS_BY_NAME = {
     "^test_vit2?(\\.|$)": 2,
     "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_)": 16,
     "^vit_(so400m_.*siglip|giantopt_|huge_patch|gigantic_|giant_patch14_(224|clip)|giant_patch16_gap)": 16,
-    "^vit_base_patch\\d+_siglip_gap": 12,
+    "^vit_base_patch\\d+_siglip_gap|^naflexvit_base_": 12,
+    "^naflexvit_so400m_": 16,
+    "^naflexvit_so150m2_": 13,
     "_5b_.*sapiens2": 32,
 }
 DEPTH_BY_NAME = {
@@ -88,6 +91,7 @@ SUPPORTED_ARGUMENTS = frozenset(
         "class_token",
         "pos_embed",
         "no_embed_class",
+        "pos_embed_grid_size",
         "reg_tokens",
         "pre_norm",
         "final_norm",

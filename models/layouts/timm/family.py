@@ -15,6 +15,9 @@ class Family:
         head_dim: d, unless a name or the config says the number of heads.
         pool_heads: the heads of attention pooling; None: as many as attention has.
         pool_act: the activation of attention pooling; None: that of the blocks.
+        pool_prefix: whether attention pooling reads prefix tokens where no argument says so: in timm's `eva.py`.
+        naflex: whether patches are projected by a linear layer, and all parts before the blocks are in one module.
+        profile: the rule for position embeddings.
         projects: whether a head without labels can be CLIP's projection.
     """
 
@@ -25,4 +28,7 @@ class Family:
     head_dim: int | None = None
     pool_heads: int | None = None
     pool_act: Activation | None = None
+    pool_prefix: bool = True
+    naflex: bool = False
+    profile: str = "timm"
     projects: bool = False
