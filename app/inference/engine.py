@@ -20,7 +20,7 @@ from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
 from models.network.vit import Readout
-from models.preprocess import Labels, Size, whole_patches
+from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
 
@@ -93,9 +93,21 @@ class Engine:
         """The readout of a request without `pool`: [CLS], or the mean of the patches for a model without [CLS]."""
         return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
 
-    def network_size(self, asked: Size | None) -> Size:
-        """Return the network's input size for a requested one; None requests the checkpoint's own."""
-        return whole_patches(asked or self.checkpoint.content.preprocess.input_size, self.config.patch_size)
+    def budget(self, size: Size | None, resize: Resize | None, max_patches: int | None) -> int | None:
+        """Return the number of patches that bounds each image of a request, or None if it has a size."""
+        return self.checkpoint.content.preprocess.budget(size, resize, max_patches)
+
+    def network_size(
+        self, size: Size | None = None, resize: Resize | None = None, max_patches: int | None = None
+    ) -> Size:
+        """Return the network's input size for a request; None requests the checkpoint's own.
+
+        With a budget of patches, which each image uses in its own shape, it is a size of as many patches.
+        """
+        patch = self.config.patch_size
+        if (patches := self.budget(size, resize, max_patches)) is not None:
+            return patch[0], patches * patch[1]
+        return whole_patches(size or self.checkpoint.content.preprocess.input_size, patch)
 
     def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """Return the cost of an image of this size: its tokens, and attention's share on top for long sequences.

@@ -72,7 +72,7 @@ def _check(content: Converted) -> None:
         "two norms, one before and one after pooling": config.norm and config.fc_norm,
         "a bias in the patch projection with a norm before the blocks": config.norm_pre and _has_patch_bias(content),
         "a distillation token in this form": config.pool == "cls_dist" and _architecture(config) != DISTILLED,
-        "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps == "edge",
+        "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps not in CROP_MODES,
     }
     if feature := next((name for name, present in unsupported.items() if present), None):
         raise CheckpointUnsupported(

@@ -39,7 +39,9 @@ def _layers(config: ViTConfig) -> list[str]:
     layers += ["projection"] if config.projection_dim else []
     layers += ["head"] if config.num_classes else []
     layers += ["head_dist"] if config.head_dist else []
-    pooling = (POOL_LAYERS if config.pool == "attention" else ()) + (POOL_FEED_FORWARD if config.pool_hidden_dim else ())
+    pooling = (POOL_LAYERS if config.pool == "attention" else ()) + (
+        POOL_FEED_FORWARD if config.pool_hidden_dim else ()
+    )
     return layers + [f"attn_pool.{layer}" for layer in pooling]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
+from models.network.positions.learned import Resampling
 from models.network.vit import Readout
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.original import pictures, randomise
@@ -93,7 +94,7 @@ def test_the_profile_follows_from_the_file(name: str, tmp_path: Path) -> None:
 def test_a_profile_can_be_set_and_the_reasons_say_so(tmp_path: Path) -> None:
     content = opened(facebook(tmp_path), profile="jax").content
     assert (content.profile, content.config.act) == ("jax", "gelu_tanh")
-    assert content.config.position
+    assert isinstance(content.config.position, Resampling)
     assert content.config.position.align_corners
     assert "'timm'" in content.reasons["profile"]
 

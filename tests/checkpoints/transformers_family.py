@@ -21,7 +21,7 @@ TOY: dict[str, Any] = {
     "num_labels": 7,
 }
 MLP: dict[str, Any] = {"intermediate_size": 96}
-Read = Callable[[Any, Tensor], dict[str, Tensor]]
+Read = Callable[..., dict[str, Tensor]]
 
 
 def build(kind: str, **config: Any) -> Any:

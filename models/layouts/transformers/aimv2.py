@@ -12,6 +12,7 @@ from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
 from models.layouts.transformers.common import QKV, make_reading
+from models.network.pooling import Pool
 from models.network.positions.sincos import SinCos
 
 LAYER, BLOCK = r"encoder\.layers\.(\d+)\.", r"trunk\.blocks\.(\d+)\."
@@ -71,8 +72,6 @@ def read(source: Source) -> Reading:
     join(tensors, QKV, "attn.qkv")
     join(tensors, ("mlp.gate", "mlp.value"), "mlp.fc1")
     join(tensors, ("attn_pool.key", "attn_pool.value"), "attn_pool.kv")
-    pool = "attention" if "attn_pool.latent" in tensors else "avg"
+    pool: Pool = "attention" if "attn_pool.latent" in tensors else "avg"
     reading = make_reading(source, tensors, {"left out": left_out}, pool)
-    return replace(
-        reading, norm_type="rms", projection_tanh=False, sincos=SinCos() if fields["is_native"] else None
-    )
+    return replace(reading, norm_type="rms", projection_tanh=False, sincos=SinCos() if fields["is_native"] else None)

@@ -4,6 +4,7 @@ Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.p
 the default of its class, and defaults differ between classes.
 """
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, cast
@@ -65,7 +66,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "BitImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
-    "Siglip2ImageProcessor": SQUASHED,
+    "Siglip2ImageProcessor": {"resample": 2, "max_num_patches": 256},
     "DINOv3ViTImageProcessor": SQUASHED,
 }
 DEFAULT_PROCESSORS = {
@@ -153,6 +154,8 @@ def names(config: Config) -> tuple[str, ...] | None:
 def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
     """Return the preprocessing of the image processor, with the defaults of its class, and the reason."""
     name, reason = _processor(config, processor)
+    if name == "Siglip2ImageProcessor":
+        return _by_patches(network(config), processor), reason
     defaults = PROCESSORS[name]
     fields = {**defaults, "default_size": defaults["size"], **processor}
     if fields.get("do_resize") is False:
@@ -161,20 +164,46 @@ def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
         )
     steps, side, crop = _geometry(fields)
     mean, std = _scale(fields)
+    return Preprocess(
+        input_size=crop,
+        steps=steps,
+        crop_pct=Fraction(crop[0], side[0]),
+        interpolation=_filter(fields),
+        crop_rounding="floor",
+        mean=mean,
+        std=std,
+    ), reason
+
+
+def _by_patches(network: Config, processor: Config) -> Preprocess:
+    """Return the preprocessing by a budget of patches, of SigLIP 2 NaFlex."""
+    fields = {**PROCESSORS["Siglip2ImageProcessor"], **processor}
+    patch = pair(network["patch_size"])
+    if pair(fields.get("patch_size", patch)) != patch:
+        raise CheckpointUnsupported(
+            f"preprocessor_config.json: patch_size {fields['patch_size']!r} is not the network's, {patch[0]}"
+        )
+    budget = int(fields["max_num_patches"])
+    side = math.isqrt(budget)
+    mean, std = _scale(fields)
+    return Preprocess(
+        input_size=(side * patch[0], side * patch[1]),
+        steps="fit",
+        crop_pct=1.0,
+        interpolation=_filter(fields),
+        mean=mean,
+        std=std,
+        max_patches=budget,
+    )
+
+
+def _filter(fields: Config) -> Interpolation:
     resample = fields["resample"]
     if not isinstance(resample, int) or not 0 <= resample < len(FILTERS):
         raise CheckpointUnsupported(
             f"preprocessor_config.json: resample {resample!r} is not a filter of Pillow (0 to 5)"
         )
-    return Preprocess(
-        input_size=crop,
-        steps=steps,
-        crop_pct=Fraction(crop[0], side[0]),
-        interpolation=cast(Interpolation, FILTERS[resample]),
-        crop_rounding="floor",
-        mean=mean,
-        std=std,
-    ), reason
+    return cast(Interpolation, FILTERS[resample])
 
 
 def _processor(config: Config, processor: Config) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""transformers' SigLIP, SigLIP 2 and its NaFlex variant: the vision tower alone, with a classifier, or with the text tower.
+"""transformers' SigLIP and SigLIP 2: the vision tower alone, with a classifier, or with the text tower.
 
 SigLIP 2 at a fixed size is `siglip`; `siglip2` is NaFlex: its patches are projected by a linear layer, whose inputs are
 in the order (row, column, channel).
@@ -7,7 +7,6 @@ Shapes: D embedding dimension, ph x pw pixels of a patch.
 """
 
 import re
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from models.layouts.naming import PARTS, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
 from models.layouts.transformers.common import QKV, make_reading
+from models.network.pooling import Pool
 
 LAYER = r"encoder\.layers\.(\d+)\."
 
@@ -73,10 +73,8 @@ def read(source: Source) -> Reading:
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("attn_pool.")}
     elif fields["vision_use_head"] and "attn_pool.latent" not in tensors:
         raise CheckpointBroken("tensor 'head.probe' is missing, which config.json says the network has")
-    pool = "attention" if "attn_pool.latent" in tensors else "avg"
-    reading = make_reading(source, tensors, reasons, pool, "siglip2" if naflex else "transformers")
-    # CLIP's `visual_projection` has no counterpart here: the pooled vector is the answer for a picture.
-    return replace(reading, projection_tanh=False)
+    pool: Pool = "attention" if "attn_pool.latent" in tensors else "avg"
+    return make_reading(source, tensors, reasons, pool, "siglip2" if naflex else "transformers")
 
 
 def _split_pooling(tensors: dict[str, Tensor]) -> None:
