@@ -75,7 +75,7 @@ class VectorQuery(ResolutionQuery):
         None,
         description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
         "patch tokens. `native`: the vector that the checkpoint's own head reads. `patches`: all patch tokens, always "
-        "returned as .npy of shape (n, h, w, dim). Default: `cls`, or `mean` for a model without a [CLS] token.",
+        "returned as .npy of shape (n, h, w, dim). Default: `cls`, or `native` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
 

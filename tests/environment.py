@@ -1,6 +1,7 @@
 """What the tests and the processes that they start find around them: the same on every machine."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +26,18 @@ KEPT = (
 USER = f"tests-{os.getuid()}"
 """Of this user alone: temporary folders are named by it, and a user without an entry has one too."""
 
+SIGNALS: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+"""A shell ignores SIGINT in what it runs in the background, and so would every server that the tests start."""
+
 DEFINED = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "USER": USER, "LOGNAME": USER}
 UMASK = 0o022
 
 
 @contextmanager
 def defined() -> Iterator[None]:
-    """This process in an environment that says nothing of the machine: locale, time zone, umask, an empty home."""
+    """This process in an environment that says nothing of the machine: locale, umask, signals, an empty home."""
     before, umask = dict(os.environ), os.umask(UMASK)
+    handlers = {number: signal.signal(number, handler) for number, handler in SIGNALS.items()}
     with tempfile.TemporaryDirectory(prefix="vitrine-home-", ignore_cleanup_errors=True) as home:
         for name in set(os.environ) - set(KEPT):
             del os.environ[name]
@@ -44,6 +49,8 @@ def defined() -> Iterator[None]:
             os.environ.clear()
             os.environ.update(before)
             os.umask(umask)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def environment(**settings: object) -> dict[str, str]:

@@ -7,7 +7,8 @@ one thread owns it.
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
 
-NUMERICS = 1
+NUMERICS = 2
 """Raise it only when the answers of the same weights change."""
 
 MEMORY_PROBE_IMAGES = 8
@@ -90,8 +91,13 @@ class Engine:
 
     @property
     def default_readout(self) -> Readout:
-        """The readout of a request without `pool`: [CLS], or the mean of the patches for a model without [CLS]."""
-        return Readout.CLS if Readout.CLS in self.readouts else Readout.MEAN
+        """The readout of a request without `pool`: [CLS], or for a model without [CLS] what its own library answers."""
+        return Readout.CLS if Readout.CLS in self.readouts else Readout.NATIVE
+
+    @property
+    def default_dim(self) -> int:
+        """The width of the vector of a request without `pool`."""
+        return self.config.embed_dim if self.default_readout is Readout.CLS else self.config.native_dim
 
     def budget(self, size: Size | None, resize: Resize | None, max_patches: int | None) -> int | None:
         """Return the number of patches that bounds each image of a request, or None if it has a size."""
@@ -222,5 +228,19 @@ class Engine:
     def _fingerprint(self) -> str:
         """Digest what decides the answers: weights, network, preprocessing, profile, dtype and our numerics."""
         content = self.checkpoint.content
-        parts = (self.checkpoint.digest, content.config, content.preprocess, content.profile, self.dtype, NUMERICS)
+        described = (_stated(content.config), _stated(content.preprocess), content.profile)
+        parts = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+def _stated(values: Any) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, also of rules among them.
+
+    A new field does not change the fingerprints of models that do not use it.
+    """
+    stated = ((field, getattr(values, field.name)) for field in fields(values))
+    return {
+        field.name: _stated(value) if is_dataclass(value) else value
+        for field, value in stated
+        if field.default is MISSING or value != field.default
+    }

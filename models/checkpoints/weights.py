@@ -21,15 +21,22 @@ def take_weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
         # A bias that the family lacks becomes zeros. A bias that only some blocks lack is reported as missing.
         rows = weights[f"{layer}.weight"].shape[0]
         weights[f"{layer}.bias"] = torch.zeros(rows) if layer in without_bias else tensors.take(f"{layer}.bias")
-    scales = [
-        f"blocks.{i}.{scale}.gamma" for i in range(config.depth) for scale in ("ls1", "ls2") if config.layer_scale
-    ]
-    weights |= {name: tensors.take(name) for name in scales}
+    if config.layer_scale:
+        weights |= _scales(tensors, config)
     if config.pool == "attention":
         weights["attn_pool.latent"] = tensors.take("attn_pool.latent").flatten()
     if config.rotary is not None and config.rotary.learned:
         weights["rotary.frequencies"] = tensors.take("rotary.frequencies")
     return weights
+
+
+def _scales(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
+    """Return the layer scales; those of the feed-forward are ones if no block has them (Sapiens 2)."""
+    attention, feed_forward = ([f"blocks.{i}.{scale}.gamma" for i in range(config.depth)] for scale in ("ls1", "ls2"))
+    scales = {name: tensors.take(name) for name in attention}
+    if any(name in tensors for name in feed_forward):
+        return scales | {name: tensors.take(name) for name in feed_forward}
+    return scales | {name: torch.ones(config.embed_dim) for name in feed_forward}
 
 
 def _layers(config: ViTConfig) -> list[str]:

@@ -101,6 +101,21 @@ def test_a_healthy_server_ends_without_a_traceback(tmp_path: Path, number: signa
         assert word not in server.log.read_text()
 
 
+def test_what_the_tests_start_takes_signals_even_if_their_own_run_ignores_them() -> None:
+    """A script runs the tests with `&`: its shell ignores SIGINT for them."""
+    child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    run = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from tests.environment import defined
+with defined():
+    subprocess.run([sys.executable, "-c", {child!r}], check=True)
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+    done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
     """`nohup` and a shell's `&` start processes with ignored signals."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

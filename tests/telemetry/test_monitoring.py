@@ -260,9 +260,9 @@ def test_every_panel_has_data_when_the_service_has_been_asked(tmp_path: Path, ca
             empty = {title: query for title, query in PANELS if not evaluate(url, query)}
         assert not empty
         rules = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"][0]["rules"]
-        assert {rule["name"]: (rule["health"], rule["state"]) for rule in rules} == dict.fromkeys(
-            ALERTS, ("ok", "inactive")
-        )
+        assert {rule["name"]: rule["health"] for rule in rules} == dict.fromkeys(ALERTS, "ok")
+        # On a slow machine the small queue of this test can be nearly full for a moment, so `pending` is right, too.
+        assert "firing" not in {rule["state"] for rule in rules}
 
 
 def ask(url: str, cat: bytes) -> None:

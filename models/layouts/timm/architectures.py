@@ -17,6 +17,7 @@ DINOV3_ROTARY = Rotary(100.0, "centred", interleaved=False)
 PLAIN = Family(pool_prefix=False)
 CLIP = Family(norm_eps=1e-5, pool_prefix=False, projects=True)
 SIGLIP = Family(pool_prefix=False)
+SIGLIP_PREFIX = Family()
 EVA = Family()
 EVA_CLIP = Family(projects=True)
 EVA02 = Family(rotary=EVA_ROTARY)
@@ -96,6 +97,7 @@ NAMES: tuple[tuple[Family, str], ...] = (
         vit_so400m_patch16_siglip_512
         """,
     ),
+    (SIGLIP_PREFIX, "test_vit3"),
     (
         EVA,
         """

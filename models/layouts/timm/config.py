@@ -41,6 +41,7 @@ ACT_BY_NAME: dict[str, Activation] = {
 }
 HEADS_BY_NAME = {
     "^test_vit2?(\\.|$)": 2,
+    "^test_vit3": 3,
     "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_)": 16,
     "^vit_(so400m_.*siglip|giantopt_|huge_patch|gigantic_|giant_patch14_(224|clip)|giant_patch16_gap)": 16,
     "^vit_base_patch\\d+_siglip_gap|^naflexvit_base_": 12,
@@ -83,6 +84,7 @@ SUPPORTED_ARGUMENTS = frozenset(
         "embed_dim",
         "depth",
         "num_heads",
+        "num_kv_heads",
         "mlp_ratio",
         "qkv_bias",
         "qk_norm",

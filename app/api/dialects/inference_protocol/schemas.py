@@ -120,7 +120,7 @@ class InferResponse(BaseModel):
 
 def model_outputs(engine: Engine) -> list[TensorMetadata]:
     """Return the outputs of the model: the embedding and, with a classifier, scores and labels."""
-    outputs = [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, engine.config.embed_dim])]
+    outputs = [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, engine.default_dim])]
     if Readout.LOGITS in engine.readouts:
         outputs.append(TensorMetadata(name="scores", datatype="FP32", shape=[-1, -1]))
         outputs.append(TensorMetadata(name="labels", datatype="BYTES", shape=[-1, -1]))
