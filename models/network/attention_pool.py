@@ -33,7 +33,7 @@ class AttentionPool(nn.Module):
         self.attend: AttentionFunction = grouped_attention
         self.latent = nn.Parameter(torch.empty(dim))
         self.feeds_forward = bool(config.pool_hidden_dim)
-        self.q = nn.Linear(dim, dim) if self.feeds_forward else nn.Identity()
+        self.q: nn.Module = nn.Linear(dim, dim) if self.feeds_forward else nn.Identity()
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         if self.feeds_forward:
@@ -41,6 +41,14 @@ class AttentionPool(nn.Module):
             self.fc1 = nn.Linear(dim, config.pool_hidden_dim)
             self.act = ACTIVATIONS[config.pool_act]
             self.fc2 = nn.Linear(config.pool_hidden_dim, dim)
+
+    def fold(self) -> None:
+        """Project the query once: it is the same for every image."""
+        if isinstance(self.q, nn.Linear):
+            # In float64, because a product with one vector depends in its last bit on where the weights lie in memory.
+            weight, bias, latent = (each.double() for each in (self.q.weight, self.q.bias, self.latent))
+            self.latent = nn.Parameter((weight @ latent + bias).to(self.latent.dtype), requires_grad=False)
+            self.q = nn.Identity()
 
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Pool the tokens of each image; the result is in packed order."""

@@ -176,9 +176,11 @@ class VisionTransformer(nn.Module):
         return replace(features, attention=self._attention(recorder, specs, grids, places)) if specs else features
 
     def fold(self) -> None:
-        """Fold the layer scales into the weights, for inference: the same function with fewer operations."""
+        """Change weights for inference, so that the same function takes fewer operations."""
         for block in self.blocks:
             cast(Block, block).fold()
+        if self.attn_pool is not None:
+            self.attn_pool.fold()
 
     def set_attention(self, attend: AttentionFunction) -> None:
         """Use this implementation of attention in all blocks."""

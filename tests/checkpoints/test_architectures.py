@@ -13,7 +13,7 @@ from models.layouts.timm.architectures import ARCHITECTURES, NAMES, OLD_NAMES
 from tests.conftest import MODEL
 from tests.originals import timm
 
-PLAIN_MODULES = ("vision_transformer", "deit", "eva")
+PLAIN_MODULES = ("vision_transformer", "deit", "eva", "naflexvit")
 
 
 def is_served(architecture: str) -> bool:

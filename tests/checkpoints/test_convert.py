@@ -30,6 +30,9 @@ REFUSED = {
     "transformers, Dinov2 SwiGLU": "cls_avg",
     "transformers, Dinov2WithRegisters": "cls_avg",
     "transformers, CLIP with classifier": "before the final norm",
+    "transformers, AIMv2 vision": "attention pooling of this form",
+    "transformers, AIMv2 vision, native": "position embeddings that are computed",
+    "transformers, AIMv2, both towers": "attention pooling of this form",
 }
 CONVERTIBLE = [family for family in FAMILIES if family.name not in REFUSED]
 

@@ -74,4 +74,5 @@ def read(source: Source) -> Reading:
     join(tensors, ("attn_pool.key", "attn_pool.value"), "attn_pool.kv")
     pool: Pool = "attention" if "attn_pool.latent" in tensors else "avg"
     reading = make_reading(source, tensors, {"left out": left_out}, pool)
-    return replace(reading, norm_type="rms", projection_tanh=False, sincos=SinCos() if fields["is_native"] else None)
+    sincos = SinCos() if fields["is_native"] else None
+    return replace(reading, act=None, norm_type="rms", projection_tanh=False, sincos=sincos)
