@@ -167,7 +167,7 @@ def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConf
         pool=reading.pool or _pool(read),
         pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
         pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if "attn_pool.fc1.weight" in read else 0,
-        pool_act=reading.pool_act if latent else "gelu",
+        pool_act=(reading.pool_act or config.act) if latent else "gelu",
         pool_prefix=reading.pool_prefix or not (latent and config.num_prefix_tokens),
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,

@@ -36,8 +36,8 @@ PLAIN, CLIP, GATED, DISTILLED, RMS, NAFLEX = (
     "aimv2_large_patch14_224",
     "naflexvit_base_patch16_gap",
 )
-"""Architectures of timm, for what its arguments cannot express: epsilon, type of norm and of feed-forward, two heads, and
-rules for position embeddings."""
+"""Architectures of timm, for what its arguments cannot express: epsilon, types of norm and of feed-forward, two heads,
+and rules for position embeddings."""
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:

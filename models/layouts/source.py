@@ -60,7 +60,7 @@ class Reading:
         norm_type, norm_post, rotary, relative: as in `ViTConfig`.
         sincos: position embeddings that are computed, not stored.
         pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
-        pool_heads, pool_act, pool_prefix: of attention pooling; `pool_heads` None: as many as the network.
+        pool_heads, pool_act, pool_prefix: of attention pooling; heads and activation None: those of the blocks.
         expected: sizes that a config states, to check against the tensors: field of ViTConfig -> value.
         preprocess: None if the checkpoint does not say; the profile's default is used then.
         names: the labels of the classes; None if the checkpoint has none.
@@ -85,7 +85,7 @@ class Reading:
     relative: Relative | None = None
     pool: Pool | None = None
     pool_heads: int | None = None
-    pool_act: Activation = "gelu"
+    pool_act: Activation | None = None
     pool_prefix: bool = True
     pool_layers: int = 1
     pool_norm: bool = True

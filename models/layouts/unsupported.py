@@ -13,7 +13,7 @@ from models.layouts.timm import config as timm_config
 from models.layouts.transformers import config as transformers_config
 
 ARCHITECTURES = {
-    r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
+    r"head\.probe|attn_pool\.(?:latent|q|probe).*": "an attention-pooling head (SigLIP, CoCa)",
     r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
     r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
     r".*relative_position_(?:bias|index).*": "relative positions (BEiT)",

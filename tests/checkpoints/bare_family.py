@@ -179,10 +179,13 @@ def torchvision_vit(folder: Path, published: bool = False, **arguments: Any) -> 
     return Original(folder / "vit_toy.pth", forward, WITH_HEADS, SQUARE)
 
 
-def jax(folder: Path, prefix: str = "", stacked: bool = False, **options: Any) -> Original:
+def jax(folder: Path, prefix: str = "", stacked: bool = False, text: bool = False, **options: Any) -> Original:
     arrays = jax_arrays(**options)
     stored = _stacked(arrays) if stacked else arrays
-    np.savez(folder / "toy.npz", **{f"{prefix}{key}": value for key, value in stored.items()})
+    stored = {f"{prefix}{key}": value for key, value in stored.items()}
+    if text:
+        stored |= {"params/txt/head/kernel": np.zeros((DIM, DIM)), "params/t": np.zeros(1), "params/b": np.zeros(1)}
+    np.savez(folder / "toy.npz", **stored)
     return Original(folder / "toy.npz", Jax(arrays, options.get("second", False)), sizes=SIZES)
 
 
@@ -259,6 +262,7 @@ FORMULAS: dict[str, Callable[[Path], Original]] = {
     "JAX, representation layer": partial(jax, prefix="opt/target/", representation=True),
     "JAX, big_vision": partial(jax, prefix="params/", second=True),
     "JAX, big_vision, no [CLS]": partial(jax, prefix="params/img/", second=True, cls=False),
+    "JAX, SigLIP": partial(jax, prefix="params/img/", second=True, cls=False, pooling=True, classes=0, text=True),
     "JAX, stacked": partial(jax, stacked=True),
     "OpenAI CLIP": partial(clip, openai=True),
     "open_clip": partial(clip, openai=False),

@@ -91,7 +91,7 @@ def read(source: Source) -> Reading:
         rotary=family.rotary,
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
         pool_heads=family.pool_heads,
-        pool_act=family.pool_act or timm_config.act(config) or "gelu",
+        pool_act=family.pool_act,
         pool_prefix=family.pool_prefix or bool(timm_config.arguments(config).get("pool_include_prefix")),
         projection_tanh=not family.projects and not section,
         expected=timm_config.expected(config, "head.weight" in tensors),

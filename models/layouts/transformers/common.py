@@ -43,7 +43,6 @@ def make_reading(
         act=transformers_config.act(fields),
         norm_eps=float(fields.get("layer_norm_eps") or fields["rms_norm_eps"]),
         pool=pool,
-        pool_act=transformers_config.act(fields),
         expected=transformers_config.expected(config, has_head),
         preprocess=preprocess,
         names=names if has_head else None,
