@@ -8,6 +8,7 @@ one does not have.
 import re
 
 from models.errors import CheckpointUnsupported
+from models.layouts import open_clip
 from models.layouts.source import Source
 from models.layouts.timm import config as timm_config
 from models.layouts.transformers import config as transformers_config
@@ -45,6 +46,8 @@ def refuse(source: Source) -> None:
         timm_config.family(source.config)
     elif "model_type" in source.config:
         transformers_config.network(source.config)
+    elif name := open_clip.timm_name(source):
+        timm_config.family({"architecture": name})
     else:
         _refuse_by_tensors(source)
 
