@@ -289,7 +289,8 @@ def jax_arrays(
 
 
 def _attention(draw: np.random.Generator, name: str) -> dict[str, Any]:
-    heads, arrays = (HEADS, DIM // HEADS), {}
+    heads = (HEADS, DIM // HEADS)
+    arrays: dict[str, Any] = {}
     for part in ("query", "key", "value"):
         arrays |= _dense(draw, f"{name}{part}", (DIM,), heads)
     return arrays | _dense(draw, f"{name}out", heads, (DIM,))
