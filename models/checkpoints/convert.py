@@ -16,28 +16,36 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints.checkpoint import Checkpoint
+from models.checkpoints.relative import BEIT_NAMES, RELPOS_NAMES, timm_relative
 from models.errors import CheckpointUnsupported
 from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
 from models.layouts.timm.config import POOLS, SECTION
 from models.network.config import ViTConfig
 from models.network.positions.learned import Resampling
+from models.network.positions.relative import Relative
+from models.network.positions.sincos import SinCos
 from models.preprocess import Preprocess
 
 CROP_MODES = {"crop": "center", "squash": "squash", "border": "border", "fit": "center"}
 NAFLEX_RULES = [PROFILES[name].resampling for name in ("siglip2", "timm-par", "timm-parfac")]
 NAFLEX_EMBEDS = re.compile(r"^(?:patch_embed\.)?(proj\.weight|proj\.bias|pos_embed|cls_token|reg_token)$")
 GLOBAL_POOLS = {pool: name for name, pool in POOLS.items()} | {"avg_all": "avg", "cls_dist": "token"}
-PLAIN, CLIP, GATED, DISTILLED, RMS, NAFLEX = (
+PLAIN, CLIP, GATED, DISTILLED = (
     "vit_base_patch16_224",
     "vit_base_patch16_clip_224",
     "vit_giant_patch14_dinov2",
     "deit_base_distilled_patch16_224",
-    "aimv2_large_patch14_224",
-    "naflexvit_base_patch16_gap",
 )
-"""Architectures of timm, for what its arguments cannot express: epsilon, types of norm and of feed-forward, two heads,
-and rules for position embeddings."""
+BEIT3, NORM_AFTER = "beit3_base_patch16_224", "vit_base_patch16_rpn_224"
+RMS, NAFLEX = "aimv2_large_patch14_224", "naflexvit_base_patch16_gap"
+BEIT, RELATIVE, RELATIVE_NORM_AFTER = (
+    "beit_base_patch16_224",
+    "vit_relpos_base_patch16_224",
+    "vit_relpos_base_patch16_rpn_224",
+)
+"""Architectures of timm, for what its arguments cannot express: epsilon, types of norm, feed-forward and block, two
+heads, relative positions, and rules for position embeddings."""
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
@@ -78,17 +86,33 @@ def _check(content: Converted) -> None:
         "a head that reads tokens before the final norm": config.norm and not config.pool_norm,
         "two norms, one before and one after pooling": config.norm and config.fc_norm,
         "a bias in the patch projection with a norm before the blocks": config.norm_pre and _has_patch_bias(content),
-        "a distillation token in this form": config.pool == "cls_dist" and _architecture(config) != DISTILLED,
+        "a distillation token in this form": config.pool == "cls_dist" and _architecture(content) != DISTILLED,
+        "norms after the residual branch with a layer scale": config.norm_post and config.layer_scale,
         "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps not in CROP_MODES,
-        "position embeddings that are computed": not isinstance(config.position, Resampling),
+        "position embeddings that are computed": isinstance(config.position, SinCos),
         "an attention pooling of this form": config.pool == "attention" and not _usual_pooling(config),
-        "RMSNorm in this form": (config.norm_type == "rms") != config.embed_norm
-        or config.embed_norm != _is_rms(config),
+        "RMSNorm in this form": (config.norm_type == "rms" or config.embed_norm) and not _is_aimv2(config),
     }
+    if config.relative is not None:
+        unsupported |= _unsupported_with_relative(content)
     if feature := next((name for name, present in unsupported.items() if present), None):
         raise CheckpointUnsupported(
             f"timm cannot express {feature}, so this checkpoint cannot be converted to its layout"
         )
+
+
+def _unsupported_with_relative(content: Converted) -> dict[str, bool]:
+    """Return what timm's two networks with relative positions cannot express."""
+    config, beit = content.config, _architecture(content) == BEIT
+    return {
+        "relative positions with another activation than GELU": config.act != "gelu" or config.swiglu,
+        "relative positions with another pooling": config.pool not in ("avg", "cls"),
+        "relative positions without a norm after the blocks": not config.norm and not config.fc_norm,
+        "relative positions with registers or a norm before the blocks": config.num_extra_tokens > 0 or config.norm_pre,
+        "relative positions with a norm inside attention": config.attn_norm or (config.qk_norm and beit),
+        "relative positions with a norm in the feed-forward": config.mlp_norm and not beit,
+        "relative positions beside position embeddings": config.position is not None and not beit,
+    }
 
 
 def _usual_pooling(config: ViTConfig) -> bool:
@@ -97,30 +121,42 @@ def _usual_pooling(config: ViTConfig) -> bool:
     return pooling == (config.num_heads, config.act, config.mlp_hidden_dim) and not config.swiglu
 
 
-def _is_rms(config: ViTConfig) -> bool:
-    """Return whether the network has the parts of AIMv2."""
-    return config.norm_type == "rms" and config.swiglu and not config.norm_pre and not config.num_prefix_tokens
+def _is_aimv2(config: ViTConfig) -> bool:
+    gated = config.norm_type == "rms" and config.embed_norm and config.swiglu
+    return gated and not (config.norm_pre or config.qk_norm or config.rotary or config.relative)
 
 
 def _has_patch_bias(content: Converted) -> bool:
     return bool(content.weights["patch_embed.proj.bias"].any())
 
 
-def _architecture(config: ViTConfig) -> str:
-    if config.pool == "cls_dist":
-        plain = not config.swiglu and config.num_extra_tokens == 1 and config.norm and not config.norm_pre
-        return DISTILLED if plain and not config.qk_norm else PLAIN
-    if config.position in NAFLEX_RULES:
-        return NAFLEX
-    if config.norm_type == "rms":
-        return RMS
-    if config.swiglu:
-        return GATED
-    return CLIP if config.norm_eps == 1e-5 else PLAIN
+def _has_key_bias(content: Converted) -> bool:
+    biases = (content.weights[f"blocks.{i}.attn.qkv.bias"].chunk(3)[1] for i in range(content.config.depth))
+    return any(bool(bias.any()) for bias in biases)
 
 
-def _timm_eps(config: ViTConfig) -> float:
-    return 1e-5 if _architecture(config) in (CLIP, RMS) else 1e-6
+def _architecture(content: Converted) -> str:
+    config = content.config
+    if config.relative is not None:
+        beit = config.relative.class_token and not config.norm_post and not _has_key_bias(content)
+        return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
+    two_heads = config.pool == "cls_dist"
+    usual = not (config.swiglu or config.norm_pre or config.qk_norm) and config.num_extra_tokens == 1 and config.norm
+    candidates = (
+        (NAFLEX, config.position in NAFLEX_RULES),
+        (NORM_AFTER, config.norm_post),
+        (BEIT3, config.attn_norm or config.mlp_norm),
+        (DISTILLED, two_heads and usual),
+        (PLAIN, two_heads),
+        (RMS, config.norm_type == "rms"),
+        (GATED, config.swiglu),
+        (CLIP, config.norm_eps == 1e-5),
+    )
+    return next((name for name, fits in candidates if fits), PLAIN)
+
+
+def _timm_eps(content: Converted) -> float:
+    return 1e-5 if _architecture(content) in (CLIP, BEIT3, RMS) else 1e-6
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
@@ -129,11 +165,17 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     The position embeddings of the prefix tokens are zeros, because they are already added to those tokens.
     """
     config, weights = content.config, dict(content.weights)
-    prefix, table = weights.pop("prefix_tokens"), weights.pop("pos_embed.table")
-    naflex = _architecture(config) == NAFLEX
-    rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])
+    prefix = weights.pop("prefix_tokens")
     tokens = [row[None, None] for row in prefix]
-    weights["pos_embed"] = table[None] if naflex else rows[None]
+    if config.position is not None:
+        table = weights.pop("pos_embed.table")
+        rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])
+        weights["pos_embed"] = (table if _architecture(content) == NAFLEX else rows)[None]
+    if config.relative is not None:
+        beit = _architecture(content) == BEIT
+        weights |= timm_relative(weights, config.relative, BEIT_NAMES if beit else RELPOS_NAMES)
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("relative.")}
+        weights = _beit_names(weights) if beit else weights
     if config.class_token:
         weights["cls_token"] = tokens.pop(0)
     if config.pool == "cls_dist":
@@ -145,40 +187,47 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         if f"projection.{part}" in weights:
             weights[f"head.{part}"] = weights.pop(f"projection.{part}")
-    _rename_pooling(weights)
-    if config.norm_type == "rms":
-        _split_gates(weights)
-    if naflex:
-        weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1)
-        weights = {NAFLEX_EMBEDS.sub(r"embeds.\1", name): tensor for name, tensor in weights.items()}
+    weights = _renamed(weights, _architecture(content))
     return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
 
 
-def _rename_pooling(weights: dict[str, Tensor]) -> None:
-    """Give the attention pooling timm's names, in place."""
-    for name in [name for name in weights if name.startswith("attn_pool.fc")]:
-        weights[name.replace("attn_pool.fc", "attn_pool.mlp.fc")] = weights.pop(name)
-    if "attn_pool.latent" in weights:
-        weights["attn_pool.latent"] = weights["attn_pool.latent"][None, None]
+def _renamed(weights: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """Return the weights of attention pooling, of AIMv2 and of NaFlex under timm's names and in its forms."""
+    result = {re.sub(r"^attn_pool\.(fc[12])", r"attn_pool.mlp.\1", name): tensor for name, tensor in weights.items()}
+    if "attn_pool.latent" in result:
+        result["attn_pool.latent"] = result["attn_pool.latent"][None, None]
+    if architecture == RMS:
+        result["patch_embed.norm.weight"] = result.pop("embed_norm.weight")
+        for name in [name for name in result if ".mlp.fc1." in name]:
+            gate, value = result.pop(name).chunk(2)
+            result |= {name.replace("fc1", "fc1_g"): gate, name.replace("fc1", "fc1_x"): value}
+    if architecture == NAFLEX:
+        result["patch_embed.proj.weight"] = result["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1)
+        result = {NAFLEX_EMBEDS.sub(r"embeds.\1", name): tensor for name, tensor in result.items()}
+    return result
 
 
-def _split_gates(weights: dict[str, Tensor]) -> None:
-    """Split the first layer of a gated feed-forward, and name the norm of the patches, as in AIMv2, in place."""
-    for name in [name for name in weights if ".mlp.fc1." in name]:
-        gate, value = weights.pop(name).chunk(2)
-        weights[name.replace("fc1", "fc1_g")], weights[name.replace("fc1", "fc1_x")] = gate, value
-    weights["patch_embed.norm.weight"] = weights.pop("embed_norm.weight")
+def _beit_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename what timm's BEiT calls otherwise than its other networks; its keys have no bias."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.endswith(".attn.qkv.bias"):
+            block = name.removesuffix("qkv.bias")
+            result[f"{block}q_bias"], _, result[f"{block}v_bias"] = tensor.chunk(3)
+        else:
+            result[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)] = tensor
+    return result
 
 
 def timm_config(content: Converted) -> dict[str, Any]:
     """Return the content of config.json: what timm reads, and the section that only Vitrine reads."""
     config, outputs = content.config, content.config.num_classes or content.config.projection_dim
     result: dict[str, Any] = {
-        "architecture": _architecture(config),
+        "architecture": _architecture(content),
         "num_classes": outputs,
         "num_features": config.embed_dim,
         "global_pool": GLOBAL_POOLS[config.pool],
-        "model_args": _arguments(config),
+        "model_args": _arguments(content),
         "pretrained_cfg": _pretrained(content.preprocess, outputs),
     }
     if content.labels is not None:
@@ -186,9 +235,10 @@ def timm_config(content: Converted) -> dict[str, Any]:
     return result | {SECTION: _section(content)}
 
 
-def _arguments(config: ViTConfig) -> dict[str, Any]:
+def _arguments(content: Converted) -> dict[str, Any]:
     """Return the arguments of timm's constructor; all of them, so that no default of the architecture is used."""
-    rows = config.mlp_hidden_dim * (2 if config.swiglu and _architecture(config) != RMS else 1)
+    config, architecture = content.config, _architecture(content)
+    rows = config.mlp_hidden_dim * (2 if architecture == GATED else 1)
     arguments: dict[str, Any] = {
         "img_size": [side * patch for side, patch in zip(config.grid_size, config.patch_size, strict=True)],
         "patch_size": config.patch_size[0] if len(set(config.patch_size)) == 1 else list(config.patch_size),
@@ -197,11 +247,13 @@ def _arguments(config: ViTConfig) -> dict[str, Any]:
         "num_heads": config.num_heads,
         "mlp_ratio": _ratio(rows, config.embed_dim),
         "init_values": 1e-5 if config.layer_scale else None,
-        "dynamic_img_size": True,
     }
-    if _architecture(config) == DISTILLED:
+    if config.relative is not None:
+        return arguments | _relative_arguments(config, config.relative, architecture)
+    arguments["dynamic_img_size"] = True
+    if architecture == DISTILLED:
         return arguments | {"act_layer": config.act}
-    if _architecture(config) == NAFLEX:
+    if architecture == NAFLEX:
         return _naflex_arguments(config, arguments)
     arguments |= {
         "class_token": config.class_token,
@@ -214,15 +266,20 @@ def _arguments(config: ViTConfig) -> dict[str, Any]:
         "fc_norm": config.fc_norm,
         "qk_norm": config.qk_norm,
     }
-    if _architecture(config) == RMS:
+    if architecture == BEIT3:
+        arguments |= {"scale_attn_norm": config.attn_norm, "scale_mlp_norm": config.mlp_norm}
+    if architecture == NORM_AFTER:
+        arguments["qkv_bias"] = True
+    if architecture == RMS:
         arguments |= {"qkv_bias": True, "proj_bias": True}
     return arguments if config.swiglu else arguments | {"act_layer": config.act}
 
 
 def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of timm's NaFlex network, which takes any size."""
     rule = cast(Resampling, config.position)
-    del arguments["dynamic_img_size"]
-    return arguments | {
+    common = {name: value for name, value in arguments.items() if name != "dynamic_img_size"}
+    return common | {
         "pos_embed_grid_size": list(config.grid_size),
         "pos_embed_interp_mode": rule.mode,
         "pos_embed_antialias": rule.antialias,
@@ -235,6 +292,27 @@ def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str,
         "fc_norm": config.fc_norm,
         "qk_norm": config.qk_norm,
         "act_layer": config.act,
+    }
+
+
+def _relative_arguments(config: ViTConfig, rule: Relative, architecture: str) -> dict[str, Any]:
+    """Return the arguments of timm's networks with relative positions; those of BEiT have other names."""
+    common = {"global_pool": GLOBAL_POOLS[config.pool], "qkv_bias": True}
+    if architecture == BEIT:
+        return common | {
+            "use_abs_pos_emb": config.position is not None,
+            "use_rel_pos_bias": not rule.shared,
+            "use_shared_rel_pos_bias": rule.shared,
+            "use_fc_norm": config.fc_norm,
+            "scale_mlp": config.mlp_norm,
+        }
+    return common | {
+        "class_token": config.class_token,
+        "fc_norm": config.fc_norm,
+        "qk_norm": config.qk_norm,
+        "rel_pos_type": "bias" if rule.window else "mlp",
+        "rel_pos_dim": rule.hidden_dim or None,
+        "shared_rel_pos": rule.shared,
     }
 
 
@@ -272,19 +350,25 @@ def _section(content: Converted) -> dict[str, Any]:
         "head": "projection" if content.config.projection_dim else "classes",
         "multi_label": content.labels is not None and content.labels.multi_label,
         "crop_rounding": content.preprocess.crop_rounding,
-    } | ({} if content.preprocess.max_patches is None else {"max_patches": content.preprocess.max_patches})
+        "max_patches": content.preprocess.max_patches,
+    }
 
 
 def _differences(content: Converted) -> list[str]:
     """Return how timm differs from the checkpoint's original, which Vitrine follows."""
     config, found = content.config, []
-    eps = _timm_eps(config)
+    eps = _timm_eps(content)
     if config.norm_eps != eps:
         found.append(f"LayerNorm: timm uses the epsilon {eps:g}, the original {config.norm_eps:g}")
-    if config.position not in (PROFILES["timm"].resampling, *NAFLEX_RULES):
+    if config.position not in (None, PROFILES["timm"].resampling, *NAFLEX_RULES):
         rule = PROFILES[content.profile].summary.split(":")[0]
         found.append(
             f"position embeddings at other sizes: timm resamples by its own rule, the original by another ({rule})"
+        )
+    if config.relative is not None and config.relative.resampling != PROFILES["timm"].offsets:
+        found.append(
+            "relative position biases at other sizes: timm resamples them by its own rule, the original by another "
+            f"({config.relative.resampling})"
         )
     if content.preprocess.max_patches is not None:
         found.append("preprocessing: timm crops the centre, the original keeps the picture's shape")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from models.errors import CheckpointUnsupported
 from models.network.config import Activation
 from models.network.positions.learned import Resampling
+from models.network.positions.relative import OffsetResampling
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Profile:
         summary: of the resampling, for people.
         act, norm_eps: used if the checkpoint's config does not say, and always if the user sets the profile. None:
             use the config's, or else erf GELU and 1e-6.
+        offsets: the resampling of relative position biases.
     """
 
     resampling: Resampling
     summary: str
     act: Activation | None = None
     norm_eps: float | None = None
+    offsets: OffsetResampling = "geometric"
 
 
 OFFSET = Resampling(offset=0.1, skip="pixels")
@@ -40,7 +43,7 @@ PROFILES: dict[str, Profile] = {
     "timm-par": Profile(Resampling(antialias=True, square=True), "bicubic, antialiased, to a square that is cropped"),
     "timm-parfac": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
-    "transformers": Profile(PLAIN, "bicubic"),
+    "transformers": Profile(PLAIN, "bicubic", offsets="bilinear"),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),
     "siglip2": Profile(Resampling(mode="bilinear", antialias=True), "bilinear, antialiased"),
     "transformers-4.45": Profile(OFFSET, "bicubic with the offset 0.1, as before release 4.46"),

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from models.network.config import Activation, Norm, ViTConfig
 from models.network.pooling import Pool
-from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 from models.network.positions.sincos import SinCos
 from models.preprocess import Labels, Preprocess
@@ -52,12 +51,12 @@ class Reading:
     Args:
         layout: the name of the layout.
         profile: the original implementation to reproduce.
-        tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token`, `pos_embed` and the tables of
-            relative biases are separate.
+        tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token`, `pos_embed` and the weights of
+            relative biases (`blocks.0.relative.table`, `relative.fc1.weight`) are separate.
         reasons: why each thing was recognised or assumed.
         image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
         num_heads, act, norm_eps: None if the checkpoint does not say.
-        norm_type, norm_post, rotary, relative: as in `ViTConfig`.
+        norm_type, norm_post, rotary: as in `ViTConfig`.
         sincos: position embeddings that are computed, not stored.
         pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
         pool_heads, pool_act, pool_prefix: of attention pooling; heads and activation None: those of the blocks.
@@ -82,7 +81,6 @@ class Reading:
     norm_post: bool = False
     sincos: SinCos | None = None
     rotary: Rotary | None = None
-    relative: Relative | None = None
     pool: Pool | None = None
     pool_heads: int | None = None
     pool_act: Activation | None = None

@@ -33,6 +33,7 @@ REFUSED = {
     "transformers, AIMv2 vision": "attention pooling of this form",
     "transformers, AIMv2 vision, native": "position embeddings that are computed",
     "transformers, AIMv2, both towers": "attention pooling of this form",
+    "transformers, Data2VecVision, bare": "without a norm after the blocks",
 }
 CONVERTIBLE = [family for family in FAMILIES if family.name not in REFUSED]
 

@@ -29,6 +29,12 @@ ACTIVATIONS: dict[str, Activation] = {
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 
 VIT: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
+BEIT: dict[str, Any] = VIT | {
+    "use_mean_pooling": True,
+    "use_absolute_position_embeddings": False,
+    "use_relative_position_bias": False,
+    "use_shared_relative_position_bias": False,
+}
 SIGLIP: dict[str, Any] = VIT | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True}
 NAFLEX: dict[str, Any] = SIGLIP | {"image_size": None, "num_patches": 256, "patch_size": 16}
 AIMV2: dict[str, Any] = {
@@ -55,6 +61,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "siglip2_vision_model": NAFLEX,
     "aimv2": AIMV2,
     "aimv2_vision_model": AIMV2,
+    "beit": BEIT,
+    "data2vec-vision": BEIT,
 }
 """Defaults of the config classes, by model_type. Width and depth come from the tensors."""
 
@@ -68,6 +76,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
     "Siglip2ImageProcessor": {"resample": 2, "max_num_patches": 256},
     "DINOv3ViTImageProcessor": SQUASHED,
+    "BeitImageProcessor": SQUASHED | {"resample": 3},
 }
 DEFAULT_PROCESSORS = {
     "vit": "ViTImageProcessor",
@@ -85,6 +94,8 @@ DEFAULT_PROCESSORS = {
     "siglip2_vision_model": "Siglip2ImageProcessor",
     "aimv2": "CLIPImageProcessor",
     "aimv2_vision_model": "CLIPImageProcessor",
+    "beit": "BeitImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
 }
 """The image processor by model_type, if preprocessor_config.json is missing or names none."""
 
