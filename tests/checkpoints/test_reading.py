@@ -1,7 +1,6 @@
 """Attention heads, profiles, classifier heads, labels and configs; and the architectures that are refused."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
@@ -151,46 +149,6 @@ def test_another_activation_of_aimv2_is_refused(tmp_path: Path) -> None:
     edit(tmp_path / "config.json", lambda c: c.update(hidden_act="gelu"))
     with pytest.raises(CheckpointUnsupported, match="hidden_act 'gelu'"):
         open_checkpoint(str(tmp_path))
-
-
-def test_apples_own_names_of_aimv2_are_read(tmp_path: Path) -> None:
-    """apple's files on the hub have other names, with queries, keys and values joined."""
-    original = transformers_family.VARIANTS["AIMv2 vision, no pooling, biases"](tmp_path)
-    expected = open_checkpoint(str(original.path))
-    weights = load_file(tmp_path / "model.safetensors")
-    save_file(apples_names(weights), tmp_path / "model.safetensors")
-    assert open_checkpoint(str(original.path)).digest == expected.digest
-
-
-def apples_names(weights: Weights) -> Weights:
-    named: Weights = {}
-    for key, tensor in weights.items():
-        name = key
-        for old, new in APPLE.items():
-            name = re.sub(old, new, name)
-        named[name] = tensor
-    for leaf in ("weight", "bias"):
-        for i in range(3):
-            name = f"trunk.blocks.{i}.attn"
-            parts = [named.pop(f"{name}.{part}_proj.{leaf}") for part in "qkv"]
-            named[f"{name}.qkv.{leaf}"] = torch.cat(parts)
-    return named
-
-
-APPLE = {
-    r"^vision_model\.": "",
-    r"^embeddings\.patch_embed": "preprocessor.patchifier.proj",
-    r"^embeddings\.rms_norm": "preprocessor.patchifier.norm",
-    r"^embeddings\.position_embedding\.weight": "preprocessor.pos_embed",
-    r"^encoder\.layers": "trunk.blocks",
-    r"^rms_norm": "trunk.post_trunk_norm",
-    r"attention\.out_proj": "attn.proj",
-    r"attention\.": "attn.",
-    r"rms_norm([12])": r"norm_\1",
-    r"ffn\.gate_proj": "mlp.fc1",
-    r"ffn\.up_proj": "mlp.fc3",
-    r"ffn\.down_proj": "mlp.fc2",
-}
 
 
 def test_linear_patches_are_refused_where_the_name_does_not_have_them(tmp_path: Path) -> None:

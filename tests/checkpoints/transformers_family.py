@@ -1,5 +1,7 @@
 """The families of transformers, saved by transformers: with the names of files, and with those in memory."""
 
+import json
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.checkpoints.original import NATIVE_ONLY, SIZES, Family, Original, randomise
@@ -128,6 +131,41 @@ def make(
     return Original(folder, partial(read, model, **options), sizes=SIZES if any_size else NATIVE_ONLY)
 
 
+APPLE = {
+    r"^vision_model\.": "",
+    r"^embeddings\.patch_embed": "preprocessor.patchifier.proj",
+    r"^embeddings\.rms_norm": "preprocessor.patchifier.norm",
+    r"^embeddings\.position_embedding\.weight": "preprocessor.pos_embed",
+    r"^encoder\.layers": "trunk.blocks",
+    r"^rms_norm": "trunk.post_trunk_norm",
+    r"attention\.out_proj": "attn.proj",
+    r"attention\.": "attn.",
+    r"rms_norm([12])": r"norm_\1",
+    r"ffn\.gate_proj": "mlp.fc1",
+    r"ffn\.up_proj": "mlp.fc3",
+    r"ffn\.down_proj": "mlp.fc2",
+}
+"""Names of AIMv2 in transformers -> those of apple's files on the hub."""
+
+
+def make_apple(kind: str, folder: Path) -> Original:
+    """AIMv2 under apple's own names, with queries, keys and values joined."""
+    original = make("Aimv2VisionModel", hidden, folder, any_size=False, interpolate=False, use_head=False, **SIGLIP)
+    weights: dict[str, Tensor] = {}
+    for key, tensor in load_file(folder / "model.safetensors").items():
+        name = key
+        for old, new in APPLE.items():
+            name = re.sub(old, new, name)
+        weights[name] = tensor
+    for i in range(TOY["num_hidden_layers"]):
+        parts = [weights.pop(f"trunk.blocks.{i}.attn.{part}_proj.weight") for part in "qkv"]
+        weights[f"trunk.blocks.{i}.attn.qkv.weight"] = torch.cat(parts)
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "aimv2", "architectures": [kind]}))
+    return original
+
+
 VIT = TOY | MLP
 SWIGLU = TOY | {"use_swiglu_ffn": True}
 CLIP = {key: value for key, value in VIT.items() if key != "num_labels"} | {"projection_dim": 48}
@@ -225,6 +263,7 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
         mlp_bias=True,
     ),
     "AIMv2 vision, native": partial(make, "Aimv2VisionModel", hidden, interpolate=False, **SIGLIP, is_native=True),
+    "AIMv2, apple's names": partial(make_apple, "AIMv2Model"),
     "AIMv2, both towers": partial(
         make, "Aimv2Model", both_towers, interpolate=False, any_size=False, vision_config=SIGLIP,
         text_config={key: value for key, value in TEXT.items() if "token" not in key} | {"eos_token_id": 1},
