@@ -24,6 +24,7 @@ REFUSED = {
     "DINOv2, head of a training run": "cls_avg",
     "JAX, representation layer": "representation layer",
     "torchvision, representation layer": "representation layer",
+    "transformers, DeiT, bare": "representation layer",
     "transformers, ViT with pooler": "representation layer",
     "transformers, ViT with pooler, names in memory": "representation layer",
     "transformers, Dinov2": "cls_avg",
