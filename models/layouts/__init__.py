@@ -13,9 +13,11 @@ from types import ModuleType
 
 from models.layouts import facebook, jax, open_clip, torchvision
 from models.layouts.timm import layout as timm
+from models.layouts.transformers import aimv2 as transformers_aimv2
 from models.layouts.transformers import beit as transformers_beit
 from models.layouts.transformers import clip as transformers_clip
 from models.layouts.transformers import dinov2 as transformers_dinov2
+from models.layouts.transformers import siglip as transformers_siglip
 from models.layouts.transformers import vit as transformers_vit
 
 LAYOUTS: tuple[ModuleType, ...] = (
@@ -24,6 +26,8 @@ LAYOUTS: tuple[ModuleType, ...] = (
     open_clip,
     transformers_beit,
     transformers_clip,
+    transformers_siglip,
+    transformers_aimv2,
     transformers_dinov2,
     transformers_vit,
     timm,

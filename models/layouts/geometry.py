@@ -79,7 +79,7 @@ def split_positions(
     """Add the position embeddings of prefix tokens to those tokens; return the tokens (P, D) and the rest (gh, gw, D).
 
     The number of rows shows which prefix tokens have position embeddings: all, only [CLS] (DINOv2 with registers), or
-    none (timm's `no_embed_class`).
+    none (timm's `no_embed_class`). A table that is already a grid is of patches alone (NaFlex).
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]
@@ -87,6 +87,8 @@ def split_positions(
         raise CheckpointBroken(
             f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}; its last dimension must be {dim}"
         )
+    if len(tensors.shape("pos_embed")) == 4:  # (1, gh, gw, D)
+        return prefix, tensors.take("pos_embed")[0]
     rows = tensors.take("pos_embed").reshape(-1, dim)
     native = (image_size[0] // patch[0], image_size[1] // patch[1]) if image_size else None
     leading, grid = _grid(rows.shape[0], prefix.shape[0], class_token, native)

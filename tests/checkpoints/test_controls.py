@@ -11,6 +11,7 @@ from torch import Tensor
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.network.config import ViTConfig
 from models.network.positions.learned import Resampling
+from models.network.positions.sincos import SinCos
 from models.network.vit import VisionTransformer
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
@@ -64,6 +65,17 @@ WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] =
         timm_family.VARIANTS["relative positions, norms after"],
         {"norm_post": False},
     ),
+    "attention pooling with the prefix": (
+        timm_family.VARIANTS["attention pooling, without the prefix"],
+        {"pool_prefix": True},
+    ),
+    "attention pooling without the prefix": (
+        timm_family.VARIANTS["attention pooling, with the prefix"],
+        {"pool_prefix": False},
+    ),
+    "heads of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_heads": 6}),
+    "activation of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_act": "silu"}),
+    "AIMv2's frequencies": (transformers_family.VARIANTS["AIMv2 vision, native"], {"position": SinCos(100.0)}),
     "the representation layer without tanh": (BARE["JAX, representation layer"], {"projection_tanh": False}),
 }
 
@@ -80,6 +92,15 @@ def test_a_wrong_config_shows(make: Callable[[Path], Original], changes: dict[st
     else:
         network = altered(original, **changes)
     assert worst(differences(original, network)) > 1000 * BAR
+
+
+@pytest.mark.parametrize("variant", ["NaFlex, aspect ratio preserved", "NaFlex, rows and columns"])
+def test_a_table_resampled_to_the_grid_itself_shows_where_it_is_not_square(variant: str, tmp_path: Path) -> None:
+    original = timm_family.VARIANTS[variant](tmp_path)
+    rule = open_checkpoint(str(original.path)).content.config.position
+    assert isinstance(rule, Resampling)
+    found = differences(original, altered(original, position=dataclasses.replace(rule, square=False)))
+    assert {name for name, row in found.items() if max(row.values()) > 100 * BAR} == {"wide", "tall"}
 
 
 def test_dino_skips_resampling_by_pixels_and_not_by_grid(tmp_path: Path) -> None:

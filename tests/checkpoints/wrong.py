@@ -21,6 +21,8 @@ WRONG_PROFILES: dict[str, Mistake] = {
     "JAX without aligned corners": (BARE["JAX"], "timm-npz"),
     "BEiT with transformers' rule": (timm_family.VARIANTS["BEiT"], "transformers"),
     "transformers' BEiT with BEiT's rule": (transformers_family.VARIANTS["BEiT"], "timm"),
+    "SigLIP 2 NaFlex with timm's usual rule": (transformers_family.VARIANTS["SigLIP 2 NaFlex vision"], "timm"),
+    "timm's NaFlex with SigLIP 2's rule": (timm_family.VARIANTS["NaFlex, average"], "siglip2"),
     "flexivit with timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
 }
 
