@@ -10,10 +10,11 @@ specific layouts before general ones. `unsupported` refuses architectures that o
 
 from types import ModuleType
 
-from models.layouts import facebook, jax, open_clip, torchvision
+from models.layouts import dinov3, facebook, jax, open_clip, torchvision
 from models.layouts.timm import layout as timm
 from models.layouts.transformers import clip as transformers_clip
 from models.layouts.transformers import dinov2 as transformers_dinov2
+from models.layouts.transformers import dinov3 as transformers_dinov3
 from models.layouts.transformers import vit as transformers_vit
 
 LAYOUTS: tuple[ModuleType, ...] = (
@@ -22,7 +23,9 @@ LAYOUTS: tuple[ModuleType, ...] = (
     open_clip,
     transformers_clip,
     transformers_dinov2,
+    transformers_dinov3,
     transformers_vit,
     timm,
+    dinov3,
     facebook,
 )

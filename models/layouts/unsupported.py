@@ -14,8 +14,8 @@ from models.layouts.transformers import config as transformers_config
 
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
-    r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
-    r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
+    r"cls_norm\..*": "a norm of its own on [CLS] and registers (DINOv3 with untied norms)",
+    r"blocks\.\d+\.attn\.w[qkv]\..*": "Sapiens 2's own names; timm has the same network",
     r".*relative_position_(?:bias|index).*": "relative positions (BEiT)",
     r"blocks\.\d+\.attn\.(?:q_bias|v_bias)": "split biases (BEiT, EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",

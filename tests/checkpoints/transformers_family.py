@@ -38,6 +38,11 @@ def hidden(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     return read | ({"native": output.pooler_output} if output.get("pooler_output") is not None else {})
 
 
+def backbone(model: Any, pictures: Tensor) -> dict[str, Tensor]:
+    """The last feature map of a backbone: (B, D, h, w)."""
+    return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
+
+
 def classify(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     output = model(pictures, output_hidden_states=True, **options)
     norm = getattr(model.base_model, "layernorm", None) or model.base_model.post_layernorm
@@ -93,6 +98,7 @@ def make(
 
 
 VIT = TOY | MLP
+DINOV3 = {key: value for key, value in VIT.items() if key != "num_labels"} | {"num_register_tokens": 4}
 SWIGLU = TOY | {"use_swiglu_ffn": True}
 CLIP = {key: value for key, value in VIT.items() if key != "num_labels"} | {"projection_dim": 48}
 TEXT = {
@@ -136,6 +142,19 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "Dinov2WithRegisters, names in memory": partial(
         make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
     ),
+    "DINOv3": partial(make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3),
+    "DINOv3, names in memory": partial(make, "DINOv3ViTModel", hidden, interpolate=False, in_memory=True, **DINOV3),
+    "DINOv3, gated": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, use_gated_mlp=True, hidden_act="silu"
+    ),
+    "DINOv3, no registers, other biases": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False,
+        **DINOV3 | {"num_register_tokens": 0}, query_bias=False, key_bias=True, proj_bias=False, mlp_bias=False,
+    ),
+    "DINOv3, no biases of queries, keys and values": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, query_bias=False, value_bias=False
+    ),
+    "DINOv3, backbone": partial(make, "DINOv3ViTBackbone", backbone, interpolate=False, **DINOV3),
     "CLIP vision": partial(make, "CLIPVisionModel", tower, **CLIP),
     "CLIP vision, names in memory": partial(make, "CLIPVisionModel", tower, in_memory=True, **CLIP),
     "CLIP with projection": partial(make, "CLIPVisionModelWithProjection", embed, **CLIP),
