@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray agreement figures \
+.PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray agreement figures coverage \
   pins hashes docs clean
 all: lint types check ## run what CI runs
 
@@ -21,6 +21,9 @@ docker-test: $(VENV)/dev ## test the image and the compose file on this machine'
 
 parity: $(VENV)/dev ## measure how far the answers are from each original implementation's, into docs/parity.md
 	$(BIN)/python -m tests.parity > docs/parity.md
+
+coverage: $(VENV)/dev ## measure which published networks are served and answer like their originals, into docs/coverage.md
+	$(BIN)/python -m tests.coverage > docs/coverage.md
 
 soak: $(VENV)/dev ray ## run the tests that take minutes to hours; SOAK_S is the duration of the mixed load in seconds
 	$(BIN)/python -m pytest -q -m soak

@@ -21,6 +21,7 @@ SHIPPED_MODEL = str(Path(__file__).parent.parent / "weights" / "vit-small-tiny-i
 INJECTED = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC", "TIFF"]
+Colour = Literal["original", "srgb"]
 FORMATS: tuple[ImageFormat, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIC")
 
 
@@ -53,7 +54,7 @@ CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
 COMPUTE = ("device", "dtype", "compile", "torch_threads", "decode_threads", "max_batch_tokens", "cache_mb")
 """Settings of how the model runs."""
 
-IMAGES = ("decode", "max_pixels", "image_formats", "max_tokens_per_image")
+IMAGES = ("decode", "colour", "max_pixels", "image_formats", "max_tokens_per_image")
 """Settings of which images are accepted."""
 
 LOGGING = ("log_level", "log_format")
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
         "fast",
         description="How to decode large JPEGs. fast: at a reduced scale, at least twice the size that is needed; "
         "exact: at full scale, as the original implementations do.",
+    )
+    colour: Colour = Field(
+        "original",
+        description="What to do with an image's ICC profile. original: ignore it, as the original implementations do; "
+        "srgb: convert the colours by it to sRGB.",
     )
 
     # limits

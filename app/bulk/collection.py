@@ -4,12 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.bulk.entries import ListedFile, read_file
 from app.errors import ImageProblem
 from app.pictures.drawing import attention_png
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
@@ -31,35 +31,29 @@ ReadFile = Callable[[str, int], bytes]
 """(path, limit) -> the first `limit` bytes of the file. Raises OSError."""
 
 
-def read_file(path: str, limit: int) -> bytes:
-    """Return the first `limit` bytes of a local file."""
-    with Path(path).open("rb") as file:
-        return file.read(limit)
-
-
 async def classify_files(
-    settings: Settings, paths: Iterable[str], query: ClassifyQuery
+    settings: Settings, files: Iterable[ListedFile], query: ClassifyQuery
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]] | ImageProblem]]:
     """Yield each file with its best classes or its problem, in order."""
     async with running_service(settings) as service:
-        async for path, outcome in answer_files(service, paths, query):
+        async for file, outcome in answer_files(service, files, query):
             if isinstance(outcome, ImageProblem):
-                yield path, outcome
+                yield file.path, outcome
             else:
-                yield path, cast(Ranking, outcome.answer).named(service.engine.labels.names)
+                yield file.path, cast(Ranking, outcome.answer).named(service.engine.labels.names)
 
 
 async def draw_attention(
-    settings: Settings, paths: Iterable[str], query: AttentionQuery
+    settings: Settings, files: Iterable[ListedFile], query: AttentionQuery
 ) -> AsyncIterator[tuple[str, bytes | ImageProblem]]:
     """Yield each file with a PNG of its attention map or its problem, in order."""
     async with running_service(settings) as service:
-        async for path, outcome in answer_files(service, paths, query):
+        async for file, outcome in answer_files(service, files, query):
             if isinstance(outcome, ImageProblem):
-                yield path, outcome
+                yield file.path, outcome
             else:
                 weights, pixels = cast(NDArray[np.float32], outcome.answer), outcome.image.rgb
-                yield path, attention_png(weights, pixels, over=query.output != "map")
+                yield file.path, attention_png(weights, pixels, over=query.output != "map")
 
 
 async def start_service(settings: Settings) -> Service:
@@ -84,20 +78,22 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def answer_files(
-    service: Service, paths: Iterable[str], query: Query, read: ReadFile = read_file
-) -> AsyncIterator[tuple[str, ImageAnswer | ImageProblem]]:
+    service: Service, files: Iterable[ListedFile], query: Query, read: ReadFile = read_file
+) -> AsyncIterator[tuple[ListedFile, ImageAnswer | ImageProblem]]:
     """Yield each file with its answer or its problem, in order, while a window of files is in progress.
 
     Raises Problem for an error that concerns all files.
     """
     engine, resolution = service.engine, Resolution(query.height_width, query.resize)
-    task, limit = _task(engine, query), service.settings.max_upload_bytes
+    task, limit, window = _task(engine, query), service.settings.max_upload_bytes, _window(engine, resolution)
     reading = asyncio.Semaphore(MAX_READING)
 
-    async def answer(path: str) -> ImageAnswer | ImageProblem:
+    async def answer(file: ListedFile) -> ImageAnswer | ImageProblem:
+        if file.problem is not None:
+            return ImageProblem("not_an_image", file.problem)
         async with reading:
             try:
-                data = await asyncio.to_thread(read, path, limit + 1)
+                data = await asyncio.to_thread(read, file.path, limit + 1)
             except OSError as error:
                 return ImageProblem("not_an_image", error.strerror or "the file cannot be read")
             if len(data) > limit:
@@ -108,11 +104,10 @@ async def answer_files(
             return prepared
         return (await service.answer(engine, [prepared.image], resolution, task, Timings()))[0]
 
-    window = _window(engine, resolution)
-    pending: deque[tuple[str, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
+    pending: deque[tuple[ListedFile, asyncio.Task[ImageAnswer | ImageProblem]]] = deque()
     try:
-        for path in paths:
-            pending.append((path, asyncio.create_task(answer(path))))
+        for file in files:
+            pending.append((file, asyncio.create_task(answer(file))))
             if len(pending) == window:
                 first, answering = pending.popleft()
                 yield first, await answering

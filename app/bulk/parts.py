@@ -2,6 +2,7 @@
 
     vectors.parquet.parts/
       lock                    locked during a run; the system releases the lock when the process ends
+      passed_over.json        how many entries of folders are not in the list, by the reason
       files.jsonl             all files, listed once: they define the rows and their order
       run.json                what determines the answers; a run with other facts is rejected
       00000000.parquet        the answers of the first part, at most PART_FILES files
@@ -14,16 +15,17 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from app.bulk.atomic import atomic_write
-from app.bulk.listing import ListedFile, Search
+from app.bulk.entries import ListedFile
+from app.bulk.listing import Search
 from app.bulk.rows import Failure
-from app.bulk.tables import Facts, Row, Table
+from app.bulk.tables import Facts, Joined, Row, Table
 
 if sys.platform != "win32":
     import fcntl
@@ -34,6 +36,10 @@ PART_FILES, PART_SECONDS = 1024, 30.0
 
 class OutputLocked(Exception):
     """Another process is writing the same output."""
+
+
+class Unaccounted(Exception):
+    """The numbers of files that were met, listed, answered and written do not add up: a fault of this program."""
 
 
 class DifferentRun(Exception):
@@ -62,6 +68,8 @@ class Parts:
                 self._lock.close()
                 raise OutputLocked(f"another process is writing {output}") from error
         self.total = 0
+        self.passed_over: dict[str, int] = {}
+        """How many entries of the folders were not listed, by the reason; known once the files are listed."""
         complete = takewhile(Path.exists, (self._path(index, ".jsonl") for index in count()))
         self._lengths = [_read_length(path) for path in complete]
 
@@ -83,16 +91,24 @@ class Parts:
     def list_files(self, search: Search) -> Facts:
         """List the files, unless an earlier run has: a resumed run uses the same list.
 
-        Returns the facts that identify the list: its length and a digest.
+        Returns the facts that identify the list: its length and a digest. Raises Unaccounted.
         """
-        path = self.folder / "files.jsonl"
-        if not path.exists():
-            _write_lines(path, search)
+        path, counts = self.folder / "files.jsonl", self.folder / "passed_over.json"
+        listed = path.exists()
+        if not listed:
+            with atomic_write(path) as unfinished:
+                with unfinished.open("w") as file:
+                    file.writelines(_line(one) for one in search)
+                _write_json(counts, search.passed_over)
+        self.passed_over = json.loads(counts.read_text())
         digest = hashlib.blake2b(digest_size=12)
         with path.open("rb") as file:
             for line in file:
                 digest.update(line)
                 self.total += 1
+        if not listed and search.met != self.total + sum(self.passed_over.values()):
+            known = f"{self.total} are listed and {sum(self.passed_over.values())} passed over"
+            raise Unaccounted(f"{search.met} files and entries of folders were met, but {known}; please report this")
         return {"files": f"{self.total} ({digest.hexdigest()})"}
 
     def files(self) -> Iterator[ListedFile]:
@@ -122,10 +138,10 @@ class Parts:
                 for line in islice(file, 1, None):
                     yield Failure(**json.loads(line))
 
-    def join(self, facts: Facts) -> int | None:
+    def join(self, facts: Facts) -> Joined:
         """Write the failure report and then the table: once the table exists, everything is complete.
 
-        Returns the length of a vector; None for classes, and if there is no answer to write.
+        Raises Unaccounted unless every listed file is a row of the table or a failure.
         """
         report = self.output.with_suffix(".failures.jsonl")
         _write_lines(report, self.failures())
@@ -133,12 +149,24 @@ class Parts:
             report.unlink()
         parts = [(self._path(index, self._table.suffix), length) for index, length in enumerate(self._lengths)]
         if not any(path.exists() for path, _ in parts):
-            return None
+            self._check(0, keeps_failures=False)
+            return Joined(0, None)
         if self._table.suffix == ".npy":
-            shutil.copyfile(self.folder / "files.jsonl", self.output.with_suffix(".files.jsonl"))
+            with atomic_write(self.output.with_suffix(".files.jsonl"), self.folder) as path:
+                shutil.copyfile(self.folder / "files.jsonl", path)
             _write_json(self.output.with_suffix(".run.json"), facts)
         with atomic_write(self.output, self.folder) as path:
-            return self._table.join(path, parts, facts)
+            joined = self._table.join(path, parts, facts)
+            self._check(joined.rows, self._table.keeps_failures)
+        return joined
+
+    def _check(self, rows: int, keeps_failures: bool) -> None:
+        """Raise Unaccounted unless all listed files are answered or failed, and the table has the rows for them."""
+        failed = sum(1 for _ in self.failures())
+        expected = self.total if keeps_failures else self.total - failed
+        if (self.done, rows) != (self.total, expected):
+            known = f"{self.done} were answered, {failed} of them failed, and the table has {rows} rows"
+            raise Unaccounted(f"{self.total} files are listed, but {known}; please report this")
 
     def close(self) -> None:
         """Release the lock."""
@@ -183,12 +211,20 @@ def check_same_run(existing: Facts, current: Facts, path: Path) -> None:
             raise DifferentRun(f"{path} already exists from a different run: {difference}")
 
 
+def _line(file: ListedFile) -> str:
+    """Return a line of the list. Only a file with a problem has one there: old lists are equal to new ones."""
+    facts = asdict(file)
+    if file.problem is None:
+        del facts["problem"]
+    return f"{json.dumps(facts)}\n"
+
+
 def _write_lines(path: Path, items: Iterable[Any]) -> None:
     """Write one line of JSON per dataclass. JSON in ASCII, because a file name may not be valid UTF-8."""
     with atomic_write(path) as unfinished, unfinished.open("w") as file:
         file.writelines(f"{json.dumps(asdict(item))}\n" for item in items)
 
 
-def _write_json(path: Path, facts: Facts) -> None:
+def _write_json(path: Path, facts: Mapping[str, object]) -> None:
     with atomic_write(path) as unfinished, unfinished.open("w") as file:
         json.dump(facts, file, indent=1)

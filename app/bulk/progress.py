@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from app.bulk.entries import as_text
 from app.bulk.rows import Failure
 from app.bulk.run import Progress
 
@@ -37,7 +38,7 @@ class ProgressBar(Progress):
     def advance(self, path: str, failure: Failure | None) -> None:
         """Count one file, and print its failure if the user named it."""
         if failure is not None and failure.named:
-            tqdm.write(f"{path}: {failure.detail}", sys.stderr)
+            tqdm.write(f"{as_text(path)}: {failure.detail}", sys.stderr)
         self._done += 1
         self._bar.update()
         if self._bar.disable and time.monotonic() - self._logged > LOG_INTERVAL_S:

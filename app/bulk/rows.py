@@ -3,14 +3,13 @@
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import tee
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bulk.collection import ReadFile, answer_files, read_file
-from app.bulk.listing import ListedFile
+from app.bulk.collection import ReadFile, answer_files
+from app.bulk.entries import ListedFile, read_file
 from app.bulk.tables import Facts, Row, Value
 from app.errors import ImageProblem
 from app.schemas import ClassifyQuery, EmbedQuery
@@ -40,13 +39,12 @@ async def answer_rows(
 ) -> AsyncIterator[tuple[Row, Failure | None]]:
     """Yield the row of each file, in order, and its failure if it has one. Raises Problem for an error of all files."""
     labels = service.engine.labels.names
-    to_answer, to_pair = tee(files)
-    async for path, outcome in answer_files(service, (file.path for file in to_answer), query, read):
-        file = next(to_pair)
+    async for file, outcome in answer_files(service, files, query, read):
         if isinstance(outcome, ImageProblem):
-            yield Row(path, file.size, None), Failure(path, file.size, outcome.code, outcome.detail, file.named)
+            failure = Failure(file.path, file.size, outcome.code, outcome.detail, file.named)
+            yield Row(file.path, file.size, None), failure
         else:
-            yield Row(path, file.size, _value(outcome, labels)), None
+            yield Row(file.path, file.size, _value(outcome, labels)), None
 
 
 def _value(outcome: ImageAnswer, labels: Sequence[str]) -> Value:

@@ -8,12 +8,13 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.bulk.collection import running_service
+from app.bulk.entries import as_text
 from app.bulk.listing import Search
 from app.bulk.parts import PART_FILES, PART_SECONDS, Parts, check_same_run
 from app.bulk.rows import BulkQuery, Failure, answer_rows, run_facts
@@ -45,7 +46,7 @@ class Summary:
     resumed: how many of them earlier runs had already answered.
     failed: how many of them have no answer.
     named_failures: how many of the failed files the user named themselves, instead of a folder or glob.
-    skipped: files in the folders without an image suffix; None if an earlier run listed the files.
+    passed_over: how many entries of the folders are not among the files, by the reason.
     dim: length of a vector; None for classes, and if no file has an answer.
     """
 
@@ -53,7 +54,7 @@ class Summary:
     resumed: int
     failed: int
     named_failures: int
-    skipped: int | None
+    passed_over: Mapping[str, int]
     dim: int | None = None
 
 
@@ -77,8 +78,8 @@ class Progress:
 async def export(settings: Settings, job: Export, progress: Progress) -> Summary:
     """Write the table and, if files failed, the failure report beside it.
 
-    Raises PathNotFound, NoParquet, OutputLocked, DifferentRun, Interrupted; and Problem and CheckpointError as the
-    service does.
+    Raises PathNotFound, NoParquet, OutputLocked, DifferentRun, Interrupted, CannotWrite, Unaccounted; and Problem and
+    CheckpointError as the service does.
     """
     table = TABLES[job.output.suffix]()
     search = Search(job.paths, settings.image_formats)
@@ -90,16 +91,16 @@ async def export(settings: Settings, job: Export, progress: Progress) -> Summary
             if not parts.done and job.output.exists() and not job.overwrite:
                 parts.remove()  # this run has answered nothing yet
                 check_same_run(table.facts(job.output) or {}, facts, job.output)
-                return Summary(parts.total, parts.total, 0, 0, search.skipped)
+                return Summary(parts.total, parts.total, 0, 0, parts.passed_over)
             resumed = parts.done
             progress.start(resumed, parts.total)
             await _answer(service, job.query, parts, progress)
         failed = named = 0
         for failure in parts.failures():
             failed, named = failed + 1, named + failure.named
-        dim = parts.join(facts)
+        dim = parts.join(facts).dim
         parts.remove()
-    return Summary(parts.total, resumed, failed, named, None if resumed else search.skipped, dim)
+    return Summary(parts.total, resumed, failed, named, parts.passed_over, dim)
 
 
 async def _answer(service: Service, query: BulkQuery, parts: Parts, progress: Progress) -> None:
@@ -142,4 +143,4 @@ def _digest_paths(paths: Sequence[str]) -> str:
     """Return the paths in short form for a message, with a digest of their absolute forms that identifies them."""
     first = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     absolute = "\0".join(str(Path.cwd() / path) for path in paths)
-    return f"{Row(first, None, None).text} ({hashlib.blake2b(os.fsencode(absolute), digest_size=6).hexdigest()})"
+    return f"{as_text(first)} ({hashlib.blake2b(os.fsencode(absolute), digest_size=6).hexdigest()})"

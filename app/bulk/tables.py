@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.bulk.entries import as_text
 
 try:
     import pyarrow as pa
@@ -49,20 +51,31 @@ class Row:
     @property
     def text(self) -> str:
         """The path as valid UTF-8; bytes that are not are escaped with a backslash."""
-        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return as_text(self.path)
+
+
+class Joined(NamedTuple):
+    """A finished table: its number of rows, and the length of a vector; None for classes."""
+
+    rows: int
+    dim: int | None
 
 
 class Table(Protocol):
-    """A file format for tables."""
+    """A file format for tables.
+
+    keeps_failures: whether a file without an answer has a row too.
+    """
 
     suffix: str
+    keeps_failures: bool
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
         """Write one part. At least one row must have an answer."""
         ...
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
-        """Join the parts into one table. Returns the length of a vector; None for classes.
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> Joined:
+        """Join the parts, of which at least one exists, into one table.
 
         Each part is (path, number of files). The path does not exist if no file of the part has an answer.
         """
@@ -77,6 +90,7 @@ class Parquet:
     """Apache Parquet, through pyarrow. Raises NoParquet."""
 
     suffix = ".parquet"
+    keeps_failures = False
 
     def __init__(self) -> None:
         if pa is None:
@@ -86,9 +100,9 @@ class Parquet:
         """Write only the rows with an answer."""
         pq.write_table(arrow(rows), path, compression="zstd", use_dictionary=False)
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> Joined:
         """Write row groups of equal length, and the facts as metadata of the schema."""
-        writer, tables, count = None, [], 0
+        writer, tables, count, rows = None, [], 0, 0
         for part, _ in parts:
             if not part.exists():
                 continue
@@ -97,16 +111,17 @@ class Parquet:
                 schema = table.schema.with_metadata(metadata(facts))
                 writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False)
             tables.append(table)
-            count += len(table)
+            count, rows = count + len(table), rows + len(table)
             if count >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(tables).cast(writer.schema), ROW_GROUP)
                 tables, count = [], 0
         if writer is None:
-            return None
+            return Joined(0, None)
         if tables:
             writer.write_table(pa.concat_tables(tables).cast(writer.schema), ROW_GROUP)
         writer.close()
-        return writer.schema.field("vector").type.list_size if "vector" in writer.schema.names else None
+        has_vectors = "vector" in writer.schema.names
+        return Joined(rows, writer.schema.field("vector").type.list_size if has_vectors else None)
 
     def facts(self, path: Path) -> Facts | None:
         """Read the facts from the schema's metadata."""
@@ -122,6 +137,7 @@ class Npy:
     """A NumPy array, for `numpy.load`. File names and facts go into files beside it."""
 
     suffix = ".npy"
+    keeps_failures = True
 
     def write_part(self, path: Path, rows: Sequence[Row]) -> None:
         """Write one row per file, NaN for a file without an answer."""
@@ -129,19 +145,21 @@ class Npy:
         missing = np.full(dim, np.nan, np.float32)
         vectors = np.stack([missing if row.answer is None else np.asarray(row.answer) for row in rows])
         with path.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+            _write_header(file, vectors.shape)
+            file.write(vectors.astype("<f4").tobytes())  # numpy's own writing does not say that a disk is full
 
-    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> int | None:  # noqa: ARG002
+    def join(self, path: Path, parts: Iterable[tuple[Path, int]], facts: Facts) -> Joined:  # noqa: ARG002
         """Append the parts to one header. The format has no place for facts."""
         listed = list(parts)
         dim = next(np.load(part, mmap_mode="r").shape[1] for part, _ in listed if part.exists())
         with path.open("wb") as file:
-            shape = (sum(count for _, count in listed), dim)
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            _write_header(file, (sum(count for _, count in listed), dim))
+            rows = 0
             for part, count in listed:
                 vectors = np.load(part) if part.exists() else np.full((count, dim), np.nan, np.float32)
                 file.write(vectors.astype("<f4").tobytes())
-        return int(dim)
+                rows += len(vectors)
+        return Joined(rows, int(dim))
 
     def facts(self, path: Path) -> Facts | None:
         """Read the facts from the .run.json file beside the array."""
@@ -150,6 +168,10 @@ class Npy:
         except (OSError, ValueError):
             return None
         return stored
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
 def arrow(rows: Sequence[Row]) -> Any:

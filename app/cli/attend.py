@@ -38,13 +38,21 @@ def command(file: Path, output: Path, map_only: bool, **values: Any) -> None:
     query = options.read_query(AttentionQuery, output="map" if map_only else "overlay", **parameters)
     settings = options.read_settings(values)
     from app.bulk.collection import draw_attention
+    from app.bulk.entries import look
+
+    found = look(str(file), named=True)
+    if found.problem is not None:
+        raise click.ClickException(f"{file}: {found.problem}")
 
     async def over_files() -> int:
-        async for path, outcome in draw_attention(settings, [str(file)], query):
+        async for path, outcome in draw_attention(settings, [found], query):
             if isinstance(outcome, Exception):
                 return run.report(path, outcome)
-            with output.open("wb") as png:
-                png.write(outcome)
+            try:
+                with output.open("wb") as png:
+                    png.write(outcome)
+            except OSError as error:
+                raise click.ClickException(f"cannot write {output}: {error.strerror}") from error
         return 0
 
     run.run_async(over_files)

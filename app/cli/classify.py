@@ -33,19 +33,25 @@ def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrit
         run.export(settings, paths, output, query, overwrite)
         return
     from app.bulk.collection import classify_files
+    from app.bulk.entries import as_text
     from app.bulk.listing import Search
     from app.bulk.progress import with_progress
 
     async def over_files() -> int:
-        failed = 0
-        files = (file.path for file in Search(paths, settings.image_formats))
-        async for path, outcome in with_progress(classify_files(settings, files, query)):
+        failed = count = 0
+        search = Search(paths, settings.image_formats)
+        async for path, outcome in with_progress(classify_files(settings, search, query)):
+            count += 1
             if isinstance(outcome, Exception):
                 failed += run.report(path, outcome)
             elif as_json:
-                click.echo(orjson.dumps({"file": path, "predictions": outcome}, option=orjson.OPT_SERIALIZE_NUMPY))
+                click.echo(
+                    orjson.dumps({"file": as_text(path), "predictions": outcome}, option=orjson.OPT_SERIALIZE_NUMPY)
+                )
             else:
-                click.echo("\n".join([path, *(f"  {row['score']:6.1%}  {row['label']}" for row in outcome)]))
+                click.echo("\n".join([as_text(path), *(f"  {row['score']:6.1%}  {row['label']}" for row in outcome)]))
+        run.print_passed_over(search.passed_over, err=True)
+        run.check_any(count, paths)
         return failed
 
     run.run_async(over_files)

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +15,7 @@ import click
 from app.cli import options
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
-from app.settings import Settings
+from app.settings import BadSettings, Settings
 from app.telemetry import logs
 from models.errors import CheckpointError
 
@@ -44,7 +44,8 @@ def export(
     settings: Settings, paths: Sequence[str], output: Path, query: ClassifyQuery | EmbedQuery, overwrite: bool
 ) -> None:
     """Write a table. The exit status is 1 if a file that the user named itself failed, or if all files failed."""
-    from app.bulk.parts import DifferentRun, OutputLocked
+    from app.bulk.atomic import CannotWrite
+    from app.bulk.parts import DifferentRun, OutputLocked, Unaccounted
     from app.bulk.progress import ProgressBar
     from app.bulk.run import Export, Interrupted
     from app.bulk.run import export as write
@@ -57,13 +58,17 @@ def export(
                 summary = await write(settings, Export(paths, output, query, overwrite), bar)
             except DifferentRun as error:
                 raise click.ClickException(f"{error}; use --overwrite to replace it") from error
-            except (OutputLocked, NoParquet, OSError) as error:
+            except CannotWrite as error:
+                saved = "the answers so far are saved: make room, and run the same command again to continue"
+                raise click.ClickException(f"{error}; {saved}") from error
+            except (OutputLocked, NoParquet, Unaccounted, OSError) as error:
                 raise click.ClickException(str(error)) from error
             except Interrupted as interrupted:
                 bar.close()
                 click.echo(str(interrupted), err=True)
                 exit_interrupted()
         _print_summary(summary, output, time.monotonic() - started)
+        check_any(summary.files, paths)
         return summary.failed if summary.failed == summary.files else summary.named_failures
 
     run_async(over_files)
@@ -71,20 +76,31 @@ def export(
 
 def _print_summary(summary: "Summary", output: Path, seconds: float) -> None:
     """Print what a finished run has written; only what went wrong is printed to standard error."""
-    if summary.resumed == summary.files:
+    if summary.files and summary.resumed == summary.files:
         click.echo(f"{output} is already complete: {summary.files} files")
     elif summary.failed < summary.files:
         rows = summary.files if output.suffix == ".npy" else summary.files - summary.failed
         dim = f" of {summary.dim} numbers" if summary.dim else ""
         click.echo(f"{output}: wrote {rows} rows{dim} in {seconds:.1f} s")
-    if summary.skipped:
-        files = "1 file" if summary.skipped == 1 else f"{summary.skipped} files"
-        click.echo(f"skipped {files} in folders: no image suffix, or hidden")
+    print_passed_over(summary.passed_over)
     if summary.failed:
         nan = ", each is a row of NaN" if output.suffix == ".npy" else ""
         report = output.with_suffix(".failures.jsonl")
         files = "1 file" if summary.failed == 1 else f"{summary.failed} files"
         click.echo(f"{files} failed{nan}; see {report}", err=True)
+
+
+def print_passed_over(counts: Mapping[str, int], err: bool = False) -> None:
+    """Print how many entries of folders are not among the files, and why."""
+    if counts:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        click.echo(f"passed over in folders: {reasons}", err=err)
+
+
+def check_any(files: int, paths: Sequence[str]) -> None:
+    """Raise ClickException if there was nothing to answer."""
+    if not files:
+        raise click.ClickException(f"there are no images in {', '.join(paths[:3])}{', ...' if len(paths) > 3 else ''}")
 
 
 def exit_interrupted() -> NoReturn:
@@ -100,7 +116,9 @@ def exit_interrupted() -> NoReturn:
 
 def report(path: str, problem: Exception) -> int:
     """Print why a file failed. Return 1, for the caller to count."""
-    click.echo(f"{path}: {problem}", err=True)
+    from app.bulk.entries import as_text
+
+    click.echo(f"{as_text(path)}: {problem}", err=True)
     return 1
 
 
@@ -111,7 +129,7 @@ def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run
     try:
         failed = asyncio.run(over_files())
-    except (Problem, CheckpointError, PathNotFound) as error:
+    except (BadSettings, Problem, CheckpointError, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         exit_interrupted()

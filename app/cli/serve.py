@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from app.cli import options
+from app.settings import BadSettings
 from models.errors import CheckpointError
 from models.files.location import locate_local
 
@@ -33,4 +34,9 @@ def command(**flags: Any) -> None:
     logger.info("listening on %s, loading %s", server.url(listener), settings.model)
     from app.main import create_app
 
-    server.run(create_app(settings), settings, listener)
+    try:
+        app = create_app(settings)
+    except BadSettings as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(2) from None
+    server.run(app, settings, listener)

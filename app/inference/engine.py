@@ -45,6 +45,7 @@ class Engine:
         dtype: a name that `Backend` takes.
         max_batch_tokens: the budget of one batch; None is the device's default.
         compiled: compile the network in `warm_up`, which needs a C++ compiler and takes one to two minutes.
+        colour: what was done with the colours of the images that come; it decides answers, so the fingerprint has it.
 
     Raises DeviceUnavailable.
     """
@@ -52,13 +53,15 @@ class Engine:
     stuck_after_s = 120.0
     """A batch that runs longer than this is considered hung."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a separate setting
         self,
         checkpoint: Checkpoint,
         device: str = "auto",
         dtype: str = "auto",
         max_batch_tokens: int | None = None,
         compiled: bool = False,
+        *,
+        colour: str = "original",
     ) -> None:
         self.checkpoint = checkpoint
         self.backend = Backend(device, dtype)
@@ -67,7 +70,7 @@ class Engine:
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
         self.network.set_attention(self.backend.attention(self.config))
         self.readouts = self.network.readouts
-        self._compiled = compiled
+        self._compiled, self.colour = compiled, colour
         preprocess = checkpoint.content.preprocess
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
         # (x / 255 - mean) / std, as one product and one sum.
@@ -215,10 +218,14 @@ class Engine:
             raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")
 
     def _fingerprint(self) -> str:
-        """Digest what decides the answers: weights, network, preprocessing, profile, dtype and our numerics."""
+        """Digest what decides the answers: weights, network, preprocessing, profile, dtype, colours and our numerics.
+
+        The default of colours leaves it as it was before there was a choice.
+        """
         content = self.checkpoint.content
         described = (_stated(content.config), _stated(content.preprocess), content.profile)
-        parts = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
+        parts: tuple[object, ...] = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
+        parts += () if self.colour == "original" else (self.colour,)
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 

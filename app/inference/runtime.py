@@ -48,7 +48,10 @@ def load_engine(settings: Settings) -> Engine:
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
     checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
-    engine = Engine(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile)
+    engine = Engine(
+        *(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile),
+        colour=settings.colour,
+    )
     engine.warm_up()
     return engine
 

@@ -26,12 +26,15 @@ from PIL import (
 from PIL.Image import DecompressionBombError
 
 from app.errors import ImageProblem, Problem
-from app.pictures.formats.container import damaged
+from app.pictures.formats.container import ContainerFormat, damaged
 from app.pictures.formats.jpeg_scan import WatchedScan
+from app.pictures.formats.png import bit_depth
 from app.pictures.formats.table import FORMATS
 from app.pictures.header import Header, Limits, check_size, read_header
-from app.pictures.modes import to_rgb
+from app.pictures.modes import Samples, to_rgb
 from app.pictures.orientation import turn_of, turned
+from app.pictures.tiff import read_samples
+from app.settings import Colour
 from models.preprocess import Plan, Size
 
 try:
@@ -76,7 +79,7 @@ def limit_pillow(limits: Limits) -> None:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
 
 
-def decode(data: bytes, limits: Limits, minimum: MinimumSize | None = None) -> Picture:
+def decode(data: bytes, limits: Limits, minimum: MinimumSize | None = None, colour: Colour = "original") -> Picture:
     """Decode an image file of any accepted format.
 
     Applies the EXIF orientation, composites transparency over white, scales 16-bit values and converts every mode to
@@ -87,13 +90,14 @@ def decode(data: bytes, limits: Limits, minimum: MinimumSize | None = None) -> P
         limits: which images are accepted.
         minimum: the smallest size that is large enough. A JPEG is then decoded at the smallest scale of 1/2, 1/4 or 1/8
             that is not below it, for a fraction of the work. None decodes every pixel.
+        colour: `srgb` converts colours to sRGB by the ICC profile that the file embeds; `original` ignores it.
     """
     header = read_header(data, limits)
     if header.format == "HEIC" and pillow_heif is None:
         detail = "HEIC images need the optional extra 'heic' on the server (pip install 'vitrine[heic]')"
         raise ImageProblem("format_not_allowed", detail)
     try:
-        return _decode(data, header, limits, minimum)
+        return _decode(data, header, limits, minimum, colour)
     except Problem:
         raise
     except MemoryError as error:
@@ -116,12 +120,13 @@ def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.u
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def _decode(data: bytes, header: Header, limits: Limits, minimum: MinimumSize | None) -> Picture:
+def _decode(data: bytes, header: Header, limits: Limits, minimum: MinimumSize | None, colour: Colour) -> Picture:
     container = FORMATS[header.format]
     file = container.source(data)
     with Image.open(file, formats=container.opened_as) as image:
         check_size(image.width, image.height, header.format, limits)
         stored = image.height, image.width
+        samples = _samples_of_png(image, data) if header.format == "PNG" else read_samples(image)
         if minimum is not None and container.scales_down:
             _scale_down(image, minimum)
         if isinstance(file, WatchedScan):
@@ -130,8 +135,25 @@ def _decode(data: bytes, header: Header, limits: Limits, minimum: MinimumSize | 
         if isinstance(file, WatchedScan) and not file.complete():
             raise damaged(header.format)
         turn = turn_of(image)
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, samples, _profile(image, data, container) if colour == "srgb" else None)
         return Picture(rgb if turn is None else rgb.transpose(turn), header.format, turned(stored, turn))
+
+
+def _samples_of_png(image: Image.Image, data: bytes) -> Samples:
+    bits = bit_depth(data)
+    if bits < 16 or image.mode != "RGB" or "transparency" not in image.info:
+        return Samples(bits=bits)
+    with Image.open(FORMATS["PNG"].source(data), formats=("PNG",)) as again:
+        # The decoder takes each sample for a little-endian one, and so keeps its lower byte.
+        again.tile = [type(tile)(tile.codec_name, tile.extents, tile.offset, "RGB;16L") for tile in again.tile]
+        again.load()
+        return Samples(bits=bits, lower=again)
+
+
+def _profile(image: Image.Image, data: bytes, container: ContainerFormat) -> bytes | None:
+    """Return the ICC profile that a file embeds; None if it has none."""
+    profile = container.profile(data) if container.profile else image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else None
 
 
 def _scale_down(image: Image.Image, minimum: MinimumSize) -> None:

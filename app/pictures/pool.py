@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from app.errors import ImageProblem
 from app.pictures.budget import MemoryBudget
+from app.pictures.colour import is_available
 from app.pictures.decode import decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.settings import Settings
+from app.settings import BadSettings, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
 from app.threads.priority import lower_priority
@@ -68,12 +69,16 @@ class Decoder:
     Args:
         settings: the limits of an image and the number of threads.
         on_decoded: called with the seconds that each image took, on the thread that decoded it.
+
+    Raises BadSettings for `colour=srgb` where Pillow cannot convert colours.
     """
 
     def __init__(self, settings: Settings, on_decoded: Callable[[float], None]) -> None:
         self._limits = Limits(settings.image_formats, settings.max_pixels)
         limit_pillow(self._limits)
-        self._fast = settings.decode == "fast"
+        self._fast, self._colour = settings.decode == "fast", settings.colour
+        if self._colour == "srgb" and not is_available():
+            raise BadSettings("VITRINE_COLOUR='srgb': this build of Pillow cannot convert colours (it lacks LittleCMS)")
         self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
@@ -136,7 +141,7 @@ class Decoder:
         """Decode, resize and crop one image. Runs on a thread of the pool."""
         started = time.perf_counter()
         try:
-            picture = decode(upload, self._limits, transform.minimum if self._fast else None)
+            picture = decode(upload, self._limits, transform.minimum if self._fast else None, self._colour)
             plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
             _check_patches(plan, transform)

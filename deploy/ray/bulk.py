@@ -13,21 +13,26 @@ from typing import Any
 import click
 import ray
 
+from app.bulk.atomic import CannotWrite
 from app.bulk.collection import running_service, start_service
-from app.bulk.parts import DifferentRun
+from app.bulk.listing import PathNotFound
+from app.bulk.parts import DifferentRun, Unaccounted
 from app.bulk.rows import BulkQuery, Failure, answer_rows, run_facts
 from app.bulk.tables import Facts, Row
 from app.errors import Problem
 from app.schemas import ClassifyQuery, EmbedQuery
 from app.settings import BadSettings, Settings, load_settings
 from app.telemetry import logs
-from deploy.ray.slices import Slices
+from deploy.ray.slices import Listed, Slices
 from models.errors import CheckpointError
 
 logger = logging.getLogger("vitrine")
 
 MAX_BLOCKS = 4096
 """Maximum number of Ray Data blocks that the slices are grouped into: Ray keeps metadata of each."""
+
+EXPECTED = (BadSettings, CannotWrite, CheckpointError, PathNotFound, Problem, Unaccounted, OSError, ValueError)
+"""Errors that their message explains."""
 
 
 class Worker:
@@ -74,16 +79,19 @@ def _facts_on_this_machine(settings: Settings, query: BulkQuery) -> Facts:
 
 def run(
     settings: Settings, query: BulkQuery, slices: Slices, actors: int, resources: dict[str, float]
-) -> tuple[int, int]:
-    """Answer the remaining slices. Returns their number of files, and how many failed. Raises DifferentRun."""
+) -> tuple[Listed, int, int]:
+    """Answer the remaining slices. Returns what is listed, their number of files, and how many failed.
+
+    Raises DifferentRun, PathNotFound, and Unaccounted unless every file of these slices is answered or failed.
+    """
     # As a Ray task with the actors' resources, because the driver may have another device, and so another dtype.
     facts: Facts = ray.get(ray.remote(_facts_on_this_machine).options(**resources).remote(settings, query))
     slices.claim(facts | {"inputs": " ".join(slices.inputs)})
-    total = slices.list_files(settings.image_formats)
-    missing = slices.missing()
-    logger.info("%d of %d slices remain", len(missing), total)
+    listed = slices.list_files(settings.image_formats)
+    missing = slices.missing(listed)
+    logger.info("%d of %d slices remain", len(missing), listed.slices)
     if not missing:
-        return 0, 0
+        return listed, 0, 0
     dataset = ray.data.from_items(
         [{"slice": number} for number in missing], override_num_blocks=min(len(missing), MAX_BLOCKS)
     ).map_batches(
@@ -96,7 +104,12 @@ def run(
     files = failed = 0
     for row in dataset.iter_rows():
         files, failed = files + row["files"], failed + row["failed"]
-    return files, failed
+    expected = sum(listed.files_of(number) for number in missing)
+    if files != expected:
+        raise Unaccounted(
+            f"{expected} files were to be answered, and {files} have an answer or failed; please report this"
+        )
+    return listed, files, failed
 
 
 @click.command()
@@ -131,11 +144,16 @@ def main(task: str, inputs: tuple[str, ...], output: str, actors: int, **options
         query = EmbedQuery(**values) if task == "embed" else ClassifyQuery(**values)
         settings, _ = load_settings()
         logs.configure(settings.log_level, "text")
-        files, failed = run(settings, query, Slices(inputs, output), actors, resources)
+        listed, files, failed = run(settings, query, Slices(inputs, output), actors, resources)
     except DifferentRun as error:
         raise click.ClickException(f"{error}; choose another output, or delete that one") from error
-    except (BadSettings, CheckpointError, Problem, OSError, ValueError) as error:
+    except EXPECTED as error:
         raise click.ClickException(str(error)) from error
+    if listed.passed_over:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(listed.passed_over.items()))
+        click.echo(f"passed over in folders: {reasons}")
+    if not listed.files:
+        raise click.ClickException(f"there are no images in {', '.join(inputs)}")
     click.echo(f"{files} files done, {failed} of them failed: see {output}/failures")
 
 

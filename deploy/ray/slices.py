@@ -1,7 +1,8 @@
 """Divide a collection into slices and save the progress of a run, on any filesystem that pyarrow supports.
 
     OUT/run.json                                what determines the answers; a run with other facts is rejected
-    OUT/files/00000012.parquet                  the files of slice 12, listed once; OUT/files/slices completes the list
+    OUT/files/00000012.parquet                  the files of slice 12, listed once
+    OUT/files/listed.json                       how many there are, and what was passed over; it completes the list
     OUT/rows/thousand=00000/00000012.parquet    its answers, in the format of `vitrine embed`
     OUT/failures/00000012.jsonl                 its failures; the existence of this file completes the slice
 
@@ -11,23 +12,49 @@ checkpoint keeps the id of every row in the memory of each actor: 8 GB for a bil
 """
 
 import json
+import os
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from app.bulk.listing import SUFFIXES, ListedFile
-from app.bulk.parts import check_same_run
+from app.bulk.atomic import CannotWrite
+from app.bulk.entries import ListedFile, read_file
+from app.bulk.listing import Search
+from app.bulk.parts import Unaccounted, check_same_run
 from app.bulk.rows import Failure
 from app.bulk.tables import Facts, Row, arrow, metadata
 from app.settings import ImageFormat
+from deploy.ray.remote import RemoteSearch
 
 SLICE_FILES = 4096
 """Files per slice: the most work that the death of an actor can lose, and the rows of one file of the output."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the inputs have.
+
+    files: number of files.
+    passed_over: how many other entries of the folders there are, by the reason.
+    """
+
+    files: int
+    passed_over: dict[str, int]
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return -(-self.files // SLICE_FILES)
+
+    def files_of(self, number: int) -> int:
+        """Return how many files a slice has."""
+        return min(SLICE_FILES, self.files - number * SLICE_FILES)
 
 
 class Slices:
@@ -46,6 +73,7 @@ class Slices:
         if len({type(source) for source, _ in self._sources}) > 1:
             raise ValueError("the inputs are on different filesystems; start one run per filesystem")
         self._source = self._sources[0][0]
+        self._is_local = isinstance(self._source, fs.LocalFileSystem)
         self._out, self._folder = _locate(output)
 
     def claim(self, facts: Facts) -> None:
@@ -57,43 +85,43 @@ class Slices:
         else:
             self._write(path, json.dumps(facts, indent=1).encode())
 
-    def list_files(self, formats: Sequence[ImageFormat]) -> int:
-        """List the files, unless an earlier run has. Returns the number of slices."""
-        marker = f"{self._folder}/files/slices"
+    def list_files(self, formats: Sequence[ImageFormat]) -> Listed:
+        """List the files, unless an earlier run has. Raises OSError, PathNotFound and Unaccounted."""
+        marker = f"{self._folder}/files/listed.json"
         if self._exists(marker):
             with self._out.open_input_stream(marker) as stream:
-                return int(stream.readall())
-        suffixes = tuple(suffix for name in formats for suffix in SUFFIXES[name])
+                return Listed(**json.loads(stream.readall()))
+        roots = [root for _, root in self._sources]
+        search = Search(roots, formats) if self._is_local else RemoteSearch(self._source, roots, formats)
+        files = iter(search)
         count = 0
-        batch: list[ListedFile] = []
-        for _, root in self._sources:
-            for file in self._walk(root, suffixes):
-                batch.append(file)
-                if len(batch) == SLICE_FILES:
-                    self._write_files(count, batch)
-                    count, batch = count + 1, []
-        if batch:
-            self._write_files(count, batch)
-            count += 1
-        self._write(marker, str(count).encode())
-        return count
+        while batch := list(islice(files, SLICE_FILES)):
+            self._write_files(count // SLICE_FILES, batch)
+            count += len(batch)
+        listed = Listed(count, dict(search.passed_over))
+        if search.met != count + search.passed_over.total():
+            known = f"{count} are listed and {search.passed_over.total()} passed over"
+            raise Unaccounted(f"{search.met} files and entries of folders were met, but {known}; please report this")
+        self._write(marker, json.dumps(asdict(listed)).encode())
+        return listed
 
-    def missing(self) -> list[int]:
+    def missing(self, listed: Listed) -> list[int]:
         """Return the numbers of the slices that remain."""
-        with self._out.open_input_stream(f"{self._folder}/files/slices") as file:
-            total = int(file.readall())
         infos = self._out.get_file_info(fs.FileSelector(f"{self._folder}/failures", allow_not_found=True))
         done = {int(info.base_name.partition(".")[0]) for info in infos}
-        return [number for number in range(total) if number not in done]
+        return [number for number in range(listed.slices) if number not in done]
 
     def files(self, number: int) -> Iterator[ListedFile]:
         """Yield the files of a slice, in order."""
         table = pq.read_table(f"{self._folder}/files/{number:08d}.parquet", filesystem=self._out, partitioning=None)
-        for path, size in zip(table["path"].to_pylist(), table["size"].to_pylist(), strict=True):
-            yield ListedFile(path, size)
+        columns = (table[name].to_pylist() for name in ("path", "size", "problem"))
+        for path, size, problem in zip(*columns, strict=True):
+            yield ListedFile(os.fsdecode(path), size, problem=problem)
 
     def read(self, path: str, limit: int) -> bytes:
         """Return the first `limit` bytes of a file. Raises OSError."""
+        if self._is_local:
+            return read_file(path, limit)
         with self._source.open_input_stream(path) as file:
             data: bytes = file.read(limit)
         return data
@@ -111,35 +139,31 @@ class Slices:
         lines = "".join(f"{json.dumps(asdict(failure))}\n" for failure in failures)
         self._write(f"{self._folder}/failures/{number:08d}.jsonl", lines.encode())
 
-    def _walk(self, folder: str, suffixes: tuple[str, ...]) -> Iterator[ListedFile]:
-        """Yield files, then those of subfolders, each in alphabetical order, as on one machine.
-
-        Memory holds the names of one folder at a time.
-        """
-        infos = sorted(self._source.get_file_info(fs.FileSelector(folder)), key=lambda info: info.base_name)
-        visible = [info for info in infos if not info.base_name.startswith(".")]
-        for info in visible:
-            if info.type == fs.FileType.File and info.base_name.lower().endswith(suffixes):
-                yield ListedFile(info.path, info.size)
-        folders = [info.path for info in visible if info.type == fs.FileType.Directory]
-        del infos, visible
-        for path in folders:
-            yield from self._walk(path, suffixes)
-
     def _write_files(self, number: int, files: Sequence[ListedFile]) -> None:
-        table = pa.table({"path": [file.path for file in files], "size": [file.size for file in files]})
+        columns = {
+            "path": pa.array([os.fsencode(file.path) for file in files], pa.binary()),  # a name may not be valid UTF-8
+            "size": pa.array([file.size for file in files], pa.int64()),
+            "problem": pa.array([file.problem for file in files], pa.string()),
+        }
+        table = pa.table(columns)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._write(f"{self._folder}/files/{number:08d}.parquet", sink.getvalue())
 
     def _write(self, path: str, data: bytes | pa.Buffer) -> None:
-        """Write a file atomically, also on a filesystem that shows files while they are being written."""
+        """Write a file atomically, also on a filesystem that shows files while they are being written.
+
+        Raises CannotWrite.
+        """
         unfinished = f"{self._folder}/unfinished/{uuid.uuid4().hex}"
-        for target in (unfinished, path):
-            self._out.create_dir(target.rpartition("/")[0], recursive=True)
-        with self._out.open_output_stream(unfinished) as file:
-            file.write(data)
-        self._out.move(unfinished, path)
+        try:
+            for target in (unfinished, path):
+                self._out.create_dir(target.rpartition("/")[0], recursive=True)
+            with self._out.open_output_stream(unfinished) as file:
+                file.write(data)
+            self._out.move(unfinished, path)
+        except OSError as error:
+            raise CannotWrite(f"cannot write {path}: {error}") from error
 
     def _exists(self, path: str) -> bool:
         info: fs.FileInfo = self._out.get_file_info(path)
@@ -149,6 +173,6 @@ class Slices:
 def _locate(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the filesystem of a URI or path, and the path on it. Raises ValueError for an unknown filesystem."""
     if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).resolve())
+        return fs.LocalFileSystem(), os.path.realpath(uri)  # Path.resolve() raises for a link to itself
     filesystem, path = fs.FileSystem.from_uri(uri)
     return filesystem, path.rstrip("/")

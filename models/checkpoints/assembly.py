@@ -19,13 +19,14 @@ from models.checkpoints.defaults import default_preprocess
 from models.checkpoints.heads import attach_head, clean_head
 from models.checkpoints.weights import take_weights
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.geometry import count_heads, split_positions
+from models.layouts.geometry import count_heads, relative_rule, split_positions
 from models.layouts.profiles import PROFILES, Profile, profile_named
 from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.learned import Grid
+from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
@@ -45,8 +46,9 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     _check_patch(tensors)
     prefix = _prefix_tokens(tensors)
     heads, heads_reason = count_heads(reading, choices.num_heads)
-    prefix, table, grid = _positions(reading, tensors, prefix)
-    config = _with_head(_config(reading, tensors, prefix, grid, heads), reading, tensors)
+    prefix, table, grid, relative = _positions(reading, tensors, prefix)
+    config = replace(_config(reading, tensors, prefix, grid, heads), relative=relative)
+    config = _with_head(config, reading, tensors)
     _check_expected(reading.expected, config)
     _check_pool(config)
     weights = take_weights(tensors, config) | {"prefix_tokens": prefix} | table
@@ -113,20 +115,29 @@ def _prefix_tokens(tensors: Tensors) -> Tensor:
     return torch.cat([token.reshape(-1, dim) for token in tokens]) if tokens else torch.empty(0, dim)
 
 
-def _positions(reading: Reading, tensors: Tensors, prefix: Tensor) -> tuple[Tensor, dict[str, Tensor], Grid]:
-    """Return the prefix tokens (P, D), the learned position embeddings if there are any, and the native grid."""
+def _positions(
+    reading: Reading, tensors: Tensors, prefix: Tensor
+) -> tuple[Tensor, dict[str, Tensor], Grid, Relative | None]:
+    """Return the prefix tokens (P, D), the position embeddings if there are any, the native grid, relative biases."""
+    resampling = PROFILES[reading.profile].offsets
     if "pos_embed" in tensors:
         class_token = "cls_token" in reading.tensors
         prefix, table = split_positions(tensors, prefix, reading.image_size, class_token)
-        return prefix, {"pos_embed.table": table.contiguous()}, (table.shape[0], table.shape[1])
-    if reading.rotary is None and reading.relative is None:
+        learned = (table.shape[0], table.shape[1])
+        relative = relative_rule(reading.tensors, learned, resampling)
+        return prefix, {"pos_embed.table": table.contiguous()}, learned, relative
+    patch = tensors.shape("patch_embed.proj.weight")[2:]
+    size = reading.image_size
+    native = (size[0] // patch[0], size[1] // patch[1]) if size else None
+    relative = relative_rule(reading.tensors, native, resampling)
+    if reading.rotary is None and relative is None:
         raise CheckpointUnsupported(
             "tensor 'pos_embed' is missing, and nothing says which other positions the network has"
         )
-    if reading.image_size is None:
+    grid = native or (relative.window if relative else None)
+    if grid is None:
         raise CheckpointUnsupported("no config says the input size, and the network has no position embeddings")
-    patch = tensors.shape("patch_embed.proj.weight")[2:]
-    return prefix, {}, (reading.image_size[0] // patch[0], reading.image_size[1] // patch[1])
+    return prefix, {}, grid, relative
 
 
 def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, heads: int) -> ViTConfig:
@@ -149,7 +160,6 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, head
         grid_size=grid,
         position=profile.resampling if "pos_embed" in read else None,
         rotary=reading.rotary,
-        relative=reading.relative,
         class_token=class_token,
         num_extra_tokens=prefix.shape[0] - int(class_token),
         act=reading.act or profile.act or "gelu",

@@ -7,6 +7,7 @@ Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints.checkpoint import Checkpoint
+from models.checkpoints.relative import BEIT_NAMES, RELPOS_NAMES, timm_relative
 from models.errors import CheckpointUnsupported
 from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
 from models.layouts.timm.config import POOLS, SECTION
 from models.network.config import ViTConfig
+from models.network.positions.relative import Relative
 from models.preprocess import Preprocess
 
 CROP_MODES = {"crop": "center", "squash": "squash", "border": "border"}
@@ -30,7 +33,14 @@ PLAIN, CLIP, GATED, DISTILLED = (
     "vit_giant_patch14_dinov2",
     "deit_base_distilled_patch16_224",
 )
-"""Architectures of timm, for what its arguments cannot express: epsilon, type of feed-forward, two heads."""
+BEIT3, NORM_AFTER = "beit3_base_patch16_224", "vit_base_patch16_rpn_224"
+BEIT, RELATIVE, RELATIVE_NORM_AFTER = (
+    "beit_base_patch16_224",
+    "vit_relpos_base_patch16_224",
+    "vit_relpos_base_patch16_rpn_224",
+)
+"""Architectures of timm, for what its arguments cannot express: epsilon, type of feed-forward and of block, two heads,
+relative positions."""
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
@@ -71,20 +81,50 @@ def _check(content: Converted) -> None:
         "a head that reads tokens before the final norm": config.norm and not config.pool_norm,
         "two norms, one before and one after pooling": config.norm and config.fc_norm,
         "a bias in the patch projection with a norm before the blocks": config.norm_pre and _has_patch_bias(content),
-        "a distillation token in this form": config.pool == "cls_dist" and _architecture(config) != DISTILLED,
+        "a distillation token in this form": config.pool == "cls_dist" and _architecture(content) != DISTILLED,
+        "norms after the residual branch with a layer scale": config.norm_post and config.layer_scale,
         "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps == "edge",
     }
+    if config.relative is not None:
+        unsupported |= _unsupported_with_relative(content)
     if feature := next((name for name, present in unsupported.items() if present), None):
         raise CheckpointUnsupported(
             f"timm cannot express {feature}, so this checkpoint cannot be converted to its layout"
         )
 
 
+def _unsupported_with_relative(content: Converted) -> dict[str, bool]:
+    """Return what timm's two networks with relative positions cannot express."""
+    config, beit = content.config, _architecture(content) == BEIT
+    return {
+        "relative positions with another activation than GELU": config.act != "gelu" or config.swiglu,
+        "relative positions with another pooling": config.pool not in ("avg", "cls"),
+        "relative positions without a norm after the blocks": not config.norm and not config.fc_norm,
+        "relative positions with registers or a norm before the blocks": config.num_extra_tokens > 0 or config.norm_pre,
+        "relative positions with a norm inside attention": config.attn_norm or (config.qk_norm and beit),
+        "relative positions with a norm in the feed-forward": config.mlp_norm and not beit,
+        "relative positions beside position embeddings": config.position is not None and not beit,
+    }
+
+
 def _has_patch_bias(content: Converted) -> bool:
     return bool(content.weights["patch_embed.proj.bias"].any())
 
 
-def _architecture(config: ViTConfig) -> str:
+def _has_key_bias(content: Converted) -> bool:
+    biases = (content.weights[f"blocks.{i}.attn.qkv.bias"].chunk(3)[1] for i in range(content.config.depth))
+    return any(bool(bias.any()) for bias in biases)
+
+
+def _architecture(content: Converted) -> str:
+    config = content.config
+    if config.relative is not None:
+        beit = config.relative.class_token and not config.norm_post and not _has_key_bias(content)
+        return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
+    if config.norm_post:
+        return NORM_AFTER
+    if config.attn_norm or config.mlp_norm:
+        return BEIT3
     if config.pool == "cls_dist":
         plain = not config.swiglu and config.num_extra_tokens == 1 and config.norm and not config.norm_pre
         return DISTILLED if plain and not config.qk_norm else PLAIN
@@ -93,8 +133,8 @@ def _architecture(config: ViTConfig) -> str:
     return CLIP if config.norm_eps == 1e-5 else PLAIN
 
 
-def _timm_eps(config: ViTConfig) -> float:
-    return 1e-5 if _architecture(config) == CLIP else 1e-6
+def _timm_eps(content: Converted) -> float:
+    return 1e-5 if _architecture(content) in (CLIP, BEIT3) else 1e-6
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
@@ -103,10 +143,16 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     The position embeddings of the prefix tokens are zeros, because they are already added to those tokens.
     """
     config, weights = content.config, dict(content.weights)
-    prefix, table = weights.pop("prefix_tokens"), weights.pop("pos_embed.table")
-    rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])
+    prefix = weights.pop("prefix_tokens")
     tokens = [row[None, None] for row in prefix]
-    weights["pos_embed"] = rows[None]
+    if config.position is not None:
+        table = weights.pop("pos_embed.table")
+        weights["pos_embed"] = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])[None]
+    if config.relative is not None:
+        beit = _architecture(content) == BEIT
+        weights |= timm_relative(weights, config.relative, BEIT_NAMES if beit else RELPOS_NAMES)
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("relative.")}
+        weights = _beit_names(weights) if beit else weights
     if config.class_token:
         weights["cls_token"] = tokens.pop(0)
     if config.pool == "cls_dist":
@@ -121,15 +167,27 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
 
 
+def _beit_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename what timm's BEiT calls otherwise than its other networks; its keys have no bias."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.endswith(".attn.qkv.bias"):
+            block = name.removesuffix("qkv.bias")
+            result[f"{block}q_bias"], _, result[f"{block}v_bias"] = tensor.chunk(3)
+        else:
+            result[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)] = tensor
+    return result
+
+
 def timm_config(content: Converted) -> dict[str, Any]:
     """Return the content of config.json: what timm reads, and the section that only Vitrine reads."""
     config, outputs = content.config, content.config.num_classes or content.config.projection_dim
     result: dict[str, Any] = {
-        "architecture": _architecture(config),
+        "architecture": _architecture(content),
         "num_classes": outputs,
         "num_features": config.embed_dim,
         "global_pool": GLOBAL_POOLS[config.pool],
-        "model_args": _arguments(config),
+        "model_args": _arguments(content),
         "pretrained_cfg": _pretrained(content.preprocess, outputs),
     }
     if content.labels is not None:
@@ -137,8 +195,9 @@ def timm_config(content: Converted) -> dict[str, Any]:
     return result | {SECTION: _section(content)}
 
 
-def _arguments(config: ViTConfig) -> dict[str, Any]:
+def _arguments(content: Converted) -> dict[str, Any]:
     """Return the arguments of timm's constructor; all of them, so that no default of the architecture is used."""
+    config, architecture = content.config, _architecture(content)
     rows = config.mlp_hidden_dim * (2 if config.swiglu else 1)
     arguments: dict[str, Any] = {
         "img_size": [side * patch for side, patch in zip(config.grid_size, config.patch_size, strict=True)],
@@ -148,9 +207,11 @@ def _arguments(config: ViTConfig) -> dict[str, Any]:
         "num_heads": config.num_heads,
         "mlp_ratio": _ratio(rows, config.embed_dim),
         "init_values": 1e-5 if config.layer_scale else None,
-        "dynamic_img_size": True,
     }
-    if _architecture(config) == DISTILLED:
+    if config.relative is not None:
+        return arguments | _relative_arguments(config, config.relative, architecture)
+    arguments["dynamic_img_size"] = True
+    if architecture == DISTILLED:
         return arguments | {"act_layer": config.act}
     arguments |= {
         "class_token": config.class_token,
@@ -163,7 +224,32 @@ def _arguments(config: ViTConfig) -> dict[str, Any]:
         "fc_norm": config.fc_norm,
         "qk_norm": config.qk_norm,
     }
+    if architecture == BEIT3:
+        arguments |= {"scale_attn_norm": config.attn_norm, "scale_mlp_norm": config.mlp_norm}
+    if architecture == NORM_AFTER:
+        arguments["qkv_bias"] = True
     return arguments if config.swiglu else arguments | {"act_layer": config.act}
+
+
+def _relative_arguments(config: ViTConfig, rule: Relative, architecture: str) -> dict[str, Any]:
+    """Return the arguments of timm's networks with relative positions; those of BEiT have other names."""
+    common = {"global_pool": GLOBAL_POOLS[config.pool], "qkv_bias": True}
+    if architecture == BEIT:
+        return common | {
+            "use_abs_pos_emb": config.position is not None,
+            "use_rel_pos_bias": not rule.shared,
+            "use_shared_rel_pos_bias": rule.shared,
+            "use_fc_norm": config.fc_norm,
+            "scale_mlp": config.mlp_norm,
+        }
+    return common | {
+        "class_token": config.class_token,
+        "fc_norm": config.fc_norm,
+        "qk_norm": config.qk_norm,
+        "rel_pos_type": "bias" if rule.window else "mlp",
+        "rel_pos_dim": rule.hidden_dim or None,
+        "shared_rel_pos": rule.shared,
+    }
 
 
 def _ratio(rows: int, dim: int) -> float:
@@ -206,13 +292,18 @@ def _section(content: Converted) -> dict[str, Any]:
 def _differences(content: Converted) -> list[str]:
     """Return how timm differs from the checkpoint's original, which Vitrine follows."""
     config, found = content.config, []
-    eps = _timm_eps(config)
+    eps = _timm_eps(content)
     if config.norm_eps != eps:
         found.append(f"LayerNorm: timm uses the epsilon {eps:g}, the original {config.norm_eps:g}")
-    if config.position != PROFILES["timm"].resampling:
+    if config.position not in (None, PROFILES["timm"].resampling):
         rule = PROFILES[content.profile].summary.split(":")[0]
         found.append(
             f"position embeddings at other sizes: timm resamples by its own rule, the original by another ({rule})"
+        )
+    if config.relative is not None and config.relative.resampling != PROFILES["timm"].offsets:
+        found.append(
+            "relative position biases at other sizes: timm resamples them by its own rule, the original by another "
+            f"({config.relative.resampling})"
         )
     if content.preprocess.crop_rounding == "floor":
         found.append("center crop: timm may cut one pixel further right or down than the original")

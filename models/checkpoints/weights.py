@@ -6,6 +6,7 @@ A bias that a family lacks becomes zeros; any other tensor that is missing is an
 import torch
 from torch import Tensor
 
+from models.checkpoints.relative import take_relative
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 
@@ -27,6 +28,8 @@ def take_weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
         weights["attn_pool.latent"] = tensors.take("attn_pool.latent").flatten()
     if config.rotary is not None and config.rotary.learned:
         weights["rotary.frequencies"] = tensors.take("rotary.frequencies")
+    if config.relative is not None:
+        weights |= take_relative(tensors, config.relative, config.depth)
     return weights
 
 

@@ -5,13 +5,15 @@ Knows: the names, configs and defaults of timm, transformers, torchvision, open_
 Does not know: how files are found and opened, and how the network is built.
 
 To add a layout, write a module with `recognises(source) -> bool` and `read(source) -> Reading` and add it to `LAYOUTS`,
-specific layouts before general ones. `unsupported` refuses architectures that only look like a supported one.
+specific layouts before general ones. `unsupported` refuses what a config names and no table knows, and what the
+tensors of a file without a config give away.
 """
 
 from types import ModuleType
 
 from models.layouts import dinov3, facebook, jax, open_clip, torchvision
 from models.layouts.timm import layout as timm
+from models.layouts.transformers import beit as transformers_beit
 from models.layouts.transformers import clip as transformers_clip
 from models.layouts.transformers import dinov2 as transformers_dinov2
 from models.layouts.transformers import dinov3 as transformers_dinov3
@@ -21,6 +23,7 @@ LAYOUTS: tuple[ModuleType, ...] = (
     jax,
     torchvision,
     open_clip,
+    transformers_beit,
     transformers_clip,
     transformers_dinov2,
     transformers_dinov3,

@@ -1,8 +1,9 @@
-"""facebookresearch's DINO, DINOv2, DeiT, DeiT-III and MAE, and any other file with timm's names and no config.
+"""facebookresearch's DINO, DINOv2, DeiT, DeiT-III and MAE, BEiT, and any other file with timm's names and no config.
 
 Sources: facebookresearch/dino `vision_transformer.py`, dinov2 `dinov2/models/vision_transformer.py` and
-`dinov2/hub/backbones.py`, deit `models.py` and `models_v2.py`, mae `models_vit.py`. All use timm's names of their time
-and have no config, so the original is recognised by details of the tensors, or else by the file name.
+`dinov2/hub/backbones.py`, deit `models.py` and `models_v2.py`, mae `models_vit.py`; microsoft/unilm
+`beit/modeling_finetune.py`. All use timm's names of their time and have no config, so the original is recognised by
+details of the tensors, or else by the file name.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
-from models.layouts.timm.layout import NAMING
+from models.layouts.timm.layout import NAMING, join_projections
 
 SELF_DISTILLED = {"teacher", "student"}
 
@@ -24,6 +25,7 @@ def recognises(source: Source) -> bool:
 def read(source: Source) -> Reading:
     """Read the tensors, and recognise their original."""
     tensors, left_out = NAMING.translate(source.tensors)
+    join_projections(tensors)
     profile, reason = _profile(source)
     config = source.config
     has_preprocess = timm_config.has_preprocess(config)
@@ -53,6 +55,11 @@ def _profile(source: Source) -> tuple[str, str]:
     layer_scale = _has(keys, "ls1.gamma")
     head = _has(keys, "head.weight")
     clues = (
+        (
+            _has(keys, "relative_position_bias_table"),
+            "timm",
+            "only BEiT has tables of relative positions, and timm computes its files at any size",
+        ),
         (_has(keys, "register_tokens"), "dinov2-reg", "the tensor 'register_tokens' has DINOv2's name for registers"),
         (_has(keys, "mask_token") and layer_scale, "dinov2", "only DINOv2 has both 'mask_token' and layer scale"),
         (

@@ -4,6 +4,7 @@ Shapes: P prefix tokens, D embedding dimension, gh x gw the native grid.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.source import Reading
 from models.layouts.tensors import Tensors
 from models.network.positions.learned import Grid
+from models.network.positions.relative import OffsetResampling, Relative
 
 PUBLISHED_HEADS = {
     (1280, 32): 16,  # ViT-H
@@ -108,6 +110,36 @@ def _grid(rows: int, count: int, class_token: bool, native: Grid | None) -> tupl
     raise CheckpointBroken(
         f"tensor 'pos_embed' has {rows} rows: neither {configured}a square grid, with or without {count} prefix tokens"
     )
+
+
+def relative_rule(tensors: Mapping[str, Tensor], native: Grid | None, resampling: OffsetResampling) -> Relative | None:
+    """Return how the network computes its relative biases, or None: it has none.
+
+    Args:
+        tensors: under the network's names.
+        native: the grid by the config or by the position embeddings; None: unknown, so it is square.
+        resampling: of tables.
+    """
+    found = next((name for name in ("blocks.0.relative", "relative") if f"{name}.table" in tensors), None)
+    if found is not None:
+        rows, shared = len(tensors[f"{found}.table"]), found == "relative"
+        class_token = "cls_token" in tensors
+        window = _window(rows - 3 * class_token, native, f"{found}.table")
+        return Relative(window, class_token=class_token, shared=shared, resampling=resampling)
+    for name in ("blocks.0.relative", "relative"):
+        if f"{name}.fc1.weight" in tensors:
+            return Relative(hidden_dim=len(tensors[f"{name}.fc1.weight"]), shared=name == "relative")
+    return None
+
+
+def _window(offsets: int, native: Grid | None, name: str) -> Grid:
+    """Return the grid that has this many offsets between patches."""
+    side = (math.isqrt(max(offsets, 0)) + 1) // 2
+    height, width = native or (side, side)
+    if (2 * height - 1) * (2 * width - 1) != offsets:
+        grid = f"the {height} x {width} patches of the network" if native else "a square grid"
+        raise CheckpointBroken(f"tensor {name!r} has numbers for {offsets} offsets of patches, which do not fit {grid}")
+    return height, width
 
 
 def sincos_table(grid: Grid, dim: int) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from models.errors import CheckpointUnsupported
 from models.network.config import Activation
 from models.network.positions.learned import Resampling
+from models.network.positions.relative import OffsetResampling
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Profile:
         summary: of the resampling, for people.
         act, norm_eps: used if the checkpoint's config does not say, and always if the user sets the profile. None:
             use the config's, or else erf GELU and 1e-6.
+        offsets: the resampling of relative position biases.
         rounded: whether the periods of DINOv3's rotary positions are rounded to bfloat16, if the user sets the profile.
             None: as the checkpoint says.
     """
@@ -29,6 +31,7 @@ class Profile:
     summary: str
     act: Activation | None = None
     norm_eps: float | None = None
+    offsets: OffsetResampling = "geometric"
     rounded: bool | None = None
 
 
@@ -41,7 +44,7 @@ PROFILES: dict[str, Profile] = {
     "timm": Profile(ANTIALIASED, "bicubic, antialiased", rounded=False),
     "flexivit": Profile(BILINEAR, "bilinear", "gelu", 1e-6),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
-    "transformers": Profile(PLAIN, "bicubic", rounded=False),
+    "transformers": Profile(PLAIN, "bicubic", offsets="bilinear", rounded=False),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),
     "transformers-4.45": Profile(OFFSET, "bicubic with the offset 0.1, as before release 4.46"),
     "dino": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from models.network.config import Activation, Norm, ViTConfig
 from models.network.pooling import Pool
-from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 from models.preprocess import Labels, Preprocess
 
@@ -51,12 +50,12 @@ class Reading:
     Args:
         layout: the name of the layout.
         profile: the original implementation to reproduce.
-        tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token`, `pos_embed` and the tables of
-            relative biases are separate.
+        tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token`, `pos_embed` and the weights of
+            relative biases (`blocks.0.relative.table`, `relative.fc1.weight`) are separate.
         reasons: why each thing was recognised or assumed.
         image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
         num_heads, act, norm_eps: None if the checkpoint does not say.
-        norm_type, norm_post, rotary, relative: as in `ViTConfig`.
+        norm_type, norm_post, rotary: as in `ViTConfig`.
         pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
         pool_heads, pool_act: of attention pooling; None: as many heads as the network.
         expected: sizes that a config states, to check against the tensors: field of ViTConfig -> value.
@@ -79,7 +78,6 @@ class Reading:
     norm_type: Norm = "layer"
     norm_post: bool = False
     rotary: Rotary | None = None
-    relative: Relative | None = None
     pool: Pool | None = None
     pool_heads: int | None = None
     pool_act: Activation = "gelu"

@@ -1,23 +1,29 @@
-"""Refuse what is not known to be supported, before its tensors are read.
+"""Refuse a network that no table knows.
 
-An architecture that a config names must be in a table, because its tensors can fit and its answers still be wrong. A
-file without a config names nothing; what is not a plain Vision Transformer is recognised by a tensor name that a plain
-one does not have.
+A network is served because its config names it and a table has the name, and not because its tensors fit: parts without
+weights, such as rotary positions, leave no trace in a file. A file without a config names nothing. Some networks share
+so many tensor names with a plain Vision Transformer that such a file would load and give wrong answers; each of them is
+recognised by a tensor name that a plain one does not have.
 """
 
 import re
+from collections.abc import Iterable
 
 from models.errors import CheckpointUnsupported
 from models.layouts.source import Source
-from models.layouts.timm import config as timm_config
-from models.layouts.transformers import config as transformers_config
+from models.layouts.timm import architectures
+from models.layouts.transformers import classes
+
+SPLIT_BIASES = r"blocks\.\d+\.attn\.(?:q_bias|v_bias)"
+BEIT = re.compile(r"blocks\.0\.attn\.relative_position_bias_table|rel_pos_bias\.relative_position_bias_table")
+"""Tables that only BEiT has; its split biases are read."""
 
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
     r"cls_norm\..*": "a norm of its own on [CLS] and registers (DINOv3 with untied norms)",
     r"blocks\.\d+\.attn\.w[qkv]\..*": "Sapiens 2's own names; timm has the same network",
-    r".*relative_position_(?:bias|index).*": "relative positions (BEiT)",
-    r"blocks\.\d+\.attn\.(?:q_bias|v_bias)": "split biases (BEiT, EVA)",
+    r".*rel_pos\..*": "relative positions without a config.json of timm that says where its norms are",
+    SPLIT_BIASES: "split biases (EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",
     r"blocks\.\d+\.(?:in_norm|in_proj|attn_out_proj|mlp_out_proj)\..*": "parallel blocks",
     r"blocks\.\d+\.(?:attns|ffns)\.\d+\..*": "parallel blocks",
@@ -40,18 +46,20 @@ WRAPPERS = re.compile(
 
 
 def refuse(source: Source) -> None:
-    """Raise CheckpointUnsupported for an architecture that is not known, by its name or else by its tensors."""
+    """Raise CheckpointUnsupported for a name that is not served, or for tensors of another network without a name."""
     if "architecture" in source.config:
-        timm_config.family(source.config)
+        architectures.find(str(source.config["architecture"]))
     elif "model_type" in source.config:
-        transformers_config.network(source.config)
+        classes.check(source.config)
     else:
-        _refuse_by_tensors(source)
+        _refuse_tensors(source.tensors)
 
 
-def _refuse_by_tensors(source: Source) -> None:
-    for key in source.tensors:
-        name = WRAPPERS.sub("", key)
+def _refuse_tensors(keys: Iterable[str]) -> None:
+    """Raise CheckpointUnsupported if a key belongs to an unsupported architecture."""
+    names = {key: WRAPPERS.sub("", key) for key in keys}
+    beit = any(BEIT.fullmatch(name) for name in names.values())
+    for key, name in names.items():
         for pattern, feature in ARCHITECTURES.items():
-            if re.fullmatch(pattern, name):
+            if re.fullmatch(pattern, name) and not (beit and pattern == SPLIT_BIASES):
                 raise CheckpointUnsupported(f"the network has {feature}, which is not supported (tensor {key!r})")

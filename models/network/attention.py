@@ -19,12 +19,13 @@ from torch import Tensor
 
 from models.network.packing import Packing
 from models.network.positions.places import Places
+from models.network.positions.relative import Bias
 
 Projection = Callable[[Tensor, Places], tuple[Tensor, Tensor, Tensor]]
 """The input of a block (N, D), and the places of its tokens -> its queries, keys and values (N, H, d)."""
 
-Logits = tuple[Tensor, Tensor, Tensor | None]
-"""Queries and keys of an image, (N, H, d) each, and what is added to their products, (H, N, N) or None."""
+Logits = tuple[Tensor, Tensor, Bias | None]
+"""Queries and keys of an image, (N, H, d) each, and what is added to their products."""
 
 MAX_MATRIX = 2**22
 """Numbers of an attention matrix (H, N, N) in memory at a time: 16 MiB, independent of the size of the image."""
@@ -89,7 +90,7 @@ class AttentionRecorder:
 def cls_attention(logits: Logits, head: int | None) -> Tensor:
     """Return the attention of [CLS], the first token, in one head or averaged over heads: (N,)."""
     q, k, bias = logits
-    row = _softmax(q[:1], k, bias if bias is None else bias[:, :1])[:, 0]  # (H, N)
+    row = _softmax(q[:1], k, bias.leading(slice(None), 1) if bias else None)[:, 0]  # (H, N)
     return row.mean(0) if head is None else row[head]
 
 
@@ -124,10 +125,12 @@ def _times_attention(row: Tensor, logits: Logits) -> Tensor:
     tokens, heads, _ = k.shape
     step = max(1, MAX_MATRIX // (heads * tokens))
     product = torch.zeros_like(row)
-    for start in range(0, tokens, step):
-        rows = slice(start, start + step)
-        matrix = _softmax(q[rows], k, bias if bias is None else bias[:, rows])
-        product += torch.einsum("n,hnm->m", row[rows], matrix) / heads
+    for group in bias.head_groups() if bias else [slice(heads)]:
+        added = bias.matrix(group) if bias else None
+        for start in range(0, tokens, step):
+            rows = slice(start, start + step)
+            matrix = _softmax(q[rows, group], k[:, group], None if added is None else added[:, rows])
+            product += torch.einsum("n,hnm->m", row[rows], matrix) / heads
     return product
 
 

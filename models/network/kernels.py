@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.network.packing import Packing
+from models.network.positions.relative import Bias
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
 """Queries (t, H, d), keys and values (T, H, d), the packing of the keys, the packing of the queries -> (t, D)."""
 
-Biases = Sequence[Tensor]
-"""What is added to the attention logits of the images of each run: (H, N, N)."""
+Biases = Sequence[Bias]
+"""What is added to the attention logits of the images of each run."""
 
 TEST_LENGTHS = (3, 17, 17, 70)
 TOLERANCE = 2e-2
@@ -54,10 +55,19 @@ def _attend_by_run(
     for i, (run, query_run) in enumerate(zip(packing.runs, query_packing.runs, strict=True)):
         # (images, n, H, d) -> (images, H, n, d), as torch expects it
         views = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
-        bias = biases[i][None, :, : query_run.length] if biases else None
-        out = F.scaled_dot_product_attention(*views, attn_mask=bias)  # (images, H, n, d), scale 1 / sqrt(d)
+        out = _attend_with_bias(views, biases[i]) if biases else F.scaled_dot_product_attention(*views)
         outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_with_bias(views: tuple[Tensor, Tensor, Tensor], bias: Bias) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + bias) v, a group of heads at a time: (images, H, n, d)."""
+    parts = []
+    for heads in bias.head_groups():
+        q, k, v = (view[:, heads] for view in views)
+        matrix = bias.leading(heads, q.shape[2])[None]  # (1, heads, n, N)
+        parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=matrix))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:

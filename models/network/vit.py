@@ -104,7 +104,7 @@ class VisionTransformer(nn.Module):
         heads = (config.depth, config.num_heads)
         rotated = (*heads, config.head_dim, config.num_prefix_tokens)
         self.rotary = RotaryEmbedding(config.rotary, *rotated) if config.rotary else None
-        self.relative = RelativeBias(config.relative, *heads) if config.relative else None
+        self.relative = RelativeBias(config.relative, *heads, config.num_prefix_tokens) if config.relative else None
         self.norm_pre = make_norm(config, dim, config.norm_pre)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = make_norm(config, dim, config.norm)

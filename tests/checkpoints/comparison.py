@@ -31,6 +31,11 @@ def difference(expected: Tensor, ours: Features, what: str) -> float:
     value = getattr(ours, what)
     assert value is not None, f"{what} was not read"
     assert value.shape == expected.shape, (what, value.shape, expected.shape)
+    return relative(expected, value)
+
+
+def relative(expected: Tensor, value: Tensor) -> float:
+    """The largest difference on the scale of `BAR`."""
     return float((value - expected).abs().max() / max(1.0, float(expected.abs().max())))
 
 

@@ -60,7 +60,8 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 def _scaled(name: str, leaf: str, noise: Tensor) -> Tensor:
     if any(word in name for word in ("gamma", "lambda1", "layer_scale")):
         return 0.5 + 0.2 * noise
-    if any(word in name for word in ("token", "pos", "embedding.weight", "class_embedding")) and "patch_" not in name:
+    learned = ("token", "pos", "embedding.weight", "class_embedding", "latent", "probe", "freqs")
+    if any(word in name for word in learned) and "patch_" not in name and ".mlp." not in name:
         return 0.5 * noise
     if leaf == "bias" or leaf.endswith(".bias") or noise.dim() < 2:
         return 1 + 0.2 * noise if leaf.endswith("weight") else 0.5 * noise

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
-from models.errors import CheckpointBroken, CheckpointError, CheckpointNotFound, CheckpointUnsupported
+from models.errors import CheckpointBroken, CheckpointError, CheckpointNotFound
 from tests.conftest import MODEL
 
 Tensors = dict[str, torch.Tensor]
@@ -67,9 +67,9 @@ def test_the_error_names_the_damage(
         open_checkpoint(altered(tensors=fault))
 
 
-def test_the_error_names_an_unsupported_architecture(altered: Callable[..., str]) -> None:
-    with pytest.raises(CheckpointUnsupported, match="vit_base_patch16_radio_v3"):
-        open_checkpoint(altered(config=lambda config: config.update(architecture="vit_base_patch16_radio_v3")))
+def test_the_error_names_the_tensors_of_another_network(altered: Callable[..., str]) -> None:
+    with pytest.raises(CheckpointBroken, match=r"attn_pool\.latent"):
+        open_checkpoint(altered(tensors=lambda t: t.update({"attn_pool.latent": torch.zeros(1)})))
 
 
 def test_an_empty_or_missing_folder(tmp_path: Path) -> None:

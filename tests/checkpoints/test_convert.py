@@ -30,6 +30,7 @@ REFUSED = {
     "transformers, Dinov2 SwiGLU": "cls_avg",
     "transformers, Dinov2WithRegisters": "cls_avg",
     "transformers, CLIP with classifier": "before the final norm",
+    "transformers, Data2VecVision, bare": "without a norm after the blocks",
 }
 CONVERTIBLE = [family for family in FAMILIES if family.name not in REFUSED]
 

@@ -1,15 +1,19 @@
 """The variants of timm's vision_transformer, each saved by timm."""
 
+import copy
+import dataclasses
 import json
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, randomise
+from tests.checkpoints.original import LARGER, NATIVE, SIZES, SMALLER, Family, Original, Size, randomise
 from tests.originals import timm
 
 TOY: dict[str, Any] = {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_classes": 7}
@@ -77,6 +81,39 @@ def make_flexivit(folder: Path) -> Original:
         at_size[size] = model
     sizes = {"native": NATIVE, "smaller": SMALLER, "larger": LARGER}
     return Original(folder, lambda pictures: forward(at_size[tuple(pictures.shape[2:])], pictures), sizes=sizes)
+
+
+def resized(model: Any, size: Size) -> Any:
+    """A copy of a network of one size, as timm changes it for another one."""
+    model = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm's interpolation uses what torch calls slow or deprecated
+        model.set_input_size(img_size=size)
+    return model.eval()
+
+
+def make_fixed(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **changed: Any) -> Original:
+    """A network of one size: for another one, timm resamples a copy."""
+    arguments = {"img_size": native, **TOY, **changed}
+    trained: Any = randomise(timm.create_model(architecture, **arguments))
+    save(trained, folder, architecture, arguments, native)
+    sizes = SIZES if native == NATIVE else {"native": native, "turned": (native[1], native[0]), "larger": (96, 160)}
+
+    def read(pictures: Tensor) -> dict[str, Tensor]:
+        return forward(resized(trained, (pictures.shape[2], pictures.shape[3])), pictures)
+
+    return Original(folder, read, sizes=sizes)
+
+
+def make_beit_pth(folder: Path) -> Original:
+    """BEiT's own file: no config, and indices in the file."""
+    original = make_fixed("beit_base_patch16_224", folder)
+    (folder / "config.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    tensors |= {f"blocks.{i}.attn.relative_position_index": torch.zeros(65, 65, dtype=torch.long) for i in range(3)}
+    torch.save({"model": tensors}, folder / "beit.pth")
+    return dataclasses.replace(original, path=folder / "beit.pth", options={"num_heads": 4})
 
 
 def make_pth(folder: Path) -> Original:
@@ -152,6 +189,27 @@ VARIANTS: dict[str, Any] = {
     "DINOv3, gated": partial(make, "vit_huge_plus_patch16_dinov3"),
     "LingBot": partial(make, "vit_giant_patch16_lingbot"),
     "Sapiens 2": partial(make, "vit_base_patch16_sapiens2", num_kv_heads=(2, 4, 2)),
+    "BEiT": partial(make_fixed, "beit_base_patch16_224"),
+    "BEiT v2, 48 x 80 native": partial(make_fixed, "beitv2_base_patch16_224", native=(48, 80)),
+    "BEiT, head on [CLS]": partial(make_fixed, "beit_base_patch16_224", global_pool="token"),
+    "BEiT, every table": partial(
+        make_fixed, "beit_base_patch16_224", use_abs_pos_emb=True, use_shared_rel_pos_bias=True
+    ),
+    "BEiT, a shared table": partial(
+        make_fixed, "beit_base_patch16_224", use_rel_pos_bias=False, use_shared_rel_pos_bias=True
+    ),
+    "BEiT, bare .pth": make_beit_pth,
+    "BEiT-3": partial(make, "beit3_base_patch16_224"),
+    "relative positions": partial(make_fixed, "vit_relpos_small_patch16_224"),
+    "relative positions, shared": partial(make_fixed, "vit_srelpos_small_patch16_224"),
+    "relative positions, [CLS]": partial(make_fixed, "vit_relpos_medium_patch16_cls_224"),
+    "relative positions, [CLS], average": partial(make_fixed, "vit_relpos_base_patch16_clsgap_224"),
+    "relative positions, norms after": partial(make_fixed, "vit_relpos_medium_patch16_rpn_224"),
+    "relative positions, tables": partial(make_fixed, "vit_relpos_small_patch16_224", rel_pos_type="bias"),
+    "relative positions, shared table, [CLS]": partial(
+        make_fixed, "vit_relpos_medium_patch16_cls_224", rel_pos_type="bias", shared_rel_pos=True
+    ),
+    "norms after the residual branch": partial(make, "vit_base_patch16_rpn_224"),
     "flexivit": make_flexivit,
     "old flat config": make_old,
     "bare .pth": make_pth,

@@ -38,11 +38,6 @@ def hidden(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     return read | ({"native": output.pooler_output} if output.get("pooler_output") is not None else {})
 
 
-def backbone(model: Any, pictures: Tensor) -> dict[str, Tensor]:
-    """The last feature map of a backbone: (B, D, h, w)."""
-    return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
-
-
 def classify(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     output = model(pictures, output_hidden_states=True, **options)
     norm = getattr(model.base_model, "layernorm", None) or model.base_model.post_layernorm
@@ -77,6 +72,22 @@ def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tenso
     return {"native": output if isinstance(output, Tensor) else output.pooler_output}
 
 
+def masked(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """The network below a head that predicts pixels."""
+    return {"cls": model.base_model(pictures, **options).last_hidden_state[:, 0]}
+
+
+def maps(model: Any, pictures: Tensor) -> dict[str, Tensor]:
+    """The mean of the feature map that a backbone returns: (B, D, h, w) -> (B, D)."""
+    return {"mean": model(pictures).feature_maps[-1].mean((2, 3))}
+
+
+def masked_beit(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    """The tokens that the head of BEiT's pre-training reads."""
+    tokens = model.layernorm(model.beit(pictures, **options).last_hidden_state)
+    return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1)}
+
+
 def make(
     kind: str,
     read: Read,
@@ -106,6 +117,10 @@ TEXT = {
     "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1,
 }  # fmt: skip
 
+TABLES = VIT | {"use_relative_position_bias": True}
+SHARED = VIT | {"use_shared_relative_position_bias": True}
+CLS_HEAD: dict[str, Any] = {"use_mean_pooling": False}
+
 DECODER: dict[str, Any] = {
     "decoder_hidden_size": 32,
     "decoder_num_hidden_layers": 2,
@@ -121,6 +136,10 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "ViT, tanh, no qkv bias": partial(
         make, "ViTForImageClassification", classify, **VIT, hidden_act="gelu_pytorch_tanh", qkv_bias=False
     ),
+    "ViT, masked pixels": partial(make, "ViTForMaskedImageModeling", masked, **VIT),
+    "DeiT, masked pixels": partial(make, "DeiTForMaskedImageModeling", masked, **VIT),
+    "DeiT, bare": partial(make, "DeiTModel", hidden, **VIT),
+    "IJepa, bare": partial(make, "IJepaModel", hidden, **VIT),
     "DeiT": partial(make, "DeiTForImageClassification", classify, **VIT),
     "DeiT with teacher": partial(make, "DeiTForImageClassificationWithTeacher", logits, **VIT),
     "DeiT, names in memory": partial(make, "DeiTForImageClassification", classify, in_memory=True, **VIT),
@@ -154,7 +173,14 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "DINOv3, no biases of queries, keys and values": partial(
         make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, query_bias=False, value_bias=False
     ),
-    "DINOv3, backbone": partial(make, "DINOv3ViTBackbone", backbone, interpolate=False, **DINOV3),
+    "DINOv3, backbone": partial(make, "DINOv3ViTBackbone", maps, interpolate=False, **DINOV3),
+    "Dinov2 backbone": partial(make, "Dinov2Backbone", maps, interpolate=False, **TOY),
+    "Dinov2WithRegisters backbone": partial(
+        make, "Dinov2WithRegistersBackbone", maps, interpolate=False, **TOY, num_register_tokens=4
+    ),
+    "Dinov2WithRegisters, bare": partial(
+        make, "Dinov2WithRegistersModel", hidden, interpolate=False, **TOY, num_register_tokens=4
+    ),
     "CLIP vision": partial(make, "CLIPVisionModel", tower, **CLIP),
     "CLIP vision, names in memory": partial(make, "CLIPVisionModel", tower, in_memory=True, **CLIP),
     "CLIP with projection": partial(make, "CLIPVisionModelWithProjection", embed, **CLIP),
@@ -165,5 +191,17 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
         make, "CLIPForImageClassification", logits, vision_config=CLIP,
         text_config=TEXT, num_labels=7,
     ),
+    "BEiT": partial(make, "BeitForImageClassification", classify, **TABLES),
+    "BEiT, names in memory": partial(make, "BeitForImageClassification", classify, in_memory=True, **TABLES),
+    "BEiT, head on [CLS]": partial(make, "BeitForImageClassification", classify, **TABLES, **CLS_HEAD),
+    "BEiT, a shared table": partial(make, "BeitModel", hidden, **SHARED, use_mask_token=True),
+    "BEiT, a shared table, names in memory": partial(make, "BeitModel", hidden, in_memory=True, **SHARED),
+    "BEiT, every table": partial(
+        make, "BeitModel", hidden, **SHARED | TABLES, use_absolute_position_embeddings=True, **CLS_HEAD
+    ),
+    "BEiT, pre-training": partial(make, "BeitForMaskedImageModeling", masked_beit, **SHARED, use_mask_token=True),
+    "BEiT, no layer scale": partial(make, "BeitModel", hidden, **TABLES, layer_scale_init_value=0.0),
+    "Data2VecVision": partial(make, "Data2VecVisionForImageClassification", classify, **TABLES),
+    "Data2VecVision, bare": partial(make, "Data2VecVisionModel", hidden, **SHARED),
 }  # fmt: skip
 FAMILIES = [Family(f"transformers, {name}", variant, "transformers") for name, variant in VARIANTS.items()]

@@ -1,6 +1,8 @@
 """Files of every format are decoded upright, to 8-bit RGB, or are refused with a code."""
 
 import io
+import zlib
+from collections.abc import Callable
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +14,7 @@ from app.errors import ImageProblem
 from app.pictures.decode import Limits, decode
 from app.pictures.formats.table import FORMATS as TABLE
 from app.settings import FORMATS, ImageFormat
+from tests.pictures.pngs import chunk
 
 LIMITS = Limits(FORMATS, 50_000_000)
 
@@ -78,6 +81,49 @@ def test_orientation_is_applied(photo: Image.Image, image_format: str, orientati
     exif[0x0112] = orientation
     options = {"lossless": True} if image_format == "WEBP" else {}
     assert np.array_equal(pixels(encoded(stored, image_format, exif=exif, **options)), np.asarray(photo))
+
+
+def hexadecimal(exif: bytes) -> bytes:
+    """Return what ImageMagick writes into a text `Raw profile type exif`."""
+    return b"\nexif\n%8d\n" % len(exif) + exif.hex().encode() + b"\n"
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+EXIF = hexadecimal(b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
+FILL = b" " * (2**20 + 1)
+TEXTS: dict[str, Callable[[bytes], bytes]] = {
+    "tEXt exif": lambda fill: chunk(b"tEXt", b"Raw profile type exif\0" + EXIF + fill),
+    "zTXt exif": lambda fill: chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(EXIF + fill)),
+    "zTXt APP1": lambda fill: chunk(b"zTXt", b"Raw profile type APP1\0\0" + zlib.compress(EXIF + fill)),
+    "iTXt XMP": lambda fill: chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP + fill),
+    "iTXt XMP compressed": lambda fill: chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP + fill)),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_a_text_that_is_too_long_to_be_read_is_passed_over(photo: Image.Image, text: Callable[[bytes], bytes]) -> None:
+    """A short one of its name that follows is read instead."""
+    data = encoded(photo, "PNG")
+    head, rest = data[:33], data[33:]
+    assert np.array_equal(pixels(head + text(FILL) + rest), np.asarray(photo))
+    if text(b"") != TEXTS["zTXt APP1"](b""):  # which Pillow does not read
+        turned = np.asarray(photo.transpose(Transpose.ROTATE_270))
+        assert np.array_equal(pixels(head + text(b"") + rest), turned)
+        assert np.array_equal(pixels(head + text(FILL) + text(b"") + rest), turned)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Raw profile type exif\0\1abc",
+        b"Raw profile type exif\0\0abc",
+        b"Raw profile type exif",
+        b"Raw profile type exif\0",
+    ],
+)
+def test_a_damaged_text_is_passed_over(photo: Image.Image, content: bytes) -> None:
+    data = encoded(photo, "PNG")
+    assert np.array_equal(pixels(data[:33] + chunk(b"zTXt", content) + data[33:]), np.asarray(photo))
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])

@@ -21,10 +21,11 @@ async def model(request: Request) -> dict[str, Any]:
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """Return the checkpoint's description, and the device and dtype that run it."""
+    """Return the checkpoint's description, the device and dtype that run it, and what is done with colours."""
     return describe_checkpoint(engine.checkpoint) | {
         "device": str(engine.device),
         "dtype": engine.dtype,
+        "colour": engine.colour,
         "fingerprint": engine.fingerprint,
     }
 

@@ -11,6 +11,10 @@ MAX_PARTS = 16_384
 """Segments, chunks or blocks read from one file. A PNG of 64 MiB in chunks of 4 KiB has this many."""
 
 
+MAX_PROFILE_BYTES = 2**22
+"""Size of an ICC profile that is used. Those of displays and cameras have 500 bytes to 10 kB, those of presses 3 MB."""
+
+
 class Declared(NamedTuple):
     """What a file declares about its image.
 
@@ -34,6 +38,7 @@ class ContainerFormat:
     pixel_divisor: an image may have `max_pixels` divided by this many pixels.
     opened_as: Pillow's names for the format.
     source: wraps a file's bytes for the decoder.
+    profile: returns the ICC profile that a file embeds, where `source` leaves it out; None if the decoder gives it.
     scales_down: whether the decoder can decode at 1/2, 1/4 or 1/8 of the size.
     """
 
@@ -43,6 +48,7 @@ class ContainerFormat:
     opened_as: tuple[str, ...]
     pixel_divisor: int = 2
     source: Callable[[bytes], io.BytesIO] = io.BytesIO
+    profile: Callable[[bytes], bytes | None] | None = None
     scales_down: bool = False
 
 

@@ -25,7 +25,7 @@ FORMATS: Mapping[ImageFormat, ContainerFormat] = {
         source=jpeg_scan.open_jpeg,
         scales_down=True,
     ),
-    "PNG": ContainerFormat(png.SIGNATURE.match, png.read, 16, ("PNG",), source=png.open_png),
+    "PNG": ContainerFormat(png.SIGNATURE.match, png.read, 16, ("PNG",), source=png.open_png, profile=png.profile),
     "WEBP": ContainerFormat(webp.SIGNATURE.match, webp.read, 25, ("WEBP",)),
     "GIF": ContainerFormat(gif.SIGNATURE.match, gif.read, 16, ("GIF",)),
     "BMP": ContainerFormat(bmp.SIGNATURE.match, bmp.read, 16, ("BMP",)),

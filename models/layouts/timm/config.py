@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.timm.architectures import ARCHITECTURES
-from models.layouts.timm.family import Family
+from models.layouts.timm.architectures import find
+from models.layouts.timm.family import Architecture
 from models.network.config import Activation
 from models.network.pooling import Pool
 from models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, Steps
@@ -32,42 +32,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
-
-# Patterns of architecture names, for what neither the tensors nor the config show. The first match counts.
-ACT_BY_NAME: dict[str, Activation] = {
-    "_clip_quickgelu_": "quick_gelu",
-    "so400m_patch16_siglip|giantopt_patch16_siglip|base_patch32_siglip|large_patch16_siglip_(gap_)?512": "gelu_tanh",
-}
-HEADS_BY_NAME = {
-    "^test_vit2?(\\.|$)": 2,
-    "^test_vit3": 3,
-    "^(vit_base_patch16_gap_224|vit_pe_.*_gigantic_|eva02_enormous_|eva_giant_)": 16,
-    "^vit_(so400m_.*siglip|giantopt_|huge_patch|gigantic_|giant_patch14_(224|clip)|giant_patch16_gap)": 16,
-    "^vit_base_patch\\d+_siglip_gap": 12,
-    "_5b_.*sapiens2": 32,
-}
-DEPTH_BY_NAME = {
-    "_pe_lang_large_": 23,
-    "_pe_lang_gigantic_": 47,
-    "_pe_.*_gigantic_": 50,
-    "^eva02_enormous_": 64,
-    "_5b_.*sapiens2": 56,
-    "36x1": 36,
-    "_(tiny|small|base|medium|betwixt)(_|$)": 12,
-    "_(little|dlittle|wee|dwee)_": 14,
-    "_xsmall_": 10,
-    "_mediumd_": 20,
-    "_so150m_": 18,
-    "_so150m2_": 21,
-    "_so400m_": 27,
-    "_(large|intern300m)_": 24,
-    "_huge_": 32,
-    "_(giant|giantopt)_": 40,
-    "_gigantic_": 48,
-}
-
-# Architectures whose tensors look like a plain `vision_transformer` but that compute something else.
-UNSUPPORTED_NAMES = {"_rpn_": "norms after the residual steps", "radio": "RADIO's patch generator"}
 
 # Arguments of timm's constructor that the tensors show, that have no effect at inference, or that are read here.
 SUPPORTED_ARGUMENTS = frozenset(
@@ -106,6 +70,18 @@ SUPPORTED_ARGUMENTS = frozenset(
         "drop_path_rate",
         "weight_init",
         "fix_init",
+        "scale_attn_norm",
+        "scale_mlp_norm",
+        "use_abs_pos_emb",
+        "use_rel_pos_bias",
+        "use_shared_rel_pos_bias",
+        "use_fc_norm",
+        "swiglu_mlp",
+        "scale_mlp",
+        "head_init_scale",
+        "rel_pos_type",
+        "rel_pos_dim",
+        "shared_rel_pos",
     ]
 )
 
@@ -120,22 +96,13 @@ def arguments(config: Config) -> Config:
     return config.get("model_args") or {}
 
 
-def by_name(table: Mapping[str, Any], architecture: str, default: Any = None) -> Any:
-    """Return the value of the first pattern that matches the architecture's name."""
-    return next((value for pattern, value in table.items() if re.search(pattern, architecture)), default)
+def architecture(config: Config) -> Architecture:
+    """Return what the name of the architecture says.
 
-
-def family(config: Config) -> Family:
-    """Return the family of the architecture. Raises CheckpointUnsupported for a variant that is not supported."""
-    architecture = str(config["architecture"])
-    if feature := by_name(UNSUPPORTED_NAMES, architecture):
-        raise CheckpointUnsupported(f"config.json: {architecture} has {feature}, which is not supported")
-    name = architecture.partition(".")[0]
-    if name not in ARCHITECTURES:
-        raise CheckpointUnsupported(
-            f"config.json: {architecture!r} is not known to be a plain Vision Transformer, so it is not served; "
-            "models/layouts/timm/architectures.py lists the known names"
-        )
+    Raises CheckpointUnsupported for a name that is not served, and for an argument that changes the network in a way
+    that is not known.
+    """
+    named = find(str(config["architecture"]))
     unknown = set(arguments(config)) - SUPPORTED_ARGUMENTS
     if unknown:
         raise CheckpointUnsupported(f"config.json: the argument {min(unknown)!r} in model_args is not supported")
@@ -143,7 +110,9 @@ def family(config: Config) -> Family:
         raise CheckpointUnsupported(
             f"config.json: pos_embed {arguments(config)['pos_embed']!r} is not supported, only 'learn'"
         )
-    return ARCHITECTURES[name]
+    if "swin" in str(arguments(config).get("rel_pos_type")):
+        raise CheckpointUnsupported("config.json: rel_pos_type 'mlp_swin' is not supported, only 'mlp' and 'bias'")
+    return named
 
 
 def pool(config: Config) -> Pool | None:
@@ -161,12 +130,12 @@ def section(config: Config) -> Config:
     return config.get(SECTION) or {}
 
 
-def act(config: Config) -> Activation | None:
+def act(config: Config, named: Architecture) -> Activation:
     """Return the activation of the config or of the architecture."""
     name = arguments(config).get("act_layer")
     if name is not None and name not in ACTIVATIONS:
         raise CheckpointUnsupported(f"config.json: act_layer {name!r} is not supported, only {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name] if name else by_name(ACT_BY_NAME, str(config["architecture"]), "gelu")
+    return ACTIVATIONS[name] if name else named.family.act
 
 
 def image_size(config: Config) -> tuple[int, int] | None:
@@ -179,14 +148,19 @@ def image_size(config: Config) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def expected(config: Config, head: bool) -> dict[str, Any]:
+def num_heads(config: Config, named: Architecture) -> int:
+    """Return the number of attention heads of the config or of the architecture."""
+    return int(arguments(config).get("num_heads") or named.num_heads)
+
+
+def expected(config: Config, named: Architecture, head: bool) -> dict[str, Any]:
     """Return the sizes that the config states or the architecture's name implies, to check against the tensors."""
-    architecture, args = str(config["architecture"]), arguments(config)
-    patch = args.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", architecture)
-    registers = args.get("reg_tokens") or _number(r"_reg(\d+)_", architecture)
+    args = arguments(config)
+    patch = args.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", named.name)
+    registers = args.get("reg_tokens") or _number(r"_reg(\d+)_", named.name)
     return {
         "embed_dim": args.get("embed_dim"),
-        "depth": args.get("depth") or by_name(DEPTH_BY_NAME, architecture),
+        "depth": args.get("depth") or named.depth,
         "patch_size": (patch, patch) if isinstance(patch, int) else patch and tuple(patch),
         "num_extra_tokens": registers,
         "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,

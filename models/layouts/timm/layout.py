@@ -1,6 +1,6 @@
 """timm's `vision_transformer`: a hub directory of `config.json` and weights, or what `save_for_hf` wrote.
 
-Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py` and `_hub.py`.
+Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py`, `beit.py` and `_hub.py`.
 The network uses the same names, and so do facebookresearch's DINO, DINOv2, DeiT and MAE (`facebook.py`).
 """
 
@@ -14,7 +14,7 @@ from models.layouts.naming import PARTS, Naming, join
 from models.layouts.profiles import profile_named
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
-from models.layouts.timm.family import Family
+from models.layouts.timm.family import Architecture
 
 BLOCK = r"blocks\.(?:\d+\.)?(\d+)\."  # DINOv2 trained in chunks has the chunk's number before the block's
 
@@ -32,6 +32,10 @@ KEYS = {
     rf"{BLOCK}mlp\.w12\.{PARTS}": r"blocks.\1.mlp.fc1.\2",  # DINOv2's SwiGLU
     rf"{BLOCK}mlp\.w3\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"{BLOCK}(?:ls([12])\.gamma|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second pattern is DeiT-III's
+    rf"{BLOCK}attn\.(?:rel_pos\.)?relative_position_bias_table": r"blocks.\1.relative.table",
+    rf"{BLOCK}attn\.rel_pos\.mlp\.(fc[12])\.{PARTS}": r"blocks.\1.relative.\2.\3",
+    r"(?:rel_pos_bias|shared_rel_pos)\.relative_position_bias_table": "relative.table",
+    rf"shared_rel_pos\.mlp\.(fc[12])\.{PARTS}": r"relative.\1.\2",
     rf"pre_logits\.fc\.{PARTS}": r"projection.\1",
     r"rope\.freqs": "rotary.frequencies",
     r"attn_pool\.latent": "attn_pool.latent",
@@ -45,6 +49,8 @@ IGNORED = {
     r"decoder_.*": "MAE's decoder",
     r"head\.(?:mlp|last_layer)\..*|(?:dino|ibot)_head\..*": "projection head of self-supervised training",
     r"head\.0\.num_batches_tracked": "counter of batches",
+    r".*\.relative_position_index": "indices of relative positions",
+    r"lm_head\..*": "head of masked-image training",
 }
 NAMING = Naming(KEYS, ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.proj.weight"), IGNORED)
 
@@ -60,57 +66,47 @@ def recognises(source: Source) -> bool:
 def read(source: Source) -> Reading:
     """Read the tensors and config.json."""
     config = source.config
-    family = timm_config.family(config)
-    architecture = str(config["architecture"])
+    named = timm_config.architecture(config)
+    family, act = named.family, timm_config.act(config, named)
     tensors, left_out = NAMING.translate(source.tensors)
     join_projections(tensors)
     names, section = timm_config.names(config), timm_config.section(config)
     unnamed = not section and family.projects and names is None
     if section.get("head") == "projection" or (unnamed and _is_projection(tensors)):
         tensors = {re.sub(r"^head\.", "projection.", key): tensor for key, tensor in tensors.items()}
-    profile, reason = _profile(architecture, section)
+    profile, reason = _profile(named, section)
     tag = str(timm_config.pretrained(config).get("tag") or "")
     return Reading(
         layout="timm",
         profile=profile,
         tensors=tensors,
         image_size=timm_config.image_size(config),
-        num_heads=_num_heads(config, family, tensors),
-        act=timm_config.act(config),
+        num_heads=timm_config.num_heads(config, named),
+        act=act,
         norm_type=family.norm_type,
         norm_eps=section.get("norm_eps") or family.norm_eps,
         norm_post=family.norm_post,
         rotary=family.rotary,
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
         pool_heads=family.pool_heads,
-        pool_act=family.pool_act or timm_config.act(config) or "gelu",
+        pool_act=act,
         projection_tanh=not family.projects and not section,
-        expected=timm_config.expected(config, "head.weight" in tensors),
+        expected=timm_config.expected(config, named, "head.weight" in tensors),
         preprocess=timm_config.preprocess(config),
         names=names,
         multi_label=bool(section.get("multi_label")),
         label_offset=int(timm_config.pretrained(config).get("label_offset") or 0),
         imagenet=re.search(r"(^|_)in1k($|_)", tag) is not None,
-        reasons={"profile": reason, "preprocess": "config.json", "left out": left_out} | _reasons(config),
+        reasons={"profile": reason, "preprocess": "config.json", "left out": left_out} | _reasons(config, named),
     )
 
 
-def _reasons(config: Mapping[str, Any]) -> dict[str, str]:
-    architecture = str(config["architecture"])
+def _reasons(config: Mapping[str, Any], named: Architecture) -> dict[str, str]:
     states_heads = "num_heads" in timm_config.arguments(config)
     return {
-        "layout": f"config.json names timm's architecture {architecture!r}, and the tensors have timm's names",
-        "num_heads": "model_args in config.json" if states_heads else f"timm's architecture {architecture}",
+        "layout": f"config.json names timm's architecture {named.name!r}, and the tensors have timm's names",
+        "num_heads": "model_args in config.json" if states_heads else f"timm's architecture {named.name}",
     }
-
-
-def _num_heads(config: Mapping[str, Any], family: Family, tensors: Mapping[str, Tensor]) -> int | None:
-    """Return the number of attention heads by the config, the architecture or its family; None: none says it."""
-    heads = timm_config.arguments(config).get("num_heads")
-    heads = heads or timm_config.by_name(timm_config.HEADS_BY_NAME, str(config["architecture"]))
-    if not heads and family.head_dim:
-        heads = tensors["patch_embed.proj.weight"].shape[0] // family.head_dim
-    return int(heads) if heads else None
 
 
 def join_projections(tensors: dict[str, Tensor]) -> None:
@@ -134,13 +130,16 @@ def _head_width(tensors: Mapping[str, Tensor], key: str) -> int | None:
     return len(norm) if norm is not None else None
 
 
-def _profile(architecture: str, section: Mapping[str, Any]) -> tuple[str, str]:
+def _profile(named: Architecture, section: Mapping[str, Any]) -> tuple[str, str]:
     """Return the original and the reason."""
     if "profile" in section:
         profile_named(str(section["profile"]))
         return str(section["profile"]), "config.json names it, as `vitrine convert` wrote it"
-    if architecture.startswith("flexivit"):
-        return "flexivit", "config.json names a flexivit, which resamples positions by its own rule"
+    if named.family.profile != "timm":
+        return (
+            named.family.profile,
+            f"config.json names a {named.family_name}, which resamples positions by its own rule",
+        )
     return "timm", "config.json is in timm's format, so the original is timm"
 
 

@@ -38,6 +38,12 @@ ACTIVATIONS: dict[str, Activation] = {
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 
 VIT: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "num_attention_heads": 12, "image_size": 224}
+BEIT: dict[str, Any] = VIT | {
+    "use_mean_pooling": True,
+    "use_absolute_position_embeddings": False,
+    "use_relative_position_bias": False,
+    "use_shared_relative_position_bias": False,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
@@ -60,6 +66,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "beit": BEIT,
+    "data2vec-vision": BEIT,
 }
 """Defaults of the config classes, by model_type. Width and depth come from the tensors."""
 
@@ -72,6 +80,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
     "DINOv3ViTImageProcessor": SQUASHED | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+    "BeitImageProcessor": SQUASHED | {"resample": 3},
 }
 DEFAULT_PROCESSORS = {
     "vit": "ViTImageProcessor",
@@ -84,6 +93,8 @@ DEFAULT_PROCESSORS = {
     "dinov3_vit": "DINOv3ViTImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
+    "beit": "BeitImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
 }
 """The image processor by model_type, if preprocessor_config.json is missing or names none."""
 

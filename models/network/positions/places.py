@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.network.packing import Packing
 from models.network.positions.learned import Grid
-from models.network.positions.relative import RelativeBias
+from models.network.positions.relative import Bias, RelativeBias
 from models.network.positions.rotary import RotaryEmbedding, Rotation, pack
 
 
@@ -23,11 +23,11 @@ class Places:
 
     Args:
         rotation: of queries and keys; None: they are not rotated.
-        bias: added to the attention logits: (H, N, N) for each run of the packing; None: nothing is added.
+        bias: added to the attention logits, for each run of the packing; None: nothing is added.
     """
 
     rotation: Rotation | None = None
-    bias: tuple[Tensor, ...] | None = None
+    bias: tuple[Bias, ...] | None = None
 
     def of_image(self, rows: slice, run: int) -> "Places":
         """Return the places of one image.
@@ -47,8 +47,8 @@ NOWHERE = Places()
 class PackedPlaces:
     """The places of the tokens of a pack, for every block.
 
-    What differs between blocks is computed when it is asked for: for all blocks together it would be larger than the
-    activations.
+    Rotations that differ between blocks are put together when a block asks for them, and the matrices of a bias are
+    made when attention reads them: all of them together would be larger than the activations.
 
     Args:
         packing: of the images.

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
+from app.bulk.tables import Row
 from tests.bounds import assert_equal_in_float32
+from tests.bulk import tree
 from tests.bulk.collection import FAST, generate, vitrine
 from tests.deploy.ray.conftest import below, ray_environment
 from tests.server import ROOT
@@ -89,3 +91,21 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_every_entry_of_a_folder_is_a_row_a_failure_or_passed_over(tmp_path: Path) -> None:
+    picture = next(generate(tmp_path / "source", 1).rglob("*.png")).read_bytes()
+    folder, out = str(tree.make(tmp_path / "tree", picture)), tmp_path / "out"
+    expected = tree.account(folder)
+    code, output = finish(start("embed", folder, "-o", out, *FAST))
+    assert code == 0, output
+    failures = [json.loads(line) for path in (out / "failures").iterdir() for line in path.read_text().splitlines()]
+    assert {failure["path"] for failure in failures} == expected.problems
+    paths = ds.dataset(out / "rows", partitioning="hive").to_table(columns=["path"])["path"].to_pylist()
+    assert sorted(paths) == sorted(Row(path, None, None).text for path in expected.files)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(expected.passed_over.items()))
+    assert f"passed over in folders: {reasons}\n" in output
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, output = finish(start("embed", empty, "-o", tmp_path / "none", *FAST))
+    assert (code, f"there are no images in {empty}" in output) == (1, True), output

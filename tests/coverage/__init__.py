@@ -1,0 +1,1 @@
+"""Which published networks are served, and whether their answers equal their originals': docs/coverage.md."""
