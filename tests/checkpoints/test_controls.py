@@ -34,7 +34,7 @@ def test_a_wrong_profile_shows_at_every_other_size(
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_EVERYWHERE.values(), ids=WRONG_EVERYWHERE.keys())
-def test_a_wrong_activation_shows_at_the_native_size(
+def test_a_wrong_activation_or_rounding_shows_at_the_native_size(
     make: Callable[[Path], Original], profile: str, tmp_path: Path
 ) -> None:
     original = make(tmp_path)

@@ -30,4 +30,6 @@ WRONG_EVERYWHERE: dict[str, Mistake] = {
     "erf GELU instead of tanh": (BARE["JAX"], "timm-npz"),
     "erf GELU instead of QuickGELU": (BARE["OpenAI CLIP"], "open_clip"),
     "QuickGELU instead of erf": (BARE["open_clip"], "openai-clip"),
+    "DINOv3 with periods in float32": (BARE["DINOv3"], "timm"),
+    "transformers' DINOv3 with rounded periods": (transformers_family.VARIANTS["DINOv3"], "dinov3"),
 }
