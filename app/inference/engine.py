@@ -4,11 +4,9 @@ In: network pixels, and what to read off for each image. Out: arrays on the CPU.
 one thread owns it.
 """
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from app.inference import readouts
 from app.inference.backend import Backend, DeviceUnavailable, Dtype
+from app.inference.fingerprint import fingerprint
 from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInvalid, Ranking
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
@@ -24,9 +23,6 @@ from models.network.vit import Readout
 from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
-
-NUMERICS = 2
-"""Raise it only when the answers of the same weights change."""
 
 MEMORY_PROBE_IMAGES = 8
 """Images of the batch whose memory is measured."""
@@ -75,7 +71,7 @@ class Engine:
         # (x / 255 - mean) / std, as one product and one sum.
         self._scale = (1 / (255 * std)).float().to(self.device)[:, None, None]
         self._shift = (-mean / std).float().to(self.device)[:, None, None]
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = fingerprint(checkpoint, self.dtype, colour)
 
     @property
     def device(self) -> torch.device:
@@ -227,27 +223,3 @@ class Engine:
         if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.matches(cls, best.indices[0]):
             detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
             raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")
-
-    def _fingerprint(self) -> str:
-        """Digest what decides the answers: weights, network, preprocessing, profile, dtype, colours and our numerics.
-
-        The default of colours leaves it as it was before there was a choice.
-        """
-        content = self.checkpoint.content
-        described = (_stated(content.config), _stated(content.preprocess), content.profile)
-        parts: tuple[object, ...] = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
-        parts += () if self.colour == "original" else (self.colour,)
-        return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
-
-
-def _stated(values: Any) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, also of rules among them.
-
-    A new field does not change the fingerprints of models that do not use it.
-    """
-    stated = ((field, getattr(values, field.name)) for field in fields(values))
-    return {
-        field.name: _stated(value) if is_dataclass(value) else value
-        for field, value in stated
-        if field.default is MISSING or value != field.default
-    }
