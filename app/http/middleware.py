@@ -107,10 +107,16 @@ class _Exchange:
         self._body_unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
+        self._is_head = scope["method"] == "HEAD"
         scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it."""
+        """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it.
+
+        HEAD is answered like GET, without the body. The server needs its own method to write the response.
+        """
+        if self._is_head:
+            self._scope["method"] = "GET"
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -121,6 +127,8 @@ class _Exchange:
                 detail = "the service is shutting down, and the request did not finish in time"
                 raise Problem("draining", detail, {"Retry-After": "1", "Connection": "close"}) from None
         finally:
+            if self._is_head:
+                self._scope["method"] = "HEAD"
             if self._watcher is not None:
                 self._watcher.cancel()
 
@@ -151,6 +159,9 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a part of the response on; add the request id and the timings to its headers."""
+        if self._is_head:
+            self._scope["method"] = "HEAD"
+            message = message if message["type"] == "http.response.start" else {**message, "body": b""}
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.timings.add("total", time.perf_counter() - self.started)

@@ -113,6 +113,8 @@ def invalid(fault: Any, what: str) -> Problem:
 def _of_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == STATUSES["method_not_allowed"]:
         allowed = (error.headers or {}).get("Allow", "")
+        if "GET" in allowed:
+            allowed = ", ".join(sorted({*allowed.split(", "), "HEAD"}))
         detail = f"{request.method} is not allowed on this path; allowed is {allowed}"
         return Problem("method_not_allowed", detail, {"Allow": allowed})
     return Problem("not_found", "there is no endpoint at this path; /docs lists all endpoints")
