@@ -102,7 +102,9 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
         self.server_state: Connections = Connections(
-            service.settings.receive_timeout_s, partial(record_refusal, service.metrics)
+            service.settings.receive_timeout_s,
+            service.settings.keep_alive_s,
+            partial(record_refusal, service.metrics),
         )
         self._service = service
         self.stopped_by: int | None = None

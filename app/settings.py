@@ -141,6 +141,14 @@ class Settings(BaseSettings):
         description="Maximum time to receive a request, and for the client to read the response, in seconds.",
     )
 
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time that a connection without a request stays open, in seconds; longer than the idle timeout of "
+        "a proxy or balancer in front.",
+    )
+
     # server
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")

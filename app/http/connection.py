@@ -36,12 +36,16 @@ class Connections(ServerState):
 
     Args:
         client_timeout_s: how long a request may take to arrive, and a client to read its response.
+        keep_alive_s: how long a connection stays open after a response without another request.
         on_refused: called with the problem and the request id of a request that no handler has seen.
     """
 
-    def __init__(self, client_timeout_s: float, on_refused: Callable[[Problem, str], None]) -> None:
+    def __init__(
+        self, client_timeout_s: float, keep_alive_s: float, on_refused: Callable[[Problem, str], None]
+    ) -> None:
         super().__init__()
         self.client_timeout_s = client_timeout_s
+        self.keep_alive_s = keep_alive_s
         self.on_refused = on_refused
         self.leaving = False
         """Whether every response is to be the last one of its connection."""
@@ -57,6 +61,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = self.server_state.keep_alive_s  # type: ignore[assignment]  # need not be whole
         self._head_bytes = 0
         self._in_head = True
         self._running: RequestResponseCycle | None = None  # uvicorn's `cycle` is the one that arrived last

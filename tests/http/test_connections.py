@@ -4,12 +4,14 @@ import http.client
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
+from app.settings import Settings
 from tests.faults.wire import Answer, ask, connected, get, post, read, resident_bytes, send
-from tests.server import Server
+from tests.server import Server, serving
 
 # The `strict` server gives a client 2 seconds.
 DEADLINE_S = 2.0
@@ -98,6 +100,24 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(strict: Server) -> 
         time.sleep(0.3)
     assert read(sock).closed
     connection.close()
+
+
+def test_a_connection_is_kept_for_as_long_as_the_setting_says(tmp_path: Path) -> None:
+    """Also past the time in which a request must arrive."""
+    with serving(tmp_path / "log", receive_timeout_s=1, keep_alive_s=6.5) as server, connected(server) as sock:
+        for idle_s in (0, 5.5):
+            time.sleep(idle_s)
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        idle = read(sock, patience_s=20)
+    assert idle.closed
+    assert idle.raw == b""
+    assert 6 < idle.seconds < 6.5 + 5
+
+
+def test_by_default_a_connection_outlives_a_balancers() -> None:
+    """nginx and AWS's balancers keep connections for 60 s."""
+    assert Settings.model_validate({}).keep_alive_s > 60
 
 
 def test_slow_connections_do_not_affect_others(strict: Server, espresso: bytes) -> None:
