@@ -6,6 +6,7 @@ ImageProblem in its place in the list; any other error fails the whole request.
 
 import asyncio
 import binascii
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.errors import ImageProblem, Problem
 from app.service import Upload
 from app.settings import Settings
+from app.wording import shown
 
 FIELD = "image"
 PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
 DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
+MAX_COUNTED_NAMES = 64
+"""Names of a JSON object that are each searched for in the body."""
 DISPOSITION = b"content-disposition"
 
 
@@ -86,7 +90,7 @@ async def _receive(request: Request, settings: Settings, consume: Callable[[byte
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        detail = f"the Content-Encoding {encoding[:100]!r} is not supported; send the body without one"
+        detail = f"the Content-Encoding {shown(encoding)} is not supported; send the body without one"
         raise Problem("format_not_allowed", detail)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
@@ -122,11 +126,37 @@ def json_object(body: bytes, hint: str = "") -> dict[str, Any]:
     return content
 
 
+def check_given_once(body: bytes, content: dict[str, Any]) -> None:
+    """Raise Problem if the JSON has a member twice, of which parsing has kept one: at the top or in `parameters`.
+
+    Reading JSON a second time is slow for a body of many megabytes, so it is only done where a name may occur twice.
+    """
+    parameters = content.get("parameters")
+    names = [*content, *(parameters if isinstance(parameters, dict) else ())]
+    few = len(names) <= MAX_COUNTED_NAMES and b"\\u" not in body
+    if few and all(body.count(orjson.dumps(name)) < 2 for name in names):
+        return
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise Problem("invalid_parameter", f"the member {shown(name)} is given twice")
+            found[name] = value
+        return found
+
+    try:
+        json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise Problem("malformed_body", "the body is not valid JSON") from error
+
+
 def _parse_json(body: bytes, settings: Settings) -> list[Upload]:
     content = json_object(body, '; send {"images": ["<base64>", ...]}')
+    check_given_once(body, content)
     unknown = sorted(set(content) - {"images"})
     if unknown:
-        raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {PARAMETERS_HINT}")
+        raise Problem("unknown_parameter", f"unknown member {shown(unknown[0])}; {PARAMETERS_HINT}")
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings, each base64 or a data: URI of base64')
@@ -167,7 +197,7 @@ class _Form:
         name = options.get(b"name", b"").decode("utf-8", "replace")
         # Every part with a file name is an image, whatever its field is called. The file name itself is never used.
         if name != FIELD and b"filename" not in options:
-            raise Problem("unknown_parameter", f"unknown form field {name[:100]!r}; {PARAMETERS_HINT}")
+            raise Problem("unknown_parameter", f"unknown form field {shown(name)}; {PARAMETERS_HINT}")
         if len(self.uploads) == self.settings.max_images_per_request:
             raise _too_many(self.settings)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
-from app.wording import requirement
+from app.wording import SHOWN, requirement, shown
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ def invalid(fault: Any, what: str) -> Problem:
         fault: one of `ValidationError.errors()`.
         what: the kind of value, such as "query parameter".
     """
-    name = ".".join(str(part) for part in fault["loc"])[:100]
+    name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return Problem("unknown_parameter", f"unknown {what} {name!r}")
+        return Problem("unknown_parameter", f"unknown {what} {shown(name)}")
     if fault["type"] == "missing":
-        return Problem("invalid_parameter", f"{what} {name!r} is missing")
-    value = str(fault.get("input"))[:100]
-    return Problem("invalid_parameter", f"{name}={value!r}: {requirement(fault)}")
+        return Problem("invalid_parameter", f"{what} {shown(name)} is missing")
+    label = name if len(name) <= SHOWN else shown(name)
+    return Problem("invalid_parameter", f"{label}={shown(fault.get('input'))}: {requirement(fault)}")
 
 
 def _of_http(request: Request, error: HTTPException) -> Problem:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.dialects.shared import answer_all, is_json, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
+from app.api.route import strict_route
 from app.api.uploads import decode_base64, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
@@ -35,7 +36,8 @@ class Error(BaseModel):
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/pipeline", tags=["Hugging Face"])
+IN_THE_BODY = "top_k and function_to_apply of /pipeline/image-classification belong into 'parameters' of the JSON body"
+router = APIRouter(prefix="/pipeline", tags=["Hugging Face"], route_class=strict_route(IN_THE_BODY))
 
 
 class Parameters(BaseModel):

@@ -17,6 +17,7 @@ from app.api.dialects.shared import ModelName, answer_all, check_model, read_jso
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.responses import float32_base64
+from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
@@ -47,7 +48,7 @@ class Error(BaseModel):
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=strict_route("parameters are members of the JSON body"))
 
 
 class ImageItem(BaseModel):

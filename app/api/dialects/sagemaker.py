@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 """
 
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
@@ -15,14 +14,15 @@ from app.api.images.classify import classify
 from app.api.images.embed import embed
 from app.api.openapi import image_endpoint
 from app.api.operation.health import readyz
+from app.api.route import parameters_of, strict_route
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
 from app.service import Readout, Service
-
-router = APIRouter(tags=["SageMaker"])
+from app.wording import shown
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+router = APIRouter(tags=["SageMaker"], route_class=strict_route(f"parameters are in the header {ATTRIBUTES}"))
 
 
 @router.get("/ping", summary="Check readiness", responses=responses("loading", "draining", "unhealthy"))
@@ -51,7 +51,9 @@ async def invocations(
 ) -> Response:
     """Return what /classify or /embed returns for the same body and parameters."""
     service: Service = request.app.state.service
-    parameters = dict(parse_qsl(attributes, keep_blank_values=True))
+    if len(request.headers.getlist(ATTRIBUTES)) > 1:
+        raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
+    parameters = parameters_of(attributes, "attribute")
     task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")
     try:
         if task == "classify":
@@ -60,4 +62,4 @@ async def invocations(
             return await embed(request, EmbedQuery.model_validate(parameters))
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)[0], "attribute") from error
-    raise Problem("invalid_parameter", f"task={task[:100]!r}: must be 'classify' or 'embed'")
+    raise Problem("invalid_parameter", f"task={shown(task)}: must be 'classify' or 'embed'")

@@ -8,11 +8,12 @@ from fastapi import Path, Request
 from pydantic import BaseModel, ValidationError
 
 from app.api.responses import all_answers
-from app.api.uploads import check_count, json_object, read_body
+from app.api.uploads import check_count, check_given_once, json_object, read_body
 from app.errors import Problem
 from app.http.problems import invalid
 from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload
 from app.settings import Settings
+from app.wording import shown
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -35,6 +36,7 @@ async def read_json(request: Request, settings: Settings, model: type[Content]) 
 def parse_json(body: bytes, model: type[Content]) -> Content:
     """Validate JSON against a model without converting types: "1" is not a number. Raises Problem."""
     content = json_object(body)
+    check_given_once(body, content)
     try:
         return model.model_validate(content, strict=True)
     except ValidationError as error:
@@ -44,7 +46,7 @@ def parse_json(body: bytes, model: type[Content]) -> Content:
 def check_model(engine: Engine, name: str) -> None:
     """Raise Problem unless this is the name of the model that is served."""
     if name != engine.checkpoint.name:
-        detail = f"there is no model {name[:100]!r}; this service serves {engine.checkpoint.name!r}"
+        detail = f"there is no model {shown(name)}; this service serves {engine.checkpoint.name!r}"
         raise Problem("model_not_found", detail)
 
 

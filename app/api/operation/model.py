@@ -4,12 +4,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.api.route import StrictRoute
 from app.http.problems import responses
 from app.service import Engine, Service
 from app.settings import Settings
 from models.checkpoints.describe import describe as describe_checkpoint
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 
 @router.get("/model", summary="Describe the model", responses=responses("loading", "draining"))

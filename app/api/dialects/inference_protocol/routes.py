@@ -34,10 +34,12 @@ from app.api.dialects.shared import ModelName, answer_all, check_model, parse_js
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
+from app.api.route import strict_route
 from app.api.uploads import check_count, decode_base64, read_body
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
+from app.wording import shown
 
 INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
 """The datatype of each input."""
@@ -48,7 +50,8 @@ def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+IN_THE_BODY = "parameters are in 'parameters' of the JSON body"
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=strict_route(IN_THE_BODY))
 
 
 @router.get("", summary="Describe the server", responses=responses("unhealthy", shape=ERROR_FORMAT))
@@ -149,7 +152,7 @@ async def _read_images(
     tensor = content.inputs[0]
     if INPUTS.get(tensor.name) != tensor.datatype:
         inputs = ", ".join(f"{name} ({datatype})" for name, datatype in INPUTS.items())
-        given = f"{tensor.name[:100]} ({tensor.datatype})"
+        given = f"{shown(tensor.name)} ({tensor.datatype})"
         raise Problem("invalid_parameter", f"there is no input {given}; the inputs are {inputs}")
     if tensor.datatype == "BYTES":
         elements = tensor.elements(binary_data)
