@@ -71,12 +71,12 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return inlined
 
 
-def json_request(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
+def json_request(model: type[BaseModel], *, required: bool = True, **others: dict[str, Any]) -> dict[str, Any]:
     """Return `openapi_extra` for a route that reads its body itself: JSON of this model, or `others` by media type."""
     content = {"application/json": {"schema": json_body(model)}} | {
         kind: {"schema": schema} for kind, schema in others.items()
     }
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def image_endpoint(response: Any, npy: str = "", png: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.api.dialects.inference_protocol.pixels import prepared_images
 from app.api.dialects.inference_protocol.schemas import (
+    VERSION,
     Error,
     InferParameters,
     InferRequest,
@@ -19,7 +20,6 @@ from app.api.dialects.inference_protocol.schemas import (
     ModelMetadata,
     ModelReady,
     Ready,
-    Server,
     TensorMetadata,
     model_outputs,
 )
@@ -51,13 +51,19 @@ def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
 IN_THE_BODY = "parameters are in 'parameters' of the JSON body"
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=strict_route(IN_THE_BODY))
+Route = strict_route(IN_THE_BODY)
+router = APIRouter(route_class=Route)
 
 
-@router.get("", summary="Describe the server", responses=responses("unhealthy", shape=ERROR_FORMAT))
-async def server() -> Server:
-    """Return the server's name, version and supported extensions."""
-    return Server()
+INFER: dict[str, Any] = {
+    "summary": "Embed and classify images",
+    "responses": {
+        200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
+        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
+    },
+    "openapi_extra": json_request(InferRequest, **{BINARY: FILE}),
+}
+"""The arguments of a route that infers."""
 
 
 @router.get("/health/live", summary="Check liveness", responses=responses("unhealthy", shape=ERROR_FORMAT))
@@ -102,15 +108,7 @@ async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine))
 
 
-@router.post(
-    "/models/{name:path}/infer",
-    summary="Embed and classify images",
-    responses={
-        200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
-        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
-    },
-    openapi_extra=json_request(InferRequest, **{BINARY: FILE}),
-)
+@router.post("/models/{name:path}/infer", **INFER)
 async def infer(request: Request, name: ModelName) -> Response:
     """Return embeddings and classes of image files or of preprocessed pixels. If one image fails, the request fails.
 
@@ -134,7 +132,7 @@ async def infer(request: Request, name: ModelName) -> Response:
     outputs = _tensors(engine, [answer.answer for answer in answers])
     if task.second:
         outputs |= _tensors(engine, [answer.second for answer in answers])
-    head = {"model_name": name} | ({} if content.id is None else {"id": content.id})
+    head = {"model_name": name, "model_version": VERSION} | ({} if content.id is None else {"id": content.id})
     response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
     # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
     return response if prepared else with_fingerprint(response, engine, resolution, task)
