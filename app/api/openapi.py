@@ -1,5 +1,6 @@
 """Describe the endpoints that take images in the OpenAPI document: three kinds of body, every status, examples."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -71,10 +72,12 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return inlined
 
 
-def json_request(model: type[BaseModel], *, required: bool = True, **others: dict[str, Any]) -> dict[str, Any]:
+def json_request(
+    model: type[BaseModel], others: Mapping[str, dict[str, Any]] | None = None, *, required: bool = True
+) -> dict[str, Any]:
     """Return `openapi_extra` for a route that reads its body itself: JSON of this model, or `others` by media type."""
     content = {"application/json": {"schema": json_body(model)}} | {
-        kind: {"schema": schema} for kind, schema in others.items()
+        kind: {"schema": schema} for kind, schema in (others or {}).items()
     }
     return {"requestBody": {"required": required, "content": content}}
 

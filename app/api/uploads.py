@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from fastapi import Request
@@ -24,6 +25,7 @@ from app.wording import shown
 
 FIELD = "image"
 PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
+URL_SAFE = str.maketrans("-_", "+/")
 DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
 MAX_COUNTED_NAMES = 64
 """Names of a JSON object that are each searched for in the body."""
@@ -64,13 +66,31 @@ def check_count(images: int, settings: Settings) -> None:
 
 
 def _from_base64(text: str) -> Upload:
-    """Decode base64, or a `data:` URI of base64."""
+    """Decode base64, or a `data:` URI of base64: with line breaks, without padding and in its form for URLs as well."""
     head, comma, rest = text.partition(",")
+    is_uri = bool(comma and DATA_URI.fullmatch(head))
+    encoded = rest if is_uri else text
     try:
-        encoded = rest if comma and DATA_URI.fullmatch(head) else text
         return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError:  # includes binascii.Error and UnicodeEncodeError
-        return ImageProblem("bad_base64", "the string must be base64 or a data: URI of base64; URLs are not fetched")
+        pass
+    if is_uri and "%" in encoded:
+        encoded = unquote(encoded)  # in a URI, these characters may be written as %2B, %2F and %3D
+    plain = "".join(encoded.split()).translate(URL_SAFE).rstrip("=")
+    try:
+        return binascii.a2b_base64(f"{plain}{'=' * (-len(plain) % 4)}".encode("ascii"), strict_mode=True)
+    except ValueError:
+        return ImageProblem("bad_base64", f"the string must be base64 or a data: URI of base64; {_mistaken(text)}")
+
+
+def _mistaken(text: str) -> str:
+    """Say what a string is that is no base64."""
+    start = text[:64].lstrip().lower()
+    if start.startswith(("http://", "https://", "file://", "s3://", "gs://")):
+        return "this is a URL, and URLs are not fetched"
+    if start.startswith("data:"):
+        return "this data: URI is not one of base64"
+    return "URLs are not fetched and paths are not read"
 
 
 async def decode_base64(texts: Sequence[str], settings: Settings) -> list[Upload]:

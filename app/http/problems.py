@@ -94,18 +94,21 @@ def install(app: FastAPI, error_formats: Mapping[str, ErrorFormat]) -> None:
         return problem_response(problem, request.state.request_id, error_format_of(request.scope))
 
 
-def invalid(fault: Any, what: str) -> Problem:
+def invalid(fault: Any, what: str, hint: str = "") -> Problem:
     """Return the problem of a value that pydantic refused.
 
     Args:
         fault: one of `ValidationError.errors()`.
         what: the kind of value, such as "query parameter".
+        hint: how the sentence about an unknown name ends.
     """
     name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return Problem("unknown_parameter", f"unknown {what} {shown(name)}")
+        return Problem("unknown_parameter", f"unknown {what} {shown(name)}{hint}")
     if fault["type"] == "missing":
         return Problem("invalid_parameter", f"{what} {shown(name)} is missing")
+    if not name:  # the values do not fit together
+        return Problem("invalid_parameter", f"the {what}s {requirement(fault)}")
     label = name if len(name) <= SHOWN else shown(name)
     return Problem("invalid_parameter", f"{label}={shown(fault.get('input'))}: {requirement(fault)}")
 

@@ -5,6 +5,7 @@ the parameters, written as a query string. Errors have the usual format, because
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -22,6 +23,12 @@ from app.service import Readout, Service
 from app.wording import shown
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+NAMES = {"task", *ClassifyQuery.model_fields, *EmbedQuery.model_fields}
+TRACE = re.compile(
+    r"(x[-_])?((amzn?|b3)[-_])?((trace|span|request|correlation|session)[-_]?id|traceparent|tracestate)", re.I
+)
+"""Names of attributes by which a client follows a request; they are passed over."""
+
 router = APIRouter(tags=["SageMaker"], route_class=strict_route(f"parameters are in the header {ATTRIBUTES}"))
 
 
@@ -44,7 +51,7 @@ async def invocations(
             alias=ATTRIBUTES,
             max_length=1024,  # SageMaker's own limit
             description="A query string: `task=classify` (the default if the model has a classifier) or `task=embed`, "
-            "and the parameters of that endpoint.",
+            "and the parameters of that endpoint. An id alone, and attributes such as `trace_id`, are ignored.",
             examples=["task=embed&size=224&normalize=true"],
         ),
     ] = "",
@@ -53,7 +60,7 @@ async def invocations(
     service: Service = request.app.state.service
     if len(request.headers.getlist(ATTRIBUTES)) > 1:
         raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
-    parameters = parameters_of(attributes, "attribute")
+    parameters = _parameters(attributes)
     task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")
     try:
         if task == "classify":
@@ -63,3 +70,10 @@ async def invocations(
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)[0], "attribute") from error
     raise Problem("invalid_parameter", f"task={shown(task)}: must be 'classify' or 'embed'")
+
+
+def _parameters(attributes: str) -> dict[str, str]:
+    """Return the parameters in the attributes, without the id of a trace. Raises Problem for one that comes twice."""
+    if "=" not in attributes and attributes not in NAMES:  # an id alone, as in AWS's own example
+        return {}
+    return {name: value for name, value in parameters_of(attributes, "attribute").items() if not TRACE.fullmatch(name)}

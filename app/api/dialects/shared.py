@@ -1,7 +1,7 @@
 """Functions that several dialects share: read a JSON body, check the model's name, answer all images or none."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Request
@@ -42,7 +42,9 @@ PASSED_OVER = "Ignored: it cannot change the answer."
 class VectorMembers(VectorQuery):
     """The parameters of a vector as members of a JSON body."""
 
-    size: Size = Field(None, description=str(VectorQuery.model_fields["size"].description), examples=["224", 224])
+    size: Size = Field(
+        None, pattern=SIZE, description=str(VectorQuery.model_fields["size"].description), examples=["224", 224]
+    )
 
 
 def is_json(request: Request) -> bool:
@@ -50,22 +52,32 @@ def is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json"
 
 
-async def read_json(request: Request, settings: Settings, model: type[Content]) -> Content:
-    """Read the body as JSON and validate it against a model. Raises Problem."""
+async def read_json(
+    request: Request, settings: Settings, model: type[Content], belongs: Mapping[str, str] | None = None
+) -> Content:
+    """Read the body as JSON and validate it against a model; see `parse_json`. Raises Problem."""
     body = await read_body(request, settings)
     # On a thread: parsing many megabytes of base64 would block the event loop.
-    return await asyncio.to_thread(parse_json, body, model)
+    return await asyncio.to_thread(parse_json, body, model, belongs)
 
 
-def parse_json(body: bytes, model: type[Content]) -> Content:
-    """Validate JSON against a model without converting types: "1" is not a number. Raises Problem."""
+def parse_json(body: bytes, model: type[Content], belongs: Mapping[str, str] | None = None) -> Content:
+    """Validate JSON against a model without converting types: "1" is not a number. Raises Problem.
+
+    Args:
+        body: the JSON.
+        model: what it must be.
+        belongs: for the name of a member that is unknown here, where it belongs.
+    """
     content = json_object(body)
     check_given_once(body, content)
     content = _without_nulls(content)
     try:
         return model.model_validate(content, strict=True)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0], "member") from error
+        fault = error.errors(include_url=False)[0]
+        place = (belongs or {}).get(str(fault["loc"][-1])) if fault["type"] == "extra_forbidden" else None
+        raise invalid(fault, "member", f"; it belongs into {place}" if place else "") from error
 
 
 def _without_nulls(value: Any) -> Any:

@@ -61,7 +61,7 @@ INFER: dict[str, Any] = {
         200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
         **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
     },
-    "openapi_extra": json_request(InferRequest, **{BINARY: FILE}),
+    "openapi_extra": json_request(InferRequest, {BINARY: FILE}),
 }
 """The arguments of a route that infers."""
 

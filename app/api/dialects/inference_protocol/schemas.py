@@ -99,7 +99,7 @@ class OutputParameters(BaseModel):
         default=None,
         description="Whether the tensor follows the JSON as binary data. Default: `binary_data_output` of the request.",
     )
-    content_type: Any = Field(None, description=PASSED_OVER)
+    content_type: Any = Field(default=None, description=PASSED_OVER)
 
 
 class RequestedOutput(BaseModel):
@@ -115,10 +115,10 @@ class InferParameters(VectorMembers):
     """The parameters of /embed and /classify. `size` and `resize` apply only to the input `image`."""
 
     top_k: int = Field(5, ge=0, description=TOP_K)
-    timeout: Any = Field(None, description=PASSED_OVER)
-    priority: Any = Field(None, description=PASSED_OVER)
-    content_type: Any = Field(None, description=PASSED_OVER)
-    headers: Any = Field(None, description=PASSED_OVER)
+    timeout: Any = Field(default=None, description=PASSED_OVER)
+    priority: Any = Field(default=None, description=PASSED_OVER)
+    content_type: Any = Field(default=None, description=PASSED_OVER)
+    headers: Any = Field(default=None, description=PASSED_OVER)
     binary_data_output: bool = Field(
         False, description="Return tensors as binary data after the JSON, except where an output overrides it."
     )
