@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.http.connection import Connection, Connections
+from app.http.headers.origins import Origins
 from app.http.middleware import record_refusal
 from app.settings import Settings
 from app.telemetry import logs, tracing
@@ -104,6 +105,7 @@ class _Server(uvicorn.Server):
         self.server_state: Connections = Connections(
             service.settings.receive_timeout_s,
             service.settings.keep_alive_s,
+            Origins(service.settings.cors_origins),
             partial(record_refusal, service.metrics),
         )
         self._service = service

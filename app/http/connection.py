@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from app.errors import Problem
 from app.http.deadlines import ArrivalDeadline, DeliveryDeadline
 from app.http.disconnect import DisconnectProbe
+from app.http.headers.origins import Origins
 from app.http.linger import Linger
 from app.http.problems import problem_bytes
 from app.http.transport import PipelineFlow, ResponseTransport
@@ -37,15 +38,21 @@ class Connections(ServerState):
     Args:
         client_timeout_s: how long a request may take to arrive, and a client to read its response.
         keep_alive_s: how long a connection stays open after a response without another request.
+        origins: those that may read the response to a request that no handler has seen.
         on_refused: called with the problem and the request id of a request that no handler has seen.
     """
 
     def __init__(
-        self, client_timeout_s: float, keep_alive_s: float, on_refused: Callable[[Problem, str], None]
+        self,
+        client_timeout_s: float,
+        keep_alive_s: float,
+        origins: Origins,
+        on_refused: Callable[[Problem, str], None],
     ) -> None:
         super().__init__()
         self.client_timeout_s = client_timeout_s
         self.keep_alive_s = keep_alive_s
+        self.origins = origins
         self.on_refused = on_refused
         self.leaving = False
         """Whether every response is to be the last one of its connection."""
@@ -160,7 +167,8 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
                 return
         request_id = uuid.uuid4().hex
-        self.transport.write(problem_bytes(problem, request_id))
+        origins = self.server_state.origins.headers(self.headers or [])
+        self.transport.write(problem_bytes(problem, request_id, origins))
         self.server_state.on_refused(problem, request_id)
         self.linger()
 

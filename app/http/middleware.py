@@ -17,6 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, internal
+from app.http.headers.origins import Origins
 from app.http.problems import error_format_of, problem_response
 from app.telemetry import tracing
 from app.telemetry.metrics import CLIENT_LEFT, Metrics
@@ -59,11 +60,13 @@ class RequestContext:
         app: the ASGI application behind it.
         max_body_bytes: the limit for the bodies of all requests together.
         metrics: where requests are counted.
+        origins: those that may read the response to an unhandled error, which passes no other middleware.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics, origins: Origins) -> None:
         self.app = app
         self.metrics = metrics
+        self._origins = origins
         self._bodies = BodyMemory(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +84,8 @@ class RequestContext:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # the response has begun: the server closes the connection
-            await problem_response(problem, exchange.request_id, error_format_of(scope))(scope, receive, exchange.send)
+            response = problem_response(problem, exchange.request_id, error_format_of(scope))
+            await self._origins.wrap(response)(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
             exchange.end(self.metrics)

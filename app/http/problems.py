@@ -40,13 +40,19 @@ def problem_response(problem: Problem, request_id: str, shape: ErrorFormat = PRO
     return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
 
 
-def problem_bytes(problem: Problem, request_id: str) -> bytes:
-    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs."""
+def problem_bytes(problem: Problem, request_id: str, headers: Mapping[str, str]) -> bytes:
+    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs.
+
+    Args:
+        problem: what is wrong.
+        request_id: of the request.
+        headers: further headers of the response.
+    """
     response = problem_response(problem, request_id)
-    response.headers.update({"X-Request-ID": request_id, "Connection": "close"})
+    response.headers.update({"X-Request-ID": request_id, "Connection": "close", **headers})
     status_line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
-    headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-    return status_line + headers + b"\r\n" + bytes(response.body)
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    return status_line + lines + b"\r\n" + bytes(response.body)
 
 
 class _ProblemResponse(Response):
