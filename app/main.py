@@ -17,6 +17,7 @@ from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
 from app.http.headers.origins import Origins, Sharing
+from app.http.headers.proxy import Proxied
 from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
@@ -50,7 +51,9 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
             logger.warning(warning)
     service = Service(settings, load)
     app = _fastapi(settings, service)
-    app.root_path = settings.root_path  # as an argument it is deprecated: uvicorn and others set it themselves
+    app.root_path = settings.root_path.rstrip(
+        "/"
+    )  # as an argument it is deprecated: uvicorn and others set it themselves
     app.state.service = service
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
@@ -64,9 +67,10 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
     if settings.keys:
-        app.add_middleware(ApiKeys, keys=settings.keys, root_path=settings.root_path)
+        app.add_middleware(ApiKeys, keys=settings.keys)
     origins = Origins(settings.cors_origins)
     app.add_middleware(Sharing, origins=origins)
+    app.add_middleware(Proxied, trusted=settings.trusted_proxies)
     app.add_middleware(
         RequestContext,
         metrics=metrics,

@@ -71,8 +71,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> NoReturn:
         log_config=None,
         access_log=False,  # the middleware writes one line for each request
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,  # app/http/headers/proxy.py reads them, under every server
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     if hasattr(signal, "SIGHUP"):

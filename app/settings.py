@@ -41,6 +41,8 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
 
 DEVICE = allow(r"^(auto|cpu|mps|cuda(:\d+)?)$", "must be auto, cpu, mps, cuda or cuda:N")
 
+ROOT_PATH = re.compile(allow(r"^(/[A-Za-z0-9._~-]+)*/?$", "must be a path that begins with a slash, as in /vision"))
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Key = Annotated[str, StringConstraints(pattern=allow(r"^[\x21-\x7e]+$", "must be printable ASCII without spaces"))]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split)]
@@ -164,7 +166,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
         (), description="Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."
     )
-    root_path: str = Field("", description="Path under which a proxy publishes the service.")
+    root_path: Annotated[str, Field(pattern=ROOT_PATH.pattern)] = Field(
+        "", description="Path under which a proxy publishes the service, as in /vision."
+    )
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
     drain_timeout_s: float = Field(
         20.0,

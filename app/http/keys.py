@@ -28,26 +28,23 @@ class ApiKeys:
     Args:
         app: the ASGI application behind it.
         keys: the valid keys.
-        root_path: the path under which a proxy publishes the service.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], root_path: str = "") -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
         self._digests = [_digest(key) for key in keys]
-        self._root_path = root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that has a valid key or an open path; answer 401 to any other."""
-        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_key(Headers(scope=scope)):
+        if (
+            scope["type"] != "http"
+            or _is_open(scope["path"].removeprefix(scope["root_path"]))
+            or self._has_key(Headers(scope=scope))
+        ):
             await self.app(scope, receive, send)
             return
         problem = _unauthorized(Headers(scope=scope))
         await problem_response(problem, scope["state"]["request_id"], error_format_of(scope))(scope, receive, send)
-
-    def _is_open(self, path: str) -> bool:
-        if self._root_path and path.startswith(f"{self._root_path}/"):
-            path = path.removeprefix(self._root_path)
-        return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
 
     def _has_key(self, headers: Headers) -> bool:
         """Compare the token with every key, in constant time, so that the time reveals nothing about any key."""
@@ -55,6 +52,10 @@ class ApiKeys:
         digest = _digest(token.strip())
         matches = [hmac.compare_digest(digest, valid) for valid in self._digests]
         return scheme.lower() == "bearer" and any(matches)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
 
 
 def _unauthorized(headers: Headers) -> Problem:

@@ -1,10 +1,11 @@
 """GET /: the playground, a page of static files that sends requests only to this service."""
 
+from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
 from string import Template
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from app.errors import Problem
@@ -31,6 +32,9 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 
+CACHED_PAGES = 8
+"""Pages that are kept, one for each path under which a proxy publishes the service."""
+
 EXAMPLE = Template(
     '<li><button type="button" title="$name" data-path="examples/$file">'
     '<img src="static/examples/$file" alt=""><span>$name</span></button></li>'
@@ -39,17 +43,14 @@ DOCS = '<a href="docs">API</a>'
 
 
 def install(app: FastAPI, *, docs: bool) -> None:
-    """Serve the page and its files. Only files that exist now are served, so no path can reach another file.
-
-    Uses routes instead of a `StaticFiles` mount, which does not find its files behind a proxy that strips `root_path`.
-    """
+    """Serve the page and its files. Only files that exist now are served, so no path can reach another file."""
     files = {path.name: path for path in FILES.iterdir()}
     files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*") if path.suffix in TYPES}
-    page = _render(files, app.root_path.rstrip("/"), docs=docs)
+    render = lru_cache(CACHED_PAGES)(partial(_render, files, docs=docs))
 
     @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return HTMLResponse(page, headers=HEADERS)
+    async def root(request: Request) -> Response:
+        return HTMLResponse(render(request.scope["root_path"]), headers=HEADERS)
 
     @app.get("/static/{name:path}", include_in_schema=False)
     async def static(name: str) -> Response:
