@@ -16,6 +16,7 @@ from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
+from app.http.headers.compression import Compression
 from app.http.headers.origins import Origins, Sharing
 from app.http.headers.proxy import Proxied
 from app.http.keys import ApiKeys
@@ -68,6 +69,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
     if settings.keys:
         app.add_middleware(ApiKeys, keys=settings.keys)
+    app.add_middleware(Compression)
     origins = Origins(settings.cors_origins)
     app.add_middleware(Sharing, origins=origins)
     app.add_middleware(Proxied, trusted=settings.trusted_proxies)

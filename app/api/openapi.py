@@ -38,7 +38,7 @@ IMAGE_PROBLEMS = (
         "no_cls_token",
     ),
     *("headers_too_large", "malformed_request"),
-    *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed"),
+    *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed", "unsupported_encoding"),
     *("undecodable", "too_many_pixels", "too_complex", "bad_base64"),
     *("invalid_parameter", "unknown_parameter", "too_many_tokens", "unequal_grids"),
     *("internal", "model_output_invalid"),

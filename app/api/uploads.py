@@ -1,6 +1,6 @@
 """Read the images of a request from its body: multipart, raw or JSON. Nothing is written to disk.
 
-The body is parsed as it arrives, with a size limit and a deadline. An image whose base64 is invalid is returned as an
+The body is parsed as it arrives. An image whose base64 is invalid is returned as an
 ImageProblem in its place in the list; any other error fails the whole request.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import binascii
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.bodies import read_body, receive
 from app.errors import ImageProblem, Problem
 from app.service import Upload
 from app.settings import Settings
@@ -50,13 +51,6 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         )
     check_count(len(uploads), settings)
     return uploads
-
-
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """Return the whole body. Raises Problem if it exceeds the limits."""
-    body = bytearray()  # not a list of chunks: many small chunks must not take more memory
-    await _receive(request, settings, body.extend)
-    return bytes(body)
 
 
 def check_count(images: int, settings: Settings) -> None:
@@ -100,39 +94,6 @@ async def decode_base64(texts: Sequence[str], settings: Settings) -> list[Upload
     """
     check_count(len(texts), settings)
     return await asyncio.to_thread(lambda: [_from_base64(text) for text in texts])
-
-
-async def _receive(request: Request, settings: Settings, consume: Callable[[bytes], object]) -> None:
-    """Pass each chunk of the body to `consume` as it arrives.
-
-    Raises Problem for a body that is compressed, too large (before it is read, if it declares its length), or not
-    complete by the deadline.
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        detail = f"the Content-Encoding {shown(encoding)} is not supported; send the body without one"
-        raise Problem("format_not_allowed", detail)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
-        raise _too_large(settings)
-    # Vitrine's own server knows when the request's first byte arrived. Under another server the time starts here.
-    deadline = request.scope["state"].get("receive_deadline")
-    received, more = 0, True
-    try:
-        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    # No client receives this; it ends the handler.
-                    raise Problem("malformed_body", "the client disconnected before the body was complete")
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                received += len(chunk)
-                if received > settings.max_upload_bytes:
-                    raise _too_large(settings)
-                consume(chunk)
-    except TimeoutError as error:
-        detail = f"the request was not received completely within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", detail) from error
 
 
 def json_object(body: bytes, hint: str = "") -> dict[str, Any]:
@@ -242,17 +203,13 @@ async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, 
     callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict of these names
-        await _receive(request, settings, parser.write)
+        await receive(request, settings, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise Problem("malformed_body", "the body is not valid multipart/form-data") from error
     if not form.ended:
         raise Problem("malformed_body", "the multipart body ended before its closing boundary")
     return form.uploads
-
-
-def _too_large(settings: Settings) -> Problem:
-    return Problem("body_too_large", f"the body is larger than the limit of {settings.max_upload_bytes} bytes")
 
 
 def _too_many(settings: Settings) -> Problem:

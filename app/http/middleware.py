@@ -112,7 +112,7 @@ class _Exchange:
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
         self._is_head = scope["method"] == "HEAD"
-        scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
+        scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings, hold_body=self._hold)
 
     async def run(self, app: ASGIApp) -> None:
         """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it.

@@ -12,11 +12,12 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.bodies import read_body
 from app.api.dialects.shared import PASSED_OVER, answer_all, is_json, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
 from app.api.route import strict_route
-from app.api.uploads import decode_base64, read_body
+from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.schemas import TOP_K, ResolutionQuery, VectorQuery

@@ -7,8 +7,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Path, Request
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
 
+from app.api.bodies import read_body
 from app.api.responses import all_answers
-from app.api.uploads import check_count, check_given_once, json_object, read_body
+from app.api.uploads import check_count, check_given_once, json_object
 from app.errors import Problem
 from app.http.problems import invalid
 from app.schemas import SIZE, VectorQuery

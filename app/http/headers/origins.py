@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 EXPOSED_HEADERS = [
-    *("X-Request-ID", "Server-Timing", "Retry-After", "Vitrine-Fingerprint"),
+    *("X-Request-ID", "Server-Timing", "Retry-After", "Accept-Encoding", "Vitrine-Fingerprint"),
     *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention"),
 ]
 """Response headers that other origins may read."""

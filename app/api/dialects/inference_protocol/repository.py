@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
+from app.api.bodies import read_body
 from app.api.dialects.inference_protocol import routes
 from app.api.dialects.inference_protocol.routes import (
     ERROR_FORMAT,
@@ -28,7 +29,6 @@ from app.api.dialects.inference_protocol.schemas import (
 )
 from app.api.dialects.shared import ModelName, parse_json
 from app.api.openapi import MODEL_PROBLEMS, json_request
-from app.api.uploads import read_body
 from app.errors import Problem
 from app.http.problems import responses
 from app.service import Service
@@ -56,7 +56,7 @@ async def models(request: Request) -> ModelNames:
     "/repository/index",
     summary="List models, as Triton does",
     responses=responses(
-        *("malformed_body", "too_slow", "body_too_large", "format_not_allowed", "unknown_parameter"),
+        *("malformed_body", "too_slow", "body_too_large", "unsupported_encoding", "unknown_parameter"),
         *("loading", "draining"),
         shape=ERROR_FORMAT,
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from app.api.bodies import read_body
 from app.api.dialects.inference_protocol.pixels import prepared_images
 from app.api.dialects.inference_protocol.schemas import (
     VERSION,
@@ -35,7 +36,7 @@ from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
 from app.api.route import strict_route
-from app.api.uploads import check_count, decode_base64, read_body
+from app.api.uploads import check_count, decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
