@@ -168,4 +168,5 @@ def _check_scaled(picture: Size, plan: Plan) -> None:
     height, width = plan.scaled
     if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
         detail = f"an image of {picture[1]} x {picture[0]} pixels would be resized to {width} x {height}"
-        raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
+        allowed = f"at most {MAX_SCALED_PIXELS} pixels are allowed before the crop"
+        raise ImageProblem("crop_too_large", f"{detail}; {allowed}; try resize=fit or resize=squash")

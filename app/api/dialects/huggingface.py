@@ -16,6 +16,7 @@ from app.api.bodies import read_body
 from app.api.dialects.shared import PASSED_OVER, answer_all, is_json, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
+from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
@@ -105,6 +106,7 @@ async def image_classification(request: Request, query: Annotated[ResolutionQuer
     """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     parameters = Parameters()
     if is_json(request):
         body = await read_json(request, service.settings, ClassificationRequest, BELONGS)
@@ -124,6 +126,7 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
     """Return a list with one vector per image, the same as /embed."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     normalize = query.normalize
     if is_json(request):
         body = await read_json(request, service.settings, FeaturesRequest, BELONGS)

@@ -16,7 +16,7 @@ from app.api.dialects.openai_inputs import Chat, ImageInput
 from app.api.dialects.shared import PASSED_OVER, ModelName, VectorMembers, answer_all, check_model, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
-from app.api.responses import float32_base64
+from app.api.responses import JSON, float32_base64, negotiate
 from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
@@ -128,6 +128,7 @@ async def embeddings(request: Request) -> Response:
     """Return one vector per image, the same as /embed. If one image fails, the whole request fails."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     parameters = await read_json(request, service.settings, EmbeddingRequest)
     check_model(engine, parameters.model)
     resolution = Resolution(parameters.height_width, parameters.resize)

@@ -35,6 +35,7 @@ from app.api.dialects.shared import ModelName, answer_all, check_model, parse_js
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
+from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
 from app.api.uploads import check_count, decode_base64
 from app.errors import Problem
@@ -117,6 +118,7 @@ async def infer(request: Request, name: ModelName) -> Response:
     """
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON, BINARY)
     check_model(engine, name)
     body = await read_body(request, service.settings)
     header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
