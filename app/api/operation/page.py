@@ -1,5 +1,6 @@
 """GET /: the playground, a page of static files that sends requests only to this service."""
 
+import hashlib
 from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
@@ -7,6 +8,7 @@ from string import Template
 
 from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import NotModifiedResponse
 
 from app.errors import Problem
 
@@ -50,13 +52,28 @@ def install(app: FastAPI, *, docs: bool) -> None:
 
     @app.get("/", include_in_schema=False)
     async def root(request: Request) -> Response:
-        return HTMLResponse(render(request.scope["root_path"]), headers=HEADERS)
+        response = HTMLResponse(render(request.scope["root_path"]), headers=HEADERS)
+        response.headers["ETag"] = f'"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
+        return _unless_known(request, response)
 
     @app.get("/static/{name:path}", include_in_schema=False)
-    async def static(name: str) -> Response:
+    async def static(request: Request, name: str) -> Response:
         if name not in files:
             raise Problem("not_found", "the page has no file with this name")
-        return FileResponse(files[name], headers=HEADERS, media_type=TYPES.get(files[name].suffix))
+        path = files[name]
+        response = FileResponse(path, headers=HEADERS, media_type=TYPES.get(path.suffix), stat_result=path.stat())
+        return _unless_known(request, response)
+
+
+def _unless_known(request: Request, response: Response) -> Response:
+    """Return the response, or 304 if the client has the same already (RFC 9110, 13.2.2)."""
+    if tags := request.headers.get("if-none-match"):
+        known = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        same = "*" in known or response.headers["ETag"] in known
+    else:
+        since = request.headers.get("if-modified-since")
+        same = since is not None and since == response.headers.get("Last-Modified")
+    return NotModifiedResponse(response.headers) if same else response
 
 
 def _render(files: dict[str, Path], root_path: str, *, docs: bool) -> str:
