@@ -93,7 +93,7 @@ METHODS = {
 
 ATTRIBUTES = {
     f"{HTTPTOOLS}.HttpToolsProtocol": (
-        "cycle flow headers loop pipeline scope server_state timeout_keep_alive transport url"
+        "cycle flow headers loop parser pipeline scope server_state timeout_keep_alive transport url"
     ),
     CYCLE: "disconnected keep_alive message_event more_body response_complete response_started scope transport",
     f"{SERVER}.ServerState": "connections total_requests",
