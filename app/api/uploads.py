@@ -7,6 +7,7 @@ ImageProblem in its place in the list; any other error fails the whole request.
 import asyncio
 import binascii
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from app.errors import ImageProblem, Problem
 from app.service import Upload
 from app.settings import Settings
 from app.wording import shown
+
+# It writes a line for each malformed body, with bytes of the client's; the answer and the line of the request tell it.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 FIELD = "image"
 PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
@@ -44,6 +48,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         uploads = await asyncio.to_thread(_parse_json, body, settings)
     else:
         body = await read_body(request, settings)
+        _refuse_text(body)
         uploads = [body] if body else []
     if not uploads:
         raise Problem(
@@ -51,6 +56,39 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         )
     check_count(len(uploads), settings)
     return uploads
+
+
+TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\s*(\{\s*\"|\[\s*[\"{])"), "the body looks like JSON; send it with Content-Type: application/json"),
+    (
+        re.compile(rb"\s*\"?data:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE),
+        'the body is a data: URI; send the file\'s bytes, or JSON: {"images": ["data:..."]}',
+    ),
+    (
+        re.compile(rb"\s*\"?(https?|ftp|file|s3|gs)://\S", re.IGNORECASE),
+        "the body is a URL, and URLs are not fetched; send the file's bytes",
+    ),
+    (
+        re.compile(rb"--[^\r\n]{1,70}\r?\n(content-[\w-]+:)", re.IGNORECASE),
+        "the body looks like a form; send it with Content-Type: multipart/form-data and its boundary",
+    ),
+    (
+        re.compile(rb"[\w.-]{1,40}=@?[\w./~%-]{1,200}\Z"),
+        "the body is a form without a file; send the file as multipart (curl -F image=@cat.png)",
+    ),
+    (
+        re.compile(rb"(iVBORw0KGgo|/9j/[0-9A-Za-z+/]{8}|R0lGOD[dl]h|UklGR[0-9A-Za-z+/]{8})"),
+        'the body looks like base64; send the file\'s bytes, or JSON: {"images": ["<base64>"]}',
+    ),
+)
+"""What a raw body may be that is written for another type than it has, and what to do."""
+
+
+def _refuse_text(body: bytes) -> None:
+    """Raise Problem for a body that is text of a known kind, and no file."""
+    for pattern, sentence in TEXTS:
+        if pattern.match(body[:300]):
+            raise Problem("not_an_image", sentence)
 
 
 def check_count(images: int, settings: Settings) -> None:
@@ -199,6 +237,9 @@ CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
 async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
     if media_type != b"multipart/form-data":
         raise Problem("malformed_body", "multipart/form-data is the only multipart type that is supported")
+    if not boundary:
+        detail = "the Content-Type multipart/form-data has no boundary; let the client library set the header"
+        raise Problem("malformed_body", detail)
     form = _Form(settings)
     callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:

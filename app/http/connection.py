@@ -167,6 +167,7 @@ class Connection(HttpToolsProtocol):
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
+            cycle.scope["state"]["refused"] = not cycle.response_started
             cycle.message_event.set()
             if cycle.response_started:
                 self.transport.close()

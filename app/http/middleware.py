@@ -196,6 +196,8 @@ class _Exchange:
         Of what the client sent, log and metrics get only the request id, which is checked.
         """
         self._bodies.give_back(self._held_bytes)
+        if self._scope["state"].get("refused"):
+            return  # by the connection, in the middle of the body, which has counted and logged it
         seconds = time.perf_counter() - self.started
         route = getattr(self._scope.get("route"), "path", None)
         method = self._scope["method"] if route else "-"

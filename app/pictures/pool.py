@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from app.errors import ImageProblem
 from app.pictures.budget import MemoryBudget
-from app.pictures.decode import decode, limit_pillow, to_network
+from app.pictures.decode import MISSING, decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.settings import Settings
+from app.settings import ImageFormat, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
 from app.threads.priority import lower_priority
@@ -71,7 +71,7 @@ class Decoder:
     """
 
     def __init__(self, settings: Settings, on_decoded: Callable[[float], None]) -> None:
-        self._limits = Limits(settings.image_formats, settings.max_pixels)
+        self._limits = Limits(settings.image_formats, settings.max_pixels, MISSING)
         limit_pillow(self._limits)
         self._fast = settings.decode == "fast"
         self._on_decoded = on_decoded
@@ -81,6 +81,11 @@ class Decoder:
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
         self._pending = 0
         self._decode_s = 0.0  # moving average of the time that an image takes
+
+    @property
+    def formats(self) -> tuple[ImageFormat, ...]:
+        """The accepted formats that can be decoded here."""
+        return self._limits.readable
 
     @property
     def wait_s(self) -> float:

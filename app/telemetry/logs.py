@@ -54,8 +54,8 @@ def configure(level: str, form: Format = "text", output: int = 2) -> None:
     # Do not collect what no line shows (docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # The service logs start and stop itself.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # The service logs start, stop and every request itself; uvicorn would add a line to each that is not valid HTTP.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def finish() -> None:
