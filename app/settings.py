@@ -32,6 +32,11 @@ def _formats(value: Any) -> Any:
     return tuple(name.upper() for name in _split(value)) if isinstance(value, str) else value
 
 
+def _without_brackets(value: Any) -> Any:
+    """Return an IPv6 address as the system takes it; URLs have it in brackets."""
+    return value[1:-1] if isinstance(value, str) and value.startswith("[") and value.endswith("]") else value
+
+
 def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name != "*":
@@ -152,7 +157,9 @@ class Settings(BaseSettings):
     )
 
     # server
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: Annotated[str, BeforeValidator(_without_brackets)] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all with IPv6."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")
     api_keys: Keys = Field(
         (), repr=False, description="API keys, separated by commas; a request must carry one of them."

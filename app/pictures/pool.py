@@ -17,6 +17,7 @@ from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.settings import ImageFormat, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
+from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Size
 
@@ -77,7 +78,7 @@ class Decoder:
         self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
-        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=lower_priority)
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=_begin)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
         self._pending = 0
         self._decode_s = 0.0  # moving average of the time that an image takes
@@ -166,6 +167,12 @@ def _check_patches(plan: Plan, transform: Transform) -> None:
     if transform.max_patches is not None and patches > transform.max_patches:
         detail = f"the image becomes {height}x{width} pixels, {patches} patches; {transform.max_patches} are allowed"
         raise ImageProblem("too_many_tokens", f"{detail}; try resize=fit, resize=crop or resize=squash")
+
+
+def _begin() -> None:
+    """Prepare a thread of the pool."""
+    lower_priority()
+    show_name()
 
 
 def _check_scaled(picture: Size, plan: Plan) -> None:

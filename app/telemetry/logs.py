@@ -19,6 +19,8 @@ from typing import Literal
 
 import orjson
 
+from app.threads.names import show_name
+
 QUEUED_LINES = 8192
 """Lines that may wait to be written: some seconds of full load."""
 
@@ -144,6 +146,7 @@ class QueuedHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
+        show_name()
         reported, last = 0, False
         while not last:
             lines, last = self._take()
