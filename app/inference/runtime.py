@@ -20,6 +20,7 @@ from app.inference.jobs import Answer, Job
 from app.inference.queue import QueueFull, Reservation, Result, Work
 from app.settings import Settings
 from app.threads.cores import usable_cores
+from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.checkpoints.checkpoint import open_checkpoint
 
@@ -171,6 +172,7 @@ class Runtime:
 
     def _prepare(self) -> Engine:
         lower_priority()
+        show_name()
         self._engine = self._load(self.settings)
         return self._engine
 

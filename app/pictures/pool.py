@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from app.errors import ImageProblem
 from app.pictures.budget import MemoryBudget
 from app.pictures.colour import is_available
-from app.pictures.decode import decode, limit_pillow, to_network
+from app.pictures.decode import MISSING, decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.settings import BadSettings, Settings
+from app.settings import BadSettings, ImageFormat, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
+from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Size
 
@@ -74,7 +75,7 @@ class Decoder:
     """
 
     def __init__(self, settings: Settings, on_decoded: Callable[[float], None]) -> None:
-        self._limits = Limits(settings.image_formats, settings.max_pixels)
+        self._limits = Limits(settings.image_formats, settings.max_pixels, MISSING)
         limit_pillow(self._limits)
         self._fast, self._colour = settings.decode == "fast", settings.colour
         if self._colour == "srgb" and not is_available():
@@ -82,10 +83,15 @@ class Decoder:
         self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
-        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=lower_priority)
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=_begin)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
         self._pending = 0
         self._decode_s = 0.0  # moving average of the time that an image takes
+
+    @property
+    def formats(self) -> tuple[ImageFormat, ...]:
+        """The accepted formats that can be decoded here."""
+        return self._limits.readable
 
     @property
     def wait_s(self) -> float:
@@ -168,9 +174,16 @@ def _check_patches(plan: Plan, transform: Transform) -> None:
         raise ImageProblem("too_many_tokens", f"{detail}; try resize=fit, resize=crop or resize=squash")
 
 
+def _begin() -> None:
+    """Prepare a thread of the pool."""
+    lower_priority()
+    show_name()
+
+
 def _check_scaled(picture: Size, plan: Plan) -> None:
     """Refuse an image that would have too many pixels after the resize. Raises ImageProblem."""
     height, width = plan.scaled
     if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
         detail = f"an image of {picture[1]} x {picture[0]} pixels would be resized to {width} x {height}"
-        raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
+        allowed = f"at most {MAX_SCALED_PIXELS} pixels are allowed before the crop"
+        raise ImageProblem("crop_too_large", f"{detail}; {allowed}; try resize=fit or resize=squash")
