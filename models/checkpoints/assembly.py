@@ -20,13 +20,14 @@ from models.checkpoints.heads import attach_head, clean_head
 from models.checkpoints.weights import take_weights
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.geometry import count_heads, relative_rule, split_positions
-from models.layouts.profiles import PROFILES, profile_named
+from models.layouts.profiles import PROFILES, Profile, profile_named
 from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.learned import Grid
 from models.network.positions.relative import Relative
+from models.network.positions.rotary import Rotary
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 PARTS = ("weight", "bias")
@@ -82,8 +83,16 @@ def _with_profile(reading: Reading, choices: Choices) -> Reading:
         profile=choices.profile,
         act=chosen.act or reading.act,
         norm_eps=chosen.norm_eps or reading.norm_eps,
+        rotary=_rounded(reading.rotary, chosen),
         reasons=reasons,
     )
+
+
+def _rounded(rotary: Rotary | None, profile: Profile) -> Rotary | None:
+    """Return the rotary positions with the rounding of a profile; only those of DINOv3 have one."""
+    if rotary is None or profile.rounded is None or rotary.coordinates != "centred":
+        return rotary
+    return replace(rotary, rounded=profile.rounded)
 
 
 def _check_patch(tensors: Tensors) -> None:

@@ -37,12 +37,15 @@ def count_heads(reading: Reading, choice: int | None) -> tuple[int, str]:
     dim = reading.tensors["patch_embed.proj.weight"].shape[0]
     depth = len([key for key in reading.tensors if key.endswith(".attn.proj.weight")])
     q_norm = reading.tensors.get("blocks.0.attn.q_norm.weight")
+    table = reading.tensors.get("blocks.0.relative.table", reading.tensors.get("relative.table"))
     if choice is not None:
         heads, reason = choice, "set by num_heads"
     elif reading.num_heads is not None:
         heads, reason = reading.num_heads, reading.reasons.get("num_heads", "")
     elif q_norm is not None:
         heads, reason = dim // q_norm.shape[0], "from the width of the norm on the queries"
+    elif table is not None:
+        heads, reason = table.shape[1], "from the width of the tables of relative positions"
     else:
         heads, reason = _published_heads(reading, dim, depth), "assumed, as in published networks of this size"
     if heads < 1 or dim % heads:

@@ -21,8 +21,8 @@ BEIT = re.compile(r"blocks\.0\.attn\.relative_position_bias_table|rel_pos_bias\.
 
 ARCHITECTURES = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*": "an attention-pooling head (SigLIP, CoCa)",
-    r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
-    r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
+    r"cls_norm\..*": "a norm of its own on [CLS] and registers (DINOv3 with untied norms)",
+    r"blocks\.\d+\.attn\.w[qkv]\..*": "Sapiens 2's own names; timm has the same network",
     r".*rel_pos\..*": "relative positions without a config.json of timm that says where its norms are",
     SPLIT_BIASES: "split biases (EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",

@@ -23,6 +23,7 @@ from tests.checkpoints.original import (
     randomise,
 )
 from tests.checkpoints.reference import DEPTH, DIM, HEADS, PATCH, SIDE, ClipTower, Facebook, Jax, jax_arrays
+from tests.checkpoints.rotary_reference import Dinov3
 from tests.checkpoints.timm_family import create
 from tests.checkpoints.timm_family import forward as timm_forward
 from tests.originals import torchvision
@@ -72,6 +73,23 @@ def dinov2(folder: Path, chunks: bool = False, **options: Any) -> Original:
         return {_in_chunks(key): value for key, value in weights.items()}
 
     return bare(model, folder, "dinov2_toy_pretrain.pth", wrap=chunked if chunks else None)
+
+
+def dinov3(folder: Path, name: str = "dinov3_toy_pretrain_lvd1689m.pth", wrap: Any = None, **options: Any) -> Original:
+    return bare(randomise(Dinov3(**options)), folder, name, wrap=wrap)
+
+
+def dinov3_training(folder: Path) -> Original:
+    """The teacher of a training run, and EUPE's projections."""
+
+    def wrap(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"teacher": {f"backbone.{k}": v for k, v in weights.items()} | {"dino_head.mlp.0.weight": torch.ones(2)}}
+
+    return dinov3(folder, "teacher_checkpoint.pth", wrap)
+
+
+def eupe(folder: Path) -> Original:
+    return dinov3(folder, "eupe_toy.pt", lambda weights: {**weights, "projectors.0.weight": torch.ones(2, 2)})
 
 
 def _in_chunks(key: str) -> str:
@@ -266,6 +284,7 @@ HEADED: dict[str, Callable[[Path], Original]] = {
     "DINOv2, head": partial(with_head, backbone=dinov2, pooled=cls_and_mean),
     "DINOv2, head on 4 blocks": partial(with_head, backbone=dinov2, pooled=four_layers),
     "DINOv2 registers, head on 4 blocks": partial(with_head, backbone=partial(dinov2, registers=4), pooled=four_layers),
+    "DINOv3, head": partial(with_head, backbone=dinov3, pooled=cls_and_mean),
     "DINOv2, head of a training run": partial(with_head, backbone=dinov2, pooled=cls_and_mean, names=OF_TRAINING),
 }
 FORMULAS: dict[str, Callable[[Path], Original]] = {
@@ -275,6 +294,11 @@ FORMULAS: dict[str, Callable[[Path], Original]] = {
     "DINOv2 registers": partial(dinov2, registers=4),
     "DINOv2 SwiGLU": partial(dinov2, gated=True),
     "DINOv2 in chunks": partial(dinov2, chunks=True),
+    "DINOv3": dinov3,
+    "DINOv3, gated, no biases, untied norms": partial(dinov3, gated=True, bias=False, untied=True),
+    "DINOv3, periods in float32": partial(dinov3, rounded=False),
+    "DINOv3, training checkpoint": dinov3_training,
+    "EUPE": eupe,
     **HEADED,
     "MAE, pre-training": mae_pretrained,
     "MAE, linear probe": mae_probe,

@@ -24,6 +24,8 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeiT": ("DeiTImageProcessor", {"size": {"height": 72, "width": 72}, "crop_size": {"height": 64, "width": 64}}),
     "DeiT, a number": ("DeiTImageProcessor", {"size": 72, "crop_size": 64}),
     "Bit": ("BitImageProcessor", {"size": {"shortest_edge": 73}, "crop_size": 64}),
+    "Beit": ("BeitImageProcessor", {"size": {"height": 64, "width": 64}}),
+    "Beit, old file": ("BeitFeatureExtractor", {"size": 64, "resample": 2, "crop_size": 64, "do_center_crop": False}),
     "CLIP": ("CLIPImageProcessor", {"size": 64, "crop_size": 64}),
     "CLIP, odd margins": ("CLIPImageProcessor", {"size": {"shortest_edge": 71}, "crop_size": 64}),
     "CLIP, uncut": ("CLIPImageProcessor", {"size": {"shortest_edge": 64}, "do_center_crop": False}),

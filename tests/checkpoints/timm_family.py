@@ -121,7 +121,7 @@ def make_beit_pth(folder: Path) -> Original:
     (folder / "model.safetensors").unlink()
     tensors |= {f"blocks.{i}.attn.relative_position_index": torch.zeros(65, 65, dtype=torch.long) for i in range(3)}
     torch.save({"model": tensors}, folder / "beit.pth")
-    return dataclasses.replace(original, path=folder / "beit.pth", options={"num_heads": 4})
+    return dataclasses.replace(original, path=folder / "beit.pth")
 
 
 def make_pth(folder: Path) -> Original:

@@ -167,6 +167,7 @@ def make_apple(kind: str, folder: Path) -> Original:
 
 
 VIT = TOY | MLP
+DINOV3 = {key: value for key, value in VIT.items() if key != "num_labels"} | {"num_register_tokens": 4}
 SWIGLU = TOY | {"use_swiglu_ffn": True}
 CLIP = {key: value for key, value in VIT.items() if key != "num_labels"} | {"projection_dim": 48}
 SIGLIP = {key: value for key, value in VIT.items() if key != "num_labels"}
@@ -220,6 +221,19 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "Dinov2WithRegisters, names in memory": partial(
         make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
     ),
+    "DINOv3": partial(make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3),
+    "DINOv3, names in memory": partial(make, "DINOv3ViTModel", hidden, interpolate=False, in_memory=True, **DINOV3),
+    "DINOv3, gated": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, use_gated_mlp=True, hidden_act="silu"
+    ),
+    "DINOv3, no registers, other biases": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False,
+        **DINOV3 | {"num_register_tokens": 0}, query_bias=False, key_bias=True, proj_bias=False, mlp_bias=False,
+    ),
+    "DINOv3, no biases of queries, keys and values": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, query_bias=False, value_bias=False
+    ),
+    "DINOv3, backbone": partial(make, "DINOv3ViTBackbone", maps, interpolate=False, **DINOV3),
     "Dinov2 backbone": partial(make, "Dinov2Backbone", maps, interpolate=False, **TOY),
     "Dinov2WithRegisters backbone": partial(
         make, "Dinov2WithRegistersBackbone", maps, interpolate=False, **TOY, num_register_tokens=4

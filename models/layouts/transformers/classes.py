@@ -22,6 +22,7 @@ CLASSES: dict[str, str] = {
     "dinov2_with_registers": (
         "Dinov2WithRegistersModel Dinov2WithRegistersForImageClassification Dinov2WithRegistersBackbone"
     ),
+    "dinov3_vit": "DINOv3ViTModel DINOv3ViTBackbone",
     "beit": "BeitModel BeitForImageClassification BeitForMaskedImageModeling",
     "data2vec-vision": "Data2VecVisionModel Data2VecVisionForImageClassification",
     "clip": "CLIPModel CLIPForImageClassification CLIPVisionModel CLIPVisionModelWithProjection",

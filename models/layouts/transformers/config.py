@@ -12,7 +12,17 @@ from typing import Any, cast
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.timm.config import channel_values
 from models.network.config import Activation
-from models.preprocess import CLIP_MEAN, CLIP_STD, INCEPTION_MEAN, INCEPTION_STD, Interpolation, Preprocess, Steps
+from models.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    Interpolation,
+    Preprocess,
+    Steps,
+)
 
 Config = Mapping[str, Any]
 
@@ -53,6 +63,18 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vit_msn": VIT | {"layer_norm_eps": 1e-6},
     "dinov2": VIT | {"layer_norm_eps": 1e-6},
     "dinov2_with_registers": VIT | {"layer_norm_eps": 1e-6},
+    "dinov3_vit": {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "num_attention_heads": 6,
+        "image_size": 224,
+        "rope_theta": 100.0,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "use_gated_mlp": False,
+        "num_register_tokens": 0,
+    },
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "siglip": SIGLIP,
@@ -75,7 +97,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
     "Siglip2ImageProcessor": {"resample": 2, "max_num_patches": 256},
-    "DINOv3ViTImageProcessor": SQUASHED,
+    "DINOv3ViTImageProcessor": SQUASHED | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "BeitImageProcessor": SQUASHED | {"resample": 3},
 }
 DEFAULT_PROCESSORS = {
@@ -86,6 +108,7 @@ DEFAULT_PROCESSORS = {
     "deit": "DeiTImageProcessor",
     "dinov2": "BitImageProcessor",
     "dinov2_with_registers": "BitImageProcessor",
+    "dinov3_vit": "DINOv3ViTImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
     "siglip": "SiglipImageProcessor",
