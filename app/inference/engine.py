@@ -98,10 +98,6 @@ class Engine:
         """The width of the vector of a request without `pool`."""
         return self.config.embed_dim if self.default_readout is Readout.CLS else self.config.native_dim
 
-    def budget(self, size: Size | None, resize: Resize | None, max_patches: int | None) -> int | None:
-        """Return the number of patches that bounds each image of a request, or None if it has a size."""
-        return self.checkpoint.content.preprocess.budget(size, resize, max_patches)
-
     def network_size(
         self, size: Size | None = None, resize: Resize | None = None, max_patches: int | None = None
     ) -> Size:
@@ -109,10 +105,10 @@ class Engine:
 
         With a budget of patches, which each image uses in its own shape, it is a size of as many patches.
         """
-        patch = self.config.patch_size
-        if (patches := self.budget(size, resize, max_patches)) is not None:
+        preprocess, patch = self.checkpoint.content.preprocess, self.config.patch_size
+        if (patches := preprocess.budget(size, resize, max_patches)) is not None:
             return patch[0], patches * patch[1]
-        return whole_patches(size or self.checkpoint.content.preprocess.input_size, patch)
+        return whole_patches(size or preprocess.input_size, patch)
 
     def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """Return the cost of an image of this size: its tokens, and attention's share on top for long sequences.
