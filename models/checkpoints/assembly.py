@@ -186,7 +186,7 @@ def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConf
         pool=reading.pool or _pool(read),
         pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
         pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if latent else 0,
-        pool_act=reading.pool_act,
+        pool_act=reading.pool_act if latent else "gelu",
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,
         fc_norm="fc_norm.weight" in read,

@@ -20,6 +20,8 @@ from models.checkpoints.relative import BEIT_NAMES, RELPOS_NAMES, timm_relative
 from models.errors import CheckpointUnsupported
 from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
+from models.layouts.timm import eva
+from models.layouts.timm.architectures import ARCHITECTURES
 from models.layouts.timm.config import POOLS, SECTION
 from models.network.config import ViTConfig
 from models.network.positions.relative import Relative
@@ -85,12 +87,25 @@ def _check(content: Converted) -> None:
         "norms after the residual branch with a layer scale": config.norm_post and config.layer_scale,
         "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps == "edge",
     }
+    if config.pool == "attention" and config.rotary is None:
+        unsupported |= _unsupported_with_pooling(config)
     if config.relative is not None:
         unsupported |= _unsupported_with_relative(content)
+    if config.rotary is not None:
+        unsupported |= eva.unsupported(config)
     if feature := next((name for name, present in unsupported.items() if present), None):
         raise CheckpointUnsupported(
             f"timm cannot express {feature}, so this checkpoint cannot be converted to its layout"
         )
+
+
+def _unsupported_with_pooling(config: ViTConfig) -> dict[str, bool]:
+    """Return what `vision_transformer` cannot express: its attention pooling has no arguments of its own."""
+    return {
+        "attention pooling with another number of heads than attention": config.pool_heads != config.num_heads,
+        "attention pooling with another width than the blocks": config.pool_hidden_dim != config.mlp_hidden_dim,
+        "attention pooling with another activation than the blocks": config.pool_act != config.act,
+    }
 
 
 def _unsupported_with_relative(content: Converted) -> dict[str, bool]:
@@ -119,8 +134,9 @@ def _has_key_bias(content: Converted) -> bool:
 def _architecture(content: Converted) -> str:
     config = content.config
     if config.relative is not None:
-        beit = config.relative.class_token and not config.norm_post and not _has_key_bias(content)
-        return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
+        return _relative_architecture(content, config.relative)
+    if config.rotary is not None:
+        return eva.architecture(config) or PLAIN
     if config.norm_post:
         return NORM_AFTER
     if config.attn_norm or config.mlp_norm:
@@ -128,13 +144,17 @@ def _architecture(content: Converted) -> str:
     if config.pool == "cls_dist":
         plain = not config.swiglu and config.num_extra_tokens == 1 and config.norm and not config.norm_pre
         return DISTILLED if plain and not config.qk_norm else PLAIN
-    if config.swiglu:
-        return GATED
-    return CLIP if config.norm_eps == 1e-5 else PLAIN
+    return GATED if config.swiglu else CLIP if config.norm_eps == 1e-5 else PLAIN
+
+
+def _relative_architecture(content: Converted, rule: Relative) -> str:
+    config = content.config
+    beit = rule.class_token and not config.norm_post and not _has_key_bias(content)
+    return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
 
 
 def _timm_eps(content: Converted) -> float:
-    return 1e-5 if _architecture(content) in (CLIP, BEIT3) else 1e-6
+    return ARCHITECTURES[_architecture(content)].family.norm_eps
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
@@ -164,7 +184,15 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         if f"projection.{part}" in weights:
             weights[f"head.{part}"] = weights.pop(f"projection.{part}")
+    weights = _pooling_names(weights) if config.pool == "attention" else weights
+    weights = eva.weights(weights, config) if config.rotary is not None else weights
     return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
+
+
+def _pooling_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the weights of attention pooling, whose query timm has as (1, 1, D)."""
+    weights = weights | {"attn_pool.latent": weights["attn_pool.latent"][None, None]}
+    return {re.sub(r"^attn_pool\.(fc[12])\.", r"attn_pool.mlp.\1.", name): tensor for name, tensor in weights.items()}
 
 
 def _beit_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -208,6 +236,9 @@ def _arguments(content: Converted) -> dict[str, Any]:
         "mlp_ratio": _ratio(rows, config.embed_dim),
         "init_values": 1e-5 if config.layer_scale else None,
     }
+    if config.rotary is not None:
+        arguments["mlp_ratio"] = _ratio(config.mlp_hidden_dim, config.embed_dim)
+        return arguments | eva.arguments(config) | {"global_pool": GLOBAL_POOLS[config.pool], "dynamic_img_size": True}
     if config.relative is not None:
         return arguments | _relative_arguments(config, config.relative, architecture)
     arguments["dynamic_img_size"] = True
@@ -280,7 +311,8 @@ def _pretrained(preprocess: Preprocess, outputs: int) -> dict[str, Any]:
 
 def _section(content: Converted) -> dict[str, Any]:
     """Return what timm's config has no field for."""
-    return {
+    rotary = {"rotary": changes} if content.config.rotary and (changes := eva.changes(content.config)) else {}
+    return rotary | {
         "profile": content.profile,
         "norm_eps": content.config.norm_eps,
         "head": "projection" if content.config.projection_dim else "classes",
@@ -304,6 +336,13 @@ def _differences(content: Converted) -> list[str]:
         found.append(
             "relative position biases at other sizes: timm resamples them by its own rule, the original by another "
             f"({config.relative.resampling})"
+        )
+    changes = eva.changes(config) if config.rotary is not None else {}
+    if "rounded" in changes:
+        found.append("rotary positions: timm computes their periods in float32, the original rounds them to bfloat16")
+    if "reference" in changes:
+        found.append(
+            "rotary positions at other sizes: timm scales them to the network's own size, the original does not"
         )
     if content.preprocess.crop_rounding == "floor":
         found.append("center crop: timm may cut one pixel further right or down than the original")

@@ -38,7 +38,9 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Pool the tokens of each image; the result is in packed order."""
         images = len(packing.order)
-        q = self.q(self.latent).unflatten(0, (self.num_heads, -1)).expand(images, -1, -1)  # (B, H, d)
+        # Not as a product of a matrix and a vector: how that is rounded depends on where the weights lie in memory.
+        query = (self.q.weight * self.latent).sum(1) + self.q.bias
+        q = query.unflatten(0, (self.num_heads, -1)).expand(images, -1, -1)  # (B, H, d)
         k, v = self.kv(x).unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d) each
         pooled = self.proj(self.attend(q, k, v, packing, packing.leading(1)))  # (B, D)
         return pooled + self.fc2(self.act(self.fc1(self.norm(pooled))))
