@@ -130,7 +130,7 @@ def _positions(
     size = reading.image_size
     native = (size[0] // patch[0], size[1] // patch[1]) if size else None
     relative = relative_rule(reading.tensors, native, resampling)
-    if reading.rotary is None and relative is None:
+    if reading.rotary is None and relative is None and reading.sincos is None:
         raise CheckpointUnsupported(
             "tensor 'pos_embed' is missing, and nothing says which other positions the network has"
         )
@@ -158,7 +158,7 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, head
         mlp_hidden_dim=fc2[1],
         patch_size=(patch[0], patch[1]),
         grid_size=grid,
-        position=profile.resampling if "pos_embed" in read else None,
+        position=profile.resampling if "pos_embed" in read else reading.sincos,
         rotary=reading.rotary,
         class_token=class_token,
         num_extra_tokens=prefix.shape[0] - int(class_token),
@@ -185,8 +185,9 @@ def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConf
         config,
         pool=reading.pool or _pool(read),
         pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
-        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if latent else 0,
-        pool_act=reading.pool_act if latent else "gelu",
+        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if "attn_pool.fc1.weight" in read else 0,
+        pool_act=(reading.pool_act or config.act) if latent else "gelu",
+        pool_prefix=reading.pool_prefix or not (latent and config.num_prefix_tokens),
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,
         fc_norm="fc_norm.weight" in read,

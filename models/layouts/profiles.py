@@ -43,9 +43,12 @@ BILINEAR = Resampling(mode="bilinear")
 PROFILES: dict[str, Profile] = {
     "timm": Profile(ANTIALIASED, "bicubic, antialiased", rounded=False),
     "flexivit": Profile(BILINEAR, "bilinear", "gelu", 1e-6),
+    "timm-par": Profile(Resampling(antialias=True, square=True), "bicubic, antialiased, to a square that is cropped"),
+    "timm-parfac": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
     "transformers": Profile(PLAIN, "bicubic", offsets="bilinear", rounded=False),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),
+    "siglip2": Profile(Resampling(mode="bilinear", antialias=True), "bilinear, antialiased"),
     "transformers-4.45": Profile(OFFSET, "bicubic with the offset 0.1, as before release 4.46"),
     "dino": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),
     "dinov2": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),

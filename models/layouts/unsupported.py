@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from models.errors import CheckpointUnsupported
+from models.layouts import open_clip
 from models.layouts.source import Source
 from models.layouts.timm import architectures
 from models.layouts.transformers import classes
@@ -19,7 +20,7 @@ BEIT = re.compile(r"blocks\.0\.attn\.relative_position_bias_table|rel_pos_bias\.
 """Tables that only BEiT has; its split biases are read."""
 
 ARCHITECTURES = {
-    r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
+    r"head\.probe|attn_pool\.(?:latent|q|probe).*": "an attention-pooling head (SigLIP, CoCa)",
     r"cls_norm\..*": "a norm of its own on [CLS] and registers (DINOv3 with untied norms)",
     r"blocks\.\d+\.attn\.w[qkv]\..*": "Sapiens 2's own names; timm has the same network",
     r".*rel_pos\..*": "relative positions without a config.json of timm that says where its norms are",
@@ -51,6 +52,8 @@ def refuse(source: Source) -> None:
         architectures.find(str(source.config["architecture"]))
     elif "model_type" in source.config:
         classes.check(source.config)
+    elif name := open_clip.timm_name(source):
+        architectures.find(name)
     else:
         _refuse_tensors(source.tensors)
 

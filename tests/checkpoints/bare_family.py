@@ -197,10 +197,13 @@ def torchvision_vit(folder: Path, published: bool = False, **arguments: Any) -> 
     return Original(folder / "vit_toy.pth", forward, WITH_HEADS, SQUARE)
 
 
-def jax(folder: Path, prefix: str = "", stacked: bool = False, **options: Any) -> Original:
+def jax(folder: Path, prefix: str = "", stacked: bool = False, text: bool = False, **options: Any) -> Original:
     arrays = jax_arrays(**options)
     stored = _stacked(arrays) if stacked else arrays
-    np.savez(folder / "toy.npz", **{f"{prefix}{key}": value for key, value in stored.items()})
+    stored = {f"{prefix}{key}": value for key, value in stored.items()}
+    if text:
+        stored |= {"params/txt/head/kernel": np.zeros((DIM, DIM)), "params/t": np.zeros(1), "params/b": np.zeros(1)}
+    np.savez(folder / "toy.npz", **stored)
     return Original(folder / "toy.npz", Jax(arrays, options.get("second", False)), sizes=SIZES)
 
 
@@ -255,6 +258,26 @@ def open_clip_trunk(folder: Path) -> Original:
     return Original(folder, forward, WITH_HEADS)
 
 
+def open_clip_named(folder: Path, architecture: str, own: bool, pool: str) -> Original:
+    """open_clip with a network that its config names, and a projection of its own or the network's head as one."""
+    shape = {"depth": 12, "patch_size": 16, "num_classes": 0 if own or pool == "map" else 20}  # as the name says
+    trunk: Any = randomise(create(architecture, **shape))
+    projection = randomise(nn.Linear(DIM, 20, bias=False)) if own else nn.Identity()
+    weights = {f"visual.trunk.{key}": value for key, value in trunk.state_dict().items()}
+    weights |= {f"visual.head.proj.{key}": value for key, value in projection.state_dict().items()}
+    weights |= {"logit_scale": torch.zeros(()), "logit_bias": torch.zeros(()), "text.ln_final.bias": torch.zeros(3)}
+    torch.save(weights, folder / "open_clip_pytorch_model.bin")
+    vision = {"image_size": 64, "timm_model_name": architecture, "timm_pool": pool}
+    config = {"model_cfg": {"embed_dim": 20, "vision_cfg": vision}, "preprocess_cfg": {"size": 64}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    def forward(pictures: Tensor) -> dict[str, Tensor]:
+        return {"native": projection(trunk(pictures))}
+
+    sizes = {"native": NATIVE, "smaller": (32, 32), "larger": (96, 96), "wide": (48, 80), "tall": (80, 48)}
+    return Original(folder, forward, WITH_HEADS, sizes)
+
+
 HEADED: dict[str, Callable[[Path], Original]] = {
     "DINO, head on 4 blocks": partial(with_head, backbone=dino, pooled=last_four, names=OF_DINO, wrap="state_dict"),
     "DINO, head interleaved": partial(with_head, backbone=dino, pooled=interleaved, names=OF_DINO, wrap="state_dict"),
@@ -283,6 +306,7 @@ FORMULAS: dict[str, Callable[[Path], Original]] = {
     "JAX, representation layer": partial(jax, prefix="opt/target/", representation=True),
     "JAX, big_vision": partial(jax, prefix="params/", second=True),
     "JAX, big_vision, no [CLS]": partial(jax, prefix="params/img/", second=True, cls=False),
+    "JAX, SigLIP": partial(jax, prefix="params/img/", second=True, cls=False, pooling=True, classes=0, text=True),
     "JAX, stacked": partial(jax, stacked=True),
     "OpenAI CLIP": partial(clip, openai=True),
     "open_clip": partial(clip, openai=False),
@@ -294,6 +318,18 @@ INSTALLED: dict[str, tuple[str, Callable[[Path], Original]]] = {
     "DeiT distilled": ("timm", partial(deit, architecture="deit_tiny_distilled_patch16_224")),
     "DeiT-III": ("timm", partial(deit, architecture="deit3_small_patch16_224")),
     "open_clip around timm": ("timm", open_clip_trunk),
+    "open_clip, SigLIP": (
+        "timm",
+        partial(open_clip_named, architecture="vit_base_patch16_siglip_224", own=False, pool="map"),
+    ),
+    "open_clip, EVA-02": (
+        "timm",
+        partial(open_clip_named, architecture="eva02_base_patch16_clip_224", own=False, pool="token"),
+    ),
+    "open_clip, ViT with a projection": (
+        "timm",
+        partial(open_clip_named, architecture="vit_medium_patch16_gap_256", own=True, pool="avg"),
+    ),
     "torchvision": ("torchvision", torchvision_vit),
     "torchvision, published names": ("torchvision", partial(torchvision_vit, published=True)),
     "torchvision, representation layer": ("torchvision", partial(torchvision_vit, representation_size=40)),

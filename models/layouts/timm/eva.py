@@ -78,11 +78,13 @@ def changed(rotary: Rotary | None, fields: Mapping[str, Any]) -> Rotary | None:
 def unsupported(config: ViTConfig) -> dict[str, bool]:
     """Return what `Eva` cannot express, and whether the network has it."""
     return {
-        "these rotary positions": architecture(config) is None,
+        "these rotary positions with this norm": architecture(config) is None,
         "rotary positions with another activation than GELU": config.act != "gelu" and not config.swiglu,
         "rotary positions with norms after the residual branch": config.norm_post,
         "rotary positions with a norm on the patches": config.embed_norm,
         "rotary positions with a mean over all tokens": config.pool == "avg_all",
+        "rotary positions and an attention pooling without the prefix tokens": config.pool == "attention"
+        and not config.pool_prefix,
         "rotary positions and a pooling with another activation than GELU": config.pool == "attention"
         and config.pool_act != "gelu",
     }
