@@ -264,7 +264,6 @@ def _arguments(content: Converted) -> dict[str, Any]:
         "init_values": 1e-5 if config.layer_scale else None,
     }
     if config.rotary is not None:
-        arguments["mlp_ratio"] = _ratio(config.mlp_hidden_dim, config.embed_dim)
         return arguments | eva.arguments(config) | {"global_pool": GLOBAL_POOLS[config.pool], "dynamic_img_size": True}
     if config.relative is not None:
         return arguments | _relative_arguments(config, config.relative, architecture)
