@@ -68,7 +68,7 @@ def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
     """Return the head's weight (K, F), its bias (K) or None, and its name in a training run of several heads."""
     if not is_file(path):
         raise CheckpointNotFound(f"{path}: no such file; head must be a file with a linear head")
-    tensors, _ = read_tensors(path)
+    tensors = read_tensors(path).tensors
     parts = [(match, tensor) for key, tensor in tensors.items() if (match := LINEAR.fullmatch(key))]
     if len(parts) != len(tensors) or not parts:
         raise CheckpointUnsupported(f"{path}: not a linear head; it contains {abbreviate(tensors)}")

@@ -6,10 +6,12 @@ Sources: facebookresearch/dino `vision_transformer.py`, dinov2 `dinov2/models/vi
 details of the tensors, or else by the file name.
 """
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from models.layouts.naming import SCALE
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
 from models.layouts.timm.layout import NAMING, join_projections
@@ -52,7 +54,7 @@ def read(source: Source) -> Reading:
 def _profile(source: Source) -> tuple[str, str]:
     """Return the original and the reason."""
     keys, name = source.tensors, source.path.name
-    layer_scale = _has(keys, "ls1.gamma")
+    layer_scale = any(re.search(rf"(?:^|\.)ls1\.{SCALE}$", key) for key in keys)
     head = _has(keys, "head.weight")
     clues = (
         (

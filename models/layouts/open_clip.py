@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.naming import PARTS, Naming
+from models.layouts.naming import PARTS, SCALE, Naming
 from models.layouts.source import Reading, Source
 from models.layouts.timm import layout as timm
 from models.layouts.timm.config import channel_values
@@ -26,7 +26,7 @@ TOWER = {
     rf"{BLOCK}ln_([12])\.{PARTS}": r"blocks.\1.norm\2.\3",
     rf"{BLOCK}attn\.in_proj_{PARTS}": r"blocks.\1.attn.qkv.\2",
     rf"{BLOCK}attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
-    rf"{BLOCK}ls_([12])\.gamma": r"blocks.\1.ls\2.gamma",
+    rf"{BLOCK}ls_([12])\.{SCALE}": r"blocks.\1.ls\2.gamma",
     rf"{BLOCK}mlp\.c_fc\.{PARTS}": r"blocks.\1.mlp.fc1.\2",
     rf"{BLOCK}mlp\.c_proj\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"ln_post\.{PARTS}": r"norm.\1",

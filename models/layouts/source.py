@@ -23,6 +23,7 @@ class Source:
         config, processor, open_clip: the content of config.json, preprocessor_config.json and open_clip_config.json;
             empty if absent.
         wrappers: the keys of the dictionaries around the tensors, outermost first.
+        left_out: the other networks in the file, by the key or the prefix of their names.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Source:
     processor: Mapping[str, Any] = field(default_factory=dict)
     open_clip: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -211,12 +211,16 @@ def channel_values(values: Any, default: tuple[float, float, float]) -> tuple[fl
 
 
 def names(config: Config) -> tuple[str, ...] | None:
-    """Return the labels of the classes, or None."""
+    """Return the labels of the classes, or None if there are none but placeholders (`LABEL_0`, ...)."""
     found = config.get("label_names") or pretrained(config).get("label_names") or config.get("labels")
     if not found:
         return None
+    if not isinstance(found, Mapping | list):
+        raise CheckpointBroken(f"config.json: the labels are {found!r}, neither a list nor an object by index")
     if isinstance(found, Mapping):
         found = [found.get(str(index), str(index)) for index in range(len(found))]
+    if all(name == f"LABEL_{index}" for index, name in enumerate(found)):  # as transformers' TimmWrapper writes
+        return None
     # If the labels are WordNet ids, use the descriptions.
     descriptions = config.get("label_descriptions") or {}
     return tuple(str(descriptions.get(name, name) if SYNSET.fullmatch(str(name)) else name) for name in found)
