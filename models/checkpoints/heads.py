@@ -17,7 +17,7 @@ from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupp
 from models.files.opening import read_tensors
 from models.files.readable import is_file
 from models.layouts.source import Reading
-from models.layouts.tensors import abbreviate
+from models.layouts.tensors import abbreviate, refuse_integers
 from models.network.pooling import Pool, pooled_width
 
 LINEAR = re.compile(r"(?:module\.)?(?:classifiers_dict\.(?P<name>[^.]+)\.)?(?:linear\.|head\.)?(?P<part>weight|bias)")
@@ -77,6 +77,7 @@ def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
         raise CheckpointUnsupported(
             f"{path}: contains {len(names)} heads ({abbreviate(names)}); save one of them in a file"
         )
+    refuse_integers(tensors)
     found = {match["part"]: tensor.float() for match, tensor in parts}
     if "weight" not in found or found["weight"].dim() != 2:
         raise CheckpointBroken(f"{path}: tensor 'weight' of the linear head is missing or is not a matrix")

@@ -164,9 +164,7 @@ def one_network(content: Content) -> Content:
     names = {key: key[match.end() :] if averaged else key for key, match in roles.items()}
     bare = set(names.values()) if averaged else set()
     others = {
-        key
-        for key in content.tensors.keys() - roles.keys()
-        if OTHER.match(key) or BARE.sub("", key, count=1) in bare
+        key for key in content.tensors.keys() - roles.keys() if OTHER.match(key) or BARE.sub("", key, count=1) in bare
     }
     tensors = {names.get(key, key): tensor for key, tensor in content.tensors.items() if key not in others}
     return Content(tensors, (*content.wrappers, f"{prefixes[0]}.*"), (*content.left_out, *_prefixes(others)))

@@ -114,9 +114,7 @@ def test_a_teacher_beside_a_network_without_a_prefix_is_refused(
         opened(weights | prefixed("teacher.", raw))
 
 
-def test_two_kinds_of_averages_are_refused(
-    weights: Weights, raw: Weights, opened: Callable[[Any], Checkpoint]
-) -> None:
+def test_two_kinds_of_averages_are_refused(weights: Weights, raw: Weights, opened: Callable[[Any], Checkpoint]) -> None:
     with pytest.raises(CheckpointUnsupported, match="ema, swa_model"):
         opened(prefixed("ema.", weights) | prefixed("swa_model.", raw))
 

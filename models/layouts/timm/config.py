@@ -117,9 +117,15 @@ def architecture(config: Config) -> Architecture:
 
 def pool(config: Config) -> Pool | None:
     """Return the pooling of the head, or None if the config does not say."""
-    name = arguments(config).get("global_pool") or config.get("global_pool")
-    if not name:
+    name = arguments(config).get("global_pool")
+    name = config.get("global_pool") if name is None else name
+    if name is None:
         return None
+    if not name:
+        raise CheckpointUnsupported(
+            "config.json: global_pool '' is not supported: nothing is pooled, and the head reads every token alone; "
+            f"choose one of {', '.join(POOLS)}"
+        )
     if name not in POOLS:
         raise CheckpointUnsupported(f"config.json: global_pool {name!r} is not supported, only {', '.join(POOLS)}")
     return "avg_all" if name == "avg" and arguments(config).get("pool_include_prefix") else POOLS[name]
@@ -157,12 +163,16 @@ def expected(config: Config, named: Architecture, head: bool) -> dict[str, Any]:
     """Return the sizes that the config states or the architecture's name implies, to check against the tensors."""
     args = arguments(config)
     patch = args.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", named.name)
+    side = args.get("img_size")
+    height, width = (side, side) if isinstance(side, int) else side or (None, None)
+    rows, columns = (patch, patch) if isinstance(patch, int) else patch or (None, None)
     registers = args.get("reg_tokens") or _number(r"_reg(\d+)_", named.name)
     return {
         "embed_dim": args.get("embed_dim"),
         "depth": args.get("depth") or named.depth,
         "patch_size": (patch, patch) if isinstance(patch, int) else patch and tuple(patch),
         "num_extra_tokens": registers,
+        "grid_size": (height // rows, width // columns) if height and width and rows and columns else None,
         "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,
     }
 
