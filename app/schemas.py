@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.wording import allow
 
@@ -33,6 +33,25 @@ class ResolutionQuery(BaseModel):
         "`squash`: scale it to exactly the size; the aspect ratio is lost. `fit`: keep the aspect ratio and cut "
         "nothing; the size is the bounding box. Default: the checkpoint's own preprocessing.",
     )
+    max_patches: int | None = Field(
+        None,
+        ge=1,
+        description="Resolution by a budget, instead of `size` and `resize`: the image keeps its shape, each side is a "
+        "whole number of patches, and there are at most this many. Default: the checkpoint's own preprocessing.",
+        examples=[256],
+    )
+
+    @field_validator("max_patches")
+    @classmethod
+    def _alone(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and (info.data.get("size") or info.data.get("resize")):
+            raise ValueError("must be without size and resize, because it keeps the shape of the image")
+        return value
+
+    @property
+    def resolution(self) -> tuple[tuple[int, int] | None, Literal["crop", "squash", "fit"] | None, int | None]:
+        """The requested size, resize mode and number of patches; None for what the request does not have."""
+        return self.height_width, self.resize, self.max_patches
 
     @property
     def height_width(self) -> tuple[int, int] | None:

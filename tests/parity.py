@@ -96,6 +96,11 @@ returns neither, the cell is the difference of the vector that the head reads. T
 original does not support. "Its formulas" is a reimplementation from the original's published code, for originals that
 cannot be installed next to the others. The default model runs at 518, 70, 560, 98 x 140 and 140 x 98.
 
+timm and BEiT's authors resample tables of relative positions differently: the learned offsets are spaced
+geometrically over the new grid in both, but between them timm interpolates linearly, and BEiT's fine-tuning by cubic
+splines of SciPy. timm has the splines too, with `TIMM_USE_SCIPY_INTERP=1` and a SciPy before 1.14; Vitrine and this
+table follow its default. transformers interpolates the tables bilinearly instead, as the profile `transformers` does.
+
 torch {torch}, timm {timm}, transformers {transformers}, torchvision {torchvision}.
 
 | family | against | native | smaller | larger | wide | tall |

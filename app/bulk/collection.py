@@ -84,7 +84,7 @@ async def answer_files(
 
     Raises Problem for an error that concerns all files.
     """
-    engine, resolution = service.engine, Resolution(query.height_width, query.resize)
+    engine, resolution = service.engine, Resolution(*query.resolution)
     task, limit, window = _task(engine, query), service.settings.max_upload_bytes, _window(engine, resolution)
     reading = asyncio.Semaphore(MAX_READING)
 
@@ -132,5 +132,5 @@ def _window(engine: Engine, resolution: Resolution) -> int:
 
     Small images are limited by MAX_DECODED, because each file costs an asyncio task and time on the event loop.
     """
-    size = engine.network_size(resolution.size)
+    size = engine.network_size(*resolution)
     return MAX_READING + min(MAX_DECODED, 2 * engine.max_batch_cost // engine.cost(*size))

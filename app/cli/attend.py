@@ -31,10 +31,11 @@ from app.schemas import AttentionQuery
 @click.option("--map", "map_only", is_flag=True, help="Draw only the attention map, without the image.")
 @options.size
 @options.resize
+@options.max_patches
 @options.settings(options.FILE_COMMAND_SETTINGS, taken=["--head"])
 def command(file: Path, output: Path, map_only: bool, **values: Any) -> None:
     """Draw the attention of the [CLS] token over an image file, as a PNG."""
-    parameters = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize")}
+    parameters = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize", "max_patches")}
     query = options.read_query(AttentionQuery, output="map" if map_only else "overlay", **parameters)
     settings = options.read_settings(values)
     from app.bulk.collection import draw_attention

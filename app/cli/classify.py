@@ -20,6 +20,7 @@ from app.schemas import ClassifyQuery
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per file.")
 @options.size
 @options.resize
+@options.max_patches
 @options.settings(options.FILE_COMMAND_SETTINGS)
 def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrite: bool, **values: Any) -> None:
     """Classify image files, the images in folders, and the files that quoted globs match.
@@ -27,7 +28,8 @@ def command(paths: tuple[str, ...], as_json: bool, output: Path | None, overwrit
     Prints the best classes of each file or, with -o, writes them to a table. If the run is interrupted, the same
     command continues it.
     """
-    query = options.read_query(ClassifyQuery, **{name: values.pop(name) for name in ("top_k", "size", "resize")})
+    names = ("top_k", "size", "resize", "max_patches")
+    query = options.read_query(ClassifyQuery, **{name: values.pop(name) for name in names})
     settings = options.read_settings(values)
     if output is not None:
         run.export(settings, paths, output, query, overwrite)

@@ -22,6 +22,7 @@ from app.schemas import EmbedQuery
 @click.option("--normalize", is_flag=True, help="Scale each vector to length 1.")
 @options.size
 @options.resize
+@options.max_patches
 @options.settings(options.FILE_COMMAND_SETTINGS)
 def command(paths: tuple[str, ...], output: Path, overwrite: bool, **values: Any) -> None:
     """Embed image files, the images in folders, and the files that quoted globs match; write a table of vectors.
@@ -30,6 +31,6 @@ def command(paths: tuple[str, ...], output: Path, overwrite: bool, **values: Any
     .files.jsonl file beside it; a file that failed is a row of NaN. If the run is interrupted, the same command
     continues it.
     """
-    names = ("pool", "normalize", "size", "resize")
+    names = ("pool", "normalize", "size", "resize", "max_patches")
     query = options.read_query(EmbedQuery, **{name: values.pop(name) for name in names})
     run.export(options.read_settings(values), paths, output, query, overwrite)

@@ -44,6 +44,12 @@ resize = click.option(
     help="crop: scale to cover the size and cut out the centre. squash: ignore the aspect ratio. fit: keep the aspect "
     "ratio and cut nothing.  [default: the checkpoint's]",
 )
+max_patches = click.option(
+    "--max-patches",
+    type=click.IntRange(1),
+    help="Resolution by a number of patches, instead of --size and --resize: the image keeps its shape.  [default: the "
+    "checkpoint's]",
+)
 
 
 def output(required: bool, *suffixes: str) -> Callable[[Function], Function]:
@@ -158,4 +164,4 @@ def read_query(schema: type[Query], **values: Any) -> Query:
     except ValidationError as error:
         fault = error.errors()[0]
         text = f"{fault['input']!r} {requirement(fault)}"
-        raise click.BadParameter(text, param_hint=f"--{fault['loc'][0]}") from error
+        raise click.BadParameter(text, param_hint=f"--{str(fault['loc'][0]).replace('_', '-')}") from error

@@ -7,7 +7,7 @@ one thread owns it.
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,8 @@ from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInval
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
-from models.network.config import ViTConfig
 from models.network.vit import Readout
-from models.preprocess import Labels, Preprocess, Size, whole_patches
+from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
 
@@ -103,9 +102,21 @@ class Engine:
         """The width of the vector of a request without `pool`."""
         return self.config.embed_dim if self.default_readout is Readout.CLS else self.config.native_dim
 
-    def network_size(self, asked: Size | None) -> Size:
-        """Return the network's input size for a requested one; None requests the checkpoint's own."""
-        return whole_patches(asked or self.checkpoint.content.preprocess.input_size, self.config.patch_size)
+    def budget(self, size: Size | None, resize: Resize | None, max_patches: int | None) -> int | None:
+        """Return the number of patches that bounds each image of a request, or None if it has a size."""
+        return self.checkpoint.content.preprocess.budget(size, resize, max_patches)
+
+    def network_size(
+        self, size: Size | None = None, resize: Resize | None = None, max_patches: int | None = None
+    ) -> Size:
+        """Return the network's input size for a request; None requests the checkpoint's own.
+
+        With a budget of patches, which each image uses in its own shape, it is a size of as many patches.
+        """
+        patch = self.config.patch_size
+        if (patches := self.budget(size, resize, max_patches)) is not None:
+            return patch[0], patches * patch[1]
+        return whole_patches(size or self.checkpoint.content.preprocess.input_size, patch)
 
     def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """Return the cost of an image of this size: its tokens, and attention's share on top for long sequences.
@@ -232,7 +243,14 @@ class Engine:
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
 
-def _stated(values: ViTConfig | Preprocess) -> dict[str, Any]:
-    """Return the fields that differ from their defaults: a new field does not change the fingerprints of others."""
+def _stated(values: Any) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, also of rules among them.
+
+    A new field does not change the fingerprints of models that do not use it.
+    """
     stated = ((field, getattr(values, field.name)) for field in fields(values))
-    return {field.name: value for field, value in stated if field.default is MISSING or value != field.default}
+    return {
+        field.name: _stated(value) if is_dataclass(value) else value
+        for field, value in stated
+        if field.default is MISSING or value != field.default
+    }

@@ -42,7 +42,7 @@ class Transform:
     preprocess: the checkpoint's preprocessing.
     patch: height and width of a patch.
     resolution: the resolution that the request asks for.
-    max_patches: limit of patches of one image; None for no limit.
+    max_patches: limit of patches of one image, whatever the request asks for; None for no limit.
     """
 
     preprocess: Preprocess
@@ -52,7 +52,7 @@ class Transform:
 
     def plan(self, size: Size) -> Plan:
         """Plan resize and crop for an upright image of this size (height, width)."""
-        return self.preprocess.plan(size, self.patch, self.resolution.size, self.resolution.resize)
+        return self.preprocess.plan(size, self.patch, *self.resolution)
 
     def minimum(self, size: Size) -> Size:
         """Return the smallest size at which an image of this size may be decoded: twice the resized image.

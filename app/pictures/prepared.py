@@ -1,7 +1,7 @@
 """An image of a request, before and after decoding."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,15 @@ Upload = bytes | ImageProblem
 """The bytes of an image file, or the problem that left none (invalid base64)."""
 
 
-@dataclass(frozen=True)
-class Resolution:
-    """The resolution that a request asks for; None means the checkpoint's own."""
+class Resolution(NamedTuple):
+    """The resolution that a request asks for; None means the checkpoint's own.
+
+    max_patches: a budget of patches for pictures of any shape, instead of the other two.
+    """
 
     size: Size | None = None
     resize: Resize | None = None
+    max_patches: int | None = None
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Service:
     def admit(self) -> Engine:
         """Return the engine if it accepts requests now. Call it before a body is read. Raises Problem."""
         engine, queue = self.engine, self.runtime.batcher.queue
-        if not queue.has_space(engine.cost(*engine.network_size(None))):
+        if not queue.has_space(engine.cost(*engine.network_size())):
             raise overloaded(queue.retry_after_s)
         if self.decoder.wait_s > self.settings.request_timeout_s / 2:
             raise overloaded(math.ceil(self.decoder.wait_s))
@@ -86,7 +86,7 @@ class Service:
         Args:
             engine: what `admit` returned: a request that was admitted is answered, also while the service drains.
             uploads: image files; a PreparedImage is used as it is.
-            resolution: the size and the resize mode that the request asks for.
+            resolution: the size and the resize mode, or the number of patches, that the request asks for.
             task: what to answer.
             timings: receives the duration of each step.
         """
@@ -114,7 +114,7 @@ class Service:
         deadline = time.monotonic() + self.settings.request_timeout_s
         # Before anything is decoded: under overload that work would be wasted.
         answers = 2 if task.second else 1
-        expected = len(uploads) * answers * engine.cost(*engine.network_size(resolution.size), task.attention_spec)
+        expected = len(uploads) * answers * engine.cost(*engine.network_size(*resolution), task.attention_spec)
         with self.runtime.reserve(expected) as reservation:
             async with self._deadline():
                 images = await self._decode(engine, uploads, resolution, timings)
@@ -213,8 +213,11 @@ class Service:
 
     def _check_tokens(self, engine: Engine, resolution: Resolution) -> None:
         """Raise Problem if the requested size needs too many tokens; the decoder checks the size of each image."""
-        config, size = engine.config, engine.network_size(resolution.size)
+        config, size = engine.config, engine.network_size(*resolution)
         most = self.settings.max_tokens_per_image
+        if config.num_tokens(*size) > most and resolution.max_patches is not None:
+            detail = f"max_patches {resolution.max_patches} needs {config.num_tokens(*size)} tokens; {most} are allowed"
+            raise Problem("too_many_tokens", f"{detail}, so at most {most - config.num_prefix_tokens} patches")
         if config.num_tokens(*size) > most:
             side = int((most - config.num_prefix_tokens) ** 0.5)
             largest = f"{side * config.patch_size[0]}x{side * config.patch_size[1]}"

@@ -135,6 +135,7 @@ def run(
     type=click.Choice(["crop", "squash", "fit"]),
     help="How images reach that size.  [default: the checkpoint's]",
 )
+@click.option("--max-patches", type=click.IntRange(1), help="Resolution by a number of patches, instead of both.")
 def main(task: str, inputs: tuple[str, ...], output: str, actors: int, **options: Any) -> None:
     """Embed or classify the images in folders on a Ray cluster. VITRINE_* variables set the model and all else."""
     resources = {name: options.pop(name) for name in ("num_cpus", "num_gpus")}

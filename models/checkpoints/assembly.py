@@ -20,13 +20,14 @@ from models.checkpoints.heads import attach_head, clean_head
 from models.checkpoints.weights import take_weights
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.geometry import count_heads, relative_rule, split_positions
-from models.layouts.profiles import PROFILES, profile_named
+from models.layouts.profiles import PROFILES, Profile, profile_named
 from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.learned import Grid
 from models.network.positions.relative import Relative
+from models.network.positions.rotary import Rotary
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
 PARTS = ("weight", "bias")
@@ -90,8 +91,16 @@ def _with_profile(reading: Reading, choices: Choices) -> Reading:
         profile=choices.profile,
         act=chosen.act or reading.act,
         norm_eps=chosen.norm_eps or reading.norm_eps,
+        rotary=_rounded(reading.rotary, chosen),
         reasons=reasons,
     )
+
+
+def _rounded(rotary: Rotary | None, profile: Profile) -> Rotary | None:
+    """Return the rotary positions with the rounding of a profile; only those of DINOv3 have one."""
+    if rotary is None or profile.rounded is None or rotary.coordinates != "centred":
+        return rotary
+    return replace(rotary, rounded=profile.rounded)
 
 
 def _check_patch(tensors: Tensors) -> None:
@@ -129,7 +138,7 @@ def _positions(
     size = reading.image_size
     native = (size[0] // patch[0], size[1] // patch[1]) if size else None
     relative = relative_rule(reading.tensors, native, resampling)
-    if reading.rotary is None and relative is None:
+    if reading.rotary is None and relative is None and reading.sincos is None:
         raise CheckpointUnsupported(
             "tensor 'pos_embed' is missing, and nothing says which other positions the network has"
         )
@@ -157,7 +166,7 @@ def _config(reading: Reading, tensors: Tensors, prefix: Tensor, grid: Grid, head
         mlp_hidden_dim=fc2[1],
         patch_size=(patch[0], patch[1]),
         grid_size=grid,
-        position=profile.resampling if "pos_embed" in read else None,
+        position=profile.resampling if "pos_embed" in read else reading.sincos,
         rotary=reading.rotary,
         class_token=class_token,
         num_extra_tokens=prefix.shape[0] - int(class_token),
@@ -184,8 +193,9 @@ def _with_head(config: ViTConfig, reading: Reading, tensors: Tensors) -> ViTConf
         config,
         pool=reading.pool or _pool(read),
         pool_heads=(reading.pool_heads or config.num_heads) if latent else 0,
-        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if latent else 0,
-        pool_act=reading.pool_act,
+        pool_hidden_dim=tensors.shape("attn_pool.fc1.weight")[0] if "attn_pool.fc1.weight" in read else 0,
+        pool_act=(reading.pool_act or config.act) if latent else "gelu",
+        pool_prefix=reading.pool_prefix or not (latent and config.num_prefix_tokens),
         pool_layers=reading.pool_layers,
         pool_norm=reading.pool_norm,
         fc_norm="fc_norm.weight" in read,

@@ -9,7 +9,7 @@ Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -22,10 +22,14 @@ from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
 from models.layouts.timm.config import POOLS, SECTION
 from models.network.config import ViTConfig
+from models.network.positions.learned import Resampling
 from models.network.positions.relative import Relative
+from models.network.positions.sincos import SinCos
 from models.preprocess import Preprocess
 
-CROP_MODES = {"crop": "center", "squash": "squash", "border": "border"}
+CROP_MODES = {"crop": "center", "squash": "squash", "border": "border", "fit": "center"}
+NAFLEX_RULES = [PROFILES[name].resampling for name in ("siglip2", "timm-par", "timm-parfac")]
+NAFLEX_EMBEDS = re.compile(r"^(?:patch_embed\.)?(proj\.weight|proj\.bias|pos_embed|cls_token|reg_token)$")
 GLOBAL_POOLS = {pool: name for name, pool in POOLS.items()} | {"avg_all": "avg", "cls_dist": "token"}
 PLAIN, CLIP, GATED, DISTILLED = (
     "vit_base_patch16_224",
@@ -34,13 +38,14 @@ PLAIN, CLIP, GATED, DISTILLED = (
     "deit_base_distilled_patch16_224",
 )
 BEIT3, NORM_AFTER = "beit3_base_patch16_224", "vit_base_patch16_rpn_224"
+RMS, NAFLEX = "aimv2_large_patch14_224", "naflexvit_base_patch16_gap"
 BEIT, RELATIVE, RELATIVE_NORM_AFTER = (
     "beit_base_patch16_224",
     "vit_relpos_base_patch16_224",
     "vit_relpos_base_patch16_rpn_224",
 )
-"""Architectures of timm, for what its arguments cannot express: epsilon, type of feed-forward and of block, two heads,
-relative positions."""
+"""Architectures of timm, for what its arguments cannot express: epsilon, types of norm, feed-forward and block, two
+heads, relative positions, and rules for position embeddings."""
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
@@ -83,7 +88,10 @@ def _check(content: Converted) -> None:
         "a bias in the patch projection with a norm before the blocks": config.norm_pre and _has_patch_bias(content),
         "a distillation token in this form": config.pool == "cls_dist" and _architecture(content) != DISTILLED,
         "norms after the residual branch with a layer scale": config.norm_post and config.layer_scale,
-        "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps == "edge",
+        "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps not in CROP_MODES,
+        "position embeddings that are computed": isinstance(config.position, SinCos),
+        "an attention pooling of this form": config.pool == "attention" and not _usual_pooling(config),
+        "RMSNorm in this form": (config.norm_type == "rms" or config.embed_norm) and not _is_aimv2(config),
     }
     if config.relative is not None:
         unsupported |= _unsupported_with_relative(content)
@@ -107,6 +115,17 @@ def _unsupported_with_relative(content: Converted) -> dict[str, bool]:
     }
 
 
+def _usual_pooling(config: ViTConfig) -> bool:
+    """Return whether attention pooling has the heads, the activation and the width of the blocks, as timm's has."""
+    pooling = (config.pool_heads, config.pool_act, config.pool_hidden_dim)
+    return pooling == (config.num_heads, config.act, config.mlp_hidden_dim) and not config.swiglu
+
+
+def _is_aimv2(config: ViTConfig) -> bool:
+    gated = config.norm_type == "rms" and config.embed_norm and config.swiglu
+    return gated and not (config.norm_pre or config.qk_norm or config.rotary or config.relative)
+
+
 def _has_patch_bias(content: Converted) -> bool:
     return bool(content.weights["patch_embed.proj.bias"].any())
 
@@ -121,20 +140,23 @@ def _architecture(content: Converted) -> str:
     if config.relative is not None:
         beit = config.relative.class_token and not config.norm_post and not _has_key_bias(content)
         return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
-    if config.norm_post:
-        return NORM_AFTER
-    if config.attn_norm or config.mlp_norm:
-        return BEIT3
-    if config.pool == "cls_dist":
-        plain = not config.swiglu and config.num_extra_tokens == 1 and config.norm and not config.norm_pre
-        return DISTILLED if plain and not config.qk_norm else PLAIN
-    if config.swiglu:
-        return GATED
-    return CLIP if config.norm_eps == 1e-5 else PLAIN
+    two_heads = config.pool == "cls_dist"
+    usual = not (config.swiglu or config.norm_pre or config.qk_norm) and config.num_extra_tokens == 1 and config.norm
+    candidates = (
+        (NAFLEX, config.position in NAFLEX_RULES),
+        (NORM_AFTER, config.norm_post),
+        (BEIT3, config.attn_norm or config.mlp_norm),
+        (DISTILLED, two_heads and usual),
+        (PLAIN, two_heads),
+        (RMS, config.norm_type == "rms"),
+        (GATED, config.swiglu),
+        (CLIP, config.norm_eps == 1e-5),
+    )
+    return next((name for name, fits in candidates if fits), PLAIN)
 
 
 def _timm_eps(content: Converted) -> float:
-    return 1e-5 if _architecture(content) in (CLIP, BEIT3) else 1e-6
+    return 1e-5 if _architecture(content) in (CLIP, BEIT3, RMS) else 1e-6
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
@@ -147,7 +169,8 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     tokens = [row[None, None] for row in prefix]
     if config.position is not None:
         table = weights.pop("pos_embed.table")
-        weights["pos_embed"] = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])[None]
+        rows = torch.cat([torch.zeros_like(prefix), table.flatten(0, 1)])
+        weights["pos_embed"] = (table if _architecture(content) == NAFLEX else rows)[None]
     if config.relative is not None:
         beit = _architecture(content) == BEIT
         weights |= timm_relative(weights, config.relative, BEIT_NAMES if beit else RELPOS_NAMES)
@@ -164,7 +187,24 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         if f"projection.{part}" in weights:
             weights[f"head.{part}"] = weights.pop(f"projection.{part}")
+    weights = _renamed(weights, _architecture(content))
     return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
+
+
+def _renamed(weights: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """Return the weights of attention pooling, of AIMv2 and of NaFlex under timm's names and in its forms."""
+    result = {re.sub(r"^attn_pool\.(fc[12])", r"attn_pool.mlp.\1", name): tensor for name, tensor in weights.items()}
+    if "attn_pool.latent" in result:
+        result["attn_pool.latent"] = result["attn_pool.latent"][None, None]
+    if architecture == RMS:
+        result["patch_embed.norm.weight"] = result.pop("embed_norm.weight")
+        for name in [name for name in result if ".mlp.fc1." in name]:
+            gate, value = result.pop(name).chunk(2)
+            result |= {name.replace("fc1", "fc1_g"): gate, name.replace("fc1", "fc1_x"): value}
+    if architecture == NAFLEX:
+        result["patch_embed.proj.weight"] = result["patch_embed.proj.weight"].permute(0, 2, 3, 1).flatten(1)
+        result = {NAFLEX_EMBEDS.sub(r"embeds.\1", name): tensor for name, tensor in result.items()}
+    return result
 
 
 def _beit_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -198,7 +238,7 @@ def timm_config(content: Converted) -> dict[str, Any]:
 def _arguments(content: Converted) -> dict[str, Any]:
     """Return the arguments of timm's constructor; all of them, so that no default of the architecture is used."""
     config, architecture = content.config, _architecture(content)
-    rows = config.mlp_hidden_dim * (2 if config.swiglu else 1)
+    rows = config.mlp_hidden_dim * (2 if architecture == GATED else 1)
     arguments: dict[str, Any] = {
         "img_size": [side * patch for side, patch in zip(config.grid_size, config.patch_size, strict=True)],
         "patch_size": config.patch_size[0] if len(set(config.patch_size)) == 1 else list(config.patch_size),
@@ -213,12 +253,14 @@ def _arguments(content: Converted) -> dict[str, Any]:
     arguments["dynamic_img_size"] = True
     if architecture == DISTILLED:
         return arguments | {"act_layer": config.act}
+    if architecture == NAFLEX:
+        return _naflex_arguments(config, arguments)
     arguments |= {
         "class_token": config.class_token,
         "no_embed_class": False,
         "reg_tokens": config.num_extra_tokens,
         "global_pool": GLOBAL_POOLS[config.pool],
-        "pool_include_prefix": config.pool == "avg_all",
+        "pool_include_prefix": config.pool == "avg_all" or (config.pool == "attention" and config.pool_prefix),
         "pre_norm": config.norm_pre,
         "final_norm": config.norm or config.fc_norm,
         "fc_norm": config.fc_norm,
@@ -228,7 +270,29 @@ def _arguments(content: Converted) -> dict[str, Any]:
         arguments |= {"scale_attn_norm": config.attn_norm, "scale_mlp_norm": config.mlp_norm}
     if architecture == NORM_AFTER:
         arguments["qkv_bias"] = True
+    if architecture == RMS:
+        arguments |= {"qkv_bias": True, "proj_bias": True}
     return arguments if config.swiglu else arguments | {"act_layer": config.act}
+
+
+def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of timm's NaFlex network, which takes any size."""
+    rule = cast(Resampling, config.position)
+    common = {name: value for name, value in arguments.items() if name != "dynamic_img_size"}
+    return common | {
+        "pos_embed_grid_size": list(config.grid_size),
+        "pos_embed_interp_mode": rule.mode,
+        "pos_embed_antialias": rule.antialias,
+        "pos_embed_ar_preserving": rule.square,
+        "class_token": config.class_token,
+        "reg_tokens": config.num_extra_tokens,
+        "global_pool": GLOBAL_POOLS[config.pool],
+        "pool_include_prefix": config.pool == "avg_all" or (config.pool == "attention" and config.pool_prefix),
+        "final_norm": config.norm or config.fc_norm,
+        "fc_norm": config.fc_norm,
+        "qk_norm": config.qk_norm,
+        "act_layer": config.act,
+    }
 
 
 def _relative_arguments(config: ViTConfig, rule: Relative, architecture: str) -> dict[str, Any]:
@@ -286,6 +350,7 @@ def _section(content: Converted) -> dict[str, Any]:
         "head": "projection" if content.config.projection_dim else "classes",
         "multi_label": content.labels is not None and content.labels.multi_label,
         "crop_rounding": content.preprocess.crop_rounding,
+        "max_patches": content.preprocess.max_patches,
     }
 
 
@@ -295,7 +360,7 @@ def _differences(content: Converted) -> list[str]:
     eps = _timm_eps(content)
     if config.norm_eps != eps:
         found.append(f"LayerNorm: timm uses the epsilon {eps:g}, the original {config.norm_eps:g}")
-    if config.position not in (None, PROFILES["timm"].resampling):
+    if config.position not in (None, PROFILES["timm"].resampling, *NAFLEX_RULES):
         rule = PROFILES[content.profile].summary.split(":")[0]
         found.append(
             f"position embeddings at other sizes: timm resamples by its own rule, the original by another ({rule})"
@@ -305,6 +370,8 @@ def _differences(content: Converted) -> list[str]:
             "relative position biases at other sizes: timm resamples them by its own rule, the original by another "
             f"({config.relative.resampling})"
         )
+    if content.preprocess.max_patches is not None:
+        found.append("preprocessing: timm crops the centre, the original keeps the picture's shape")
     if content.preprocess.crop_rounding == "floor":
         found.append("center crop: timm may cut one pixel further right or down than the original")
     return found

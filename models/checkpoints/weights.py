@@ -10,7 +10,7 @@ from models.checkpoints.relative import take_relative
 from models.layouts.tensors import Tensors
 from models.network.config import ViTConfig
 
-POOL_LAYERS = ("q", "kv", "proj", "fc1", "fc2")
+POOL_LAYERS, POOL_FEED_FORWARD = ("kv", "proj"), ("q", "fc1", "fc2")
 
 
 def take_weights(tensors: Tensors, config: ViTConfig) -> dict[str, Tensor]:
@@ -49,7 +49,10 @@ def _layers(config: ViTConfig) -> list[str]:
     layers += ["projection"] if config.projection_dim else []
     layers += ["head"] if config.num_classes else []
     layers += ["head_dist"] if config.head_dist else []
-    return layers + [f"attn_pool.{layer}" for layer in POOL_LAYERS if config.pool == "attention"]
+    pooling = (POOL_LAYERS if config.pool == "attention" else ()) + (
+        POOL_FEED_FORWARD if config.pool_hidden_dim else ()
+    )
+    return layers + [f"attn_pool.{layer}" for layer in pooling]
 
 
 def _norms(config: ViTConfig) -> list[str]:
@@ -59,13 +62,17 @@ def _norms(config: ViTConfig) -> list[str]:
     inner += ["attn.q_norm", "attn.k_norm"] if config.qk_norm else []
     inner += [name for name, present in (("attn.norm", config.attn_norm), ("mlp.norm", config.mlp_norm)) if present]
     norms += [f"blocks.{i}.{norm}" for i in range(config.depth) for norm in inner]
-    return norms + (["attn_pool.norm"] if config.pool == "attention" else [])
+    return norms + (["attn_pool.norm"] if config.pool_hidden_dim else [])
 
 
 def _layers_without_bias(tensors: Tensors, config: ViTConfig) -> set[str]:
-    """Return the layers that have no bias in this family: CLIP's, and those of the blocks if no block has one."""
-    clip = {"patch_embed.proj": config.norm_pre, "projection": not config.projection_tanh}
-    without_bias = {name for name, optional in clip.items() if optional and f"{name}.bias" not in tensors}
+    """Return the layers without a bias in this family: CLIP's, AIMv2's, and those of the blocks if no block has one."""
+    optional = {
+        "patch_embed.proj": config.norm_pre,
+        "projection": not config.projection_tanh,
+        "attn_pool.kv": not config.pool_hidden_dim,
+    }
+    without_bias = {name for name, lacks in optional.items() if lacks and f"{name}.bias" not in tensors}
     for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
         in_blocks = {f"blocks.{i}.{layer}" for i in range(config.depth)}
         if not any(f"{name}.bias" in tensors for name in in_blocks):

@@ -11,11 +11,14 @@ tensors of a file without a config give away.
 
 from types import ModuleType
 
-from models.layouts import facebook, jax, open_clip, torchvision
+from models.layouts import dinov3, facebook, jax, open_clip, torchvision
 from models.layouts.timm import layout as timm
+from models.layouts.transformers import aimv2 as transformers_aimv2
 from models.layouts.transformers import beit as transformers_beit
 from models.layouts.transformers import clip as transformers_clip
 from models.layouts.transformers import dinov2 as transformers_dinov2
+from models.layouts.transformers import dinov3 as transformers_dinov3
+from models.layouts.transformers import siglip as transformers_siglip
 from models.layouts.transformers import vit as transformers_vit
 
 LAYOUTS: tuple[ModuleType, ...] = (
@@ -24,8 +27,12 @@ LAYOUTS: tuple[ModuleType, ...] = (
     open_clip,
     transformers_beit,
     transformers_clip,
+    transformers_siglip,
+    transformers_aimv2,
     transformers_dinov2,
+    transformers_dinov3,
     transformers_vit,
     timm,
+    dinov3,
     facebook,
 )

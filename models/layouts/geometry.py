@@ -37,12 +37,15 @@ def count_heads(reading: Reading, choice: int | None) -> tuple[int, str]:
     dim = reading.tensors["patch_embed.proj.weight"].shape[0]
     depth = len([key for key in reading.tensors if key.endswith(".attn.proj.weight")])
     q_norm = reading.tensors.get("blocks.0.attn.q_norm.weight")
+    table = reading.tensors.get("blocks.0.relative.table", reading.tensors.get("relative.table"))
     if choice is not None:
         heads, reason = choice, "set by num_heads"
     elif reading.num_heads is not None:
         heads, reason = reading.num_heads, reading.reasons.get("num_heads", "")
     elif q_norm is not None:
         heads, reason = dim // q_norm.shape[0], "from the width of the norm on the queries"
+    elif table is not None:
+        heads, reason = table.shape[1], "from the width of the tables of relative positions"
     else:
         heads, reason = _published_heads(reading, dim, depth), "assumed, as in published networks of this size"
     if heads < 1 or dim % heads:
@@ -76,7 +79,7 @@ def split_positions(
     """Add the position embeddings of prefix tokens to those tokens; return the tokens (P, D) and the rest (gh, gw, D).
 
     The number of rows shows which prefix tokens have position embeddings: all, only [CLS] (DINOv2 with registers), or
-    none (timm's `no_embed_class`).
+    none (timm's `no_embed_class`). A table that is already a grid is of patches alone (NaFlex).
     """
     patch = tensors.shape("patch_embed.proj.weight")[2:]
     dim = prefix.shape[1]
@@ -84,6 +87,8 @@ def split_positions(
         raise CheckpointBroken(
             f"tensor 'pos_embed' has shape {tensors.shape('pos_embed')}; its last dimension must be {dim}"
         )
+    if len(tensors.shape("pos_embed")) == 4:  # (1, gh, gw, D)
+        return prefix, tensors.take("pos_embed")[0]
     rows = tensors.take("pos_embed").reshape(-1, dim)
     native = (image_size[0] // patch[0], image_size[1] // patch[1]) if image_size else None
     leading, grid = _grid(rows.shape[0], prefix.shape[0], class_token, native)

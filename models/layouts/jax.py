@@ -16,9 +16,11 @@ from models.layouts.geometry import sincos_table
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
+from models.network.pooling import Pool
 
 BLOCK = r"Transformer/encoderblock_(\d+)/"
 ATTENTION = rf"{BLOCK}MultiHeadDotProductAttention_[01]/"
+POOLING = r"(?:MAPHead_0/)?MultiHeadDotProductAttention_0/"
 LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 LAST = re.compile(r"/(kernel|scale|bias)$")
 
@@ -35,11 +37,19 @@ KEYS = {
     rf"{BLOCK}MlpBlock_[03]/Dense_0/{PARTS}": r"blocks.\1.mlp.fc1.\2",
     rf"{BLOCK}MlpBlock_[03]/Dense_1/{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"Transformer/encoder_norm/{PARTS}": r"norm.\1",
+    # The pooling by attention, which the first files have without a name of its own.
+    r"(?:MAPHead_0/)?probe": "attn_pool.latent",
+    rf"(?:MAPHead_0/)?LayerNorm_0/{PARTS}": r"attn_pool.norm.\1",
+    rf"{POOLING}(query|key|value)/{PARTS}": r"attn_pool.\1.\2",
+    rf"{POOLING}out/{PARTS}": r"attn_pool.proj.\1",
+    rf"(?:MAPHead_0/)?MlpBlock_0/Dense_0/{PARTS}": r"attn_pool.fc1.\1",
+    rf"(?:MAPHead_0/)?MlpBlock_0/Dense_1/{PARTS}": r"attn_pool.fc2.\1",
     rf"pre_logits/{PARTS}": r"projection.\1",
     rf"head/{PARTS}": r"head.\1",
 }
+IGNORED = {r"params/txt/.*|params/[tb]": "text tower"}
 NAMING = Naming(
-    KEYS, ("patch_embed.proj.weight", "blocks.0.attn.query.weight"), {}, ("opt/target/", "params/img/", "params/")
+    KEYS, ("patch_embed.proj.weight", "blocks.0.attn.query.weight"), IGNORED, ("opt/target/", "params/img/", "params/")
 )
 QKV = ("attn.query", "attn.key", "attn.value")
 
@@ -51,10 +61,12 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source) -> Reading:
     """Read the arrays, transposed to [out, in], and a config.json in timm's format if there is one."""
-    arrays, _ = NAMING.translate(_unstack(source.tensors))
+    arrays, left_out = NAMING.translate(_unstack(source.tensors))
     heads = arrays["blocks.0.attn.query.weight"].shape[1]
     tensors = {name: _to_torch(name, array) for name, array in arrays.items()}
     join(tensors, QKV, "attn.qkv")
+    join(tensors, ("attn_pool.query",), "attn_pool.q")
+    join(tensors, ("attn_pool.key", "attn_pool.value"), "attn_pool.kv")
     config = source.config
     image_size = timm_config.image_size(config)
     if "pos_embed" not in tensors:
@@ -66,7 +78,7 @@ def read(source: Source) -> Reading:
         tensors=tensors,
         image_size=image_size,
         num_heads=heads,
-        pool="cls" if "cls_token" in tensors else "avg",
+        pool=_pool(tensors),
         preprocess=timm_config.preprocess(config) if has_preprocess else None,
         names=timm_config.names(config),
         imagenet=True,
@@ -74,12 +86,19 @@ def read(source: Source) -> Reading:
             "layout": "the arrays have the names of a JAX archive ('embedding/kernel')",
             "profile": "a JAX archive: tanh GELU, and positions resampled as in its own fine-tuning",
             "num_heads": "the query kernel has an axis of heads",
+            "left out": left_out,
             "preprocess": "config.json"
             if has_preprocess
             else "assumed: resized to a square, as JAX's evaluation does, but with Pillow's antialiasing, which the "
             "original lacks; a config.json in the same folder overrides it",
         },
     )
+
+
+def _pool(tensors: Mapping[str, Tensor]) -> Pool:
+    if "attn_pool.latent" in tensors:
+        return "attention"
+    return "cls" if "cls_token" in tensors else "avg"
 
 
 def _unstack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,10 +117,14 @@ def _unstack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _to_torch(name: str, array: Tensor) -> Tensor:
     """Permute an array to torch's order of axes."""
     if name == "patch_embed.proj.weight":
+        if array.dim() == 2:
+            raise CheckpointUnsupported(
+                "an archive of a NaFlex network is not supported; transformers has it as siglip2"
+            )
         return array.permute(3, 2, 0, 1)  # (ph, pw, C, D) -> (D, C, ph, pw)
     if name.endswith((".query.weight", ".key.weight", ".value.weight")):
         return array.flatten(1).T  # (D, H, d) -> (H * d, D)
-    if name.endswith(".attn.proj.weight"):
+    if name.endswith((".attn.proj.weight", "attn_pool.proj.weight")):
         return array.flatten(0, 1).T  # (H, d, D) -> (D, H * d)
     if name.endswith((".fc1.weight", ".fc2.weight", "projection.weight", "head.weight")):
         return array.T

@@ -109,13 +109,13 @@ def join(tensors: dict[str, Tensor], parts: tuple[str, ...], whole: str, zeros: 
 
     Args:
         tensors: under the network's names; changed in place.
-        parts: the names of the parts.
+        parts: the names of the parts; of a block, unless they start with the name of another module.
         whole: the name of the result.
         zeros: the part whose bias is zeros if the file has none: of the keys, in BEiT and EVA.
 
     Raises CheckpointBroken if only some of the parts have a weight or a bias, and if their shapes do not match.
     """
-    pattern = re.compile(rf"(blocks\.\d+\.)(?:{'|'.join(map(re.escape, parts))})\.(weight|bias)")
+    pattern = re.compile(rf"((?:blocks\.\d+\.)?)(?:{'|'.join(map(re.escape, parts))})\.(weight|bias)")
     for block, leaf in {match.groups() for key in tensors if (match := pattern.fullmatch(key))}:
         names = [f"{block}{part}.{leaf}" for part in parts]
         if zeros and leaf == "bias" and (absent := f"{block}{zeros}.bias") not in tensors and names[0] in tensors:

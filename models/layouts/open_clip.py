@@ -4,10 +4,13 @@ Sources: openai/CLIP `clip/model.py`, mlfoundations/open_clip `transformer.py`, 
 The projection is stored as [in, out] and has no bias.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.naming import PARTS, SCALE, Naming
@@ -33,7 +36,7 @@ TOWER = {
     r"proj": "projection.weight",
 }
 TRUNK = {rf"trunk\.{pattern}": name for pattern, name in timm.KEYS.items()} | {
-    r"head\.proj\.weight": "projection.weight",
+    rf"head\.proj\.{PARTS}": r"projection.\1",
 }
 TEXT = {
     r"(?:transformer|token_embedding|ln_final|text)\..*|text_projection|positional_embedding": "text tower",
@@ -50,16 +53,19 @@ def _with_text_tower(tower: Mapping[str, str]) -> Naming:
 
 NAMINGS = (_with_text_tower(TOWER), _with_text_tower(TRUNK), Naming(TOWER, SIGNATURE, {}, OUTER))
 
+TRUNK_PREFIX = "visual.trunk."
 MODES: dict[str, Steps] = {"shortest": "crop", "squash": "squash"}
 
 
 def recognises(source: Source) -> bool:
     """Return whether the names are those of OpenAI's CLIP or open_clip."""
-    return any(naming.recognises(source.tensors) for naming in NAMINGS)
+    return bool(timm_name(source)) or any(naming.recognises(source.tensors) for naming in NAMINGS)
 
 
 def read(source: Source) -> Reading:
     """Read the vision tower and open_clip_config.json, if there is one."""
+    if timm_name(source):
+        return _read_trunk(source)
     naming = next(naming for naming in NAMINGS if naming.recognises(source.tensors))
     tensors, left_out = naming.translate(source.tensors)
     if naming is not NAMINGS[1]:
@@ -96,6 +102,67 @@ def read(source: Source) -> Reading:
             "left out": left_out,
         },
     )
+
+
+def timm_name(source: Source) -> str:
+    """Return timm's name of the architecture inside an open_clip model; empty if open_clip_config.json names none."""
+    return str(_vision(source).get("timm_model_name") or "")
+
+
+def _vision(source: Source) -> Mapping[str, Any]:
+    return (source.open_clip.get("model_cfg") or {}).get("vision_cfg") or {}
+
+
+def _read_trunk(source: Source) -> Reading:
+    """Read a network of timm inside open_clip: what timm's table says of its name, and open_clip's own projection.
+
+    Without a projection of open_clip's own, the head of the network is the projection.
+    """
+    vision, name = _vision(source), timm_name(source)
+    if name.startswith("naflexvit"):
+        raise CheckpointUnsupported(f"open_clip_config.json: {name!r} is not supported; transformers has it as siglip2")
+    own, trunk, left_out = _split(source.tensors)
+    size = vision.get("image_size")
+    config = {
+        "architecture": name,
+        "global_pool": vision.get("timm_pool") or None,
+        "model_args": {"img_size": size} if size else {},
+    }
+    reading = timm.read(replace(source, tensors=trunk, config=config))
+    tensors = {re.sub(r"^head\.", "projection.", key): tensor for key, tensor in reading.tensors.items()}
+    if own and "projection.weight" in tensors:
+        raise CheckpointBroken("both open_clip and the network inside have a projection")
+    has_preprocess = "preprocess_cfg" in source.open_clip
+    return replace(
+        reading,
+        layout="open_clip",
+        tensors=tensors | own,
+        projection_tanh=False,
+        expected={key: value for key, value in reading.expected.items() if key != "num_classes"},
+        preprocess=_preprocess(source.open_clip["preprocess_cfg"], vision) if has_preprocess else reading.preprocess,
+        reasons=dict(reading.reasons)
+        | {
+            "layout": f"open_clip_config.json names timm's architecture {name!r}",
+            "profile": "open_clip runs timm's network, so the original is timm",
+            "preprocess": "open_clip_config.json" if has_preprocess else "timm's default",
+            "left out": left_out,
+        },
+    )
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """Return open_clip's own projection, the tensors of the network inside, and a description of the others."""
+    own, trunk, other = {}, {}, {}
+    for key, tensor in tensors.items():
+        bare = next((key.removeprefix(prefix) for prefix in OUTER if key.startswith(prefix)), key)
+        if bare.startswith(TRUNK_PREFIX):
+            trunk[bare.removeprefix(TRUNK_PREFIX)] = tensor
+        elif match := re.fullmatch(rf"visual\.head\.proj\.{PARTS}", bare):
+            own[f"projection.{match[1]}"] = tensor
+        else:
+            other[bare] = tensor
+    _, left_out = Naming({}, (), TEXT, ()).translate(other)
+    return own, trunk, left_out
 
 
 def _check(vision: Mapping[str, Any]) -> None:

@@ -23,6 +23,8 @@ class Profile:
         act, norm_eps: used if the checkpoint's config does not say, and always if the user sets the profile. None:
             use the config's, or else erf GELU and 1e-6.
         offsets: the resampling of relative position biases.
+        rounded: whether the periods of DINOv3's rotary positions are rounded to bfloat16, if the user sets the profile.
+            None: as the checkpoint says.
     """
 
     resampling: Resampling
@@ -30,6 +32,7 @@ class Profile:
     act: Activation | None = None
     norm_eps: float | None = None
     offsets: OffsetResampling = "geometric"
+    rounded: bool | None = None
 
 
 OFFSET = Resampling(offset=0.1, skip="pixels")
@@ -38,15 +41,19 @@ ANTIALIASED = Resampling(antialias=True)
 BILINEAR = Resampling(mode="bilinear")
 
 PROFILES: dict[str, Profile] = {
-    "timm": Profile(ANTIALIASED, "bicubic, antialiased"),
+    "timm": Profile(ANTIALIASED, "bicubic, antialiased", rounded=False),
     "flexivit": Profile(BILINEAR, "bilinear", "gelu", 1e-6),
+    "timm-par": Profile(Resampling(antialias=True, square=True), "bicubic, antialiased, to a square that is cropped"),
+    "timm-parfac": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
-    "transformers": Profile(PLAIN, "bicubic", offsets="bilinear"),
+    "transformers": Profile(PLAIN, "bicubic", offsets="bilinear", rounded=False),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),
+    "siglip2": Profile(Resampling(mode="bilinear", antialias=True), "bilinear, antialiased"),
     "transformers-4.45": Profile(OFFSET, "bicubic with the offset 0.1, as before release 4.46"),
     "dino": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),
     "dinov2": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),
     "dinov2-reg": Profile(ANTIALIASED, "bicubic, antialiased", "gelu", 1e-6),
+    "dinov3": Profile(PLAIN, "none; rotary periods rounded to bfloat16", "gelu", 1e-5, rounded=True),
     "deit": Profile(PLAIN, "bicubic", "gelu", 1e-6),
     "mae": Profile(PLAIN, "bicubic", "gelu", 1e-6),
     "torchvision": Profile(Resampling(align_corners=True), "bicubic, corners aligned", "gelu", 1e-6),

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.network.config import Activation, Norm, ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.rotary import Rotary
+from models.network.positions.sincos import SinCos
 from models.preprocess import Labels, Preprocess
 
 
@@ -58,8 +59,9 @@ class Reading:
         image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
         num_heads, act, norm_eps: None if the checkpoint does not say.
         norm_type, norm_post, rotary: as in `ViTConfig`.
+        sincos: position embeddings that are computed, not stored.
         pool, pool_layers, pool_norm, projection_tanh: as in `ViTConfig`; `pool` is None if the checkpoint does not say.
-        pool_heads, pool_act: of attention pooling; None: as many heads as the network.
+        pool_heads, pool_act, pool_prefix: of attention pooling; heads and activation None: those of the blocks.
         expected: sizes that a config states, to check against the tensors: field of ViTConfig -> value.
         preprocess: None if the checkpoint does not say; the profile's default is used then.
         names: the labels of the classes; None if the checkpoint has none.
@@ -79,10 +81,12 @@ class Reading:
     norm_eps: float | None = None
     norm_type: Norm = "layer"
     norm_post: bool = False
+    sincos: SinCos | None = None
     rotary: Rotary | None = None
     pool: Pool | None = None
     pool_heads: int | None = None
-    pool_act: Activation = "gelu"
+    pool_act: Activation | None = None
+    pool_prefix: bool = True
     pool_layers: int = 1
     pool_norm: bool = True
     projection_tanh: bool = True

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from models.errors import CheckpointUnsupported
+from models.layouts import open_clip
 from models.layouts.source import Source
 from models.layouts.timm import architectures
 from models.layouts.transformers import classes
@@ -19,9 +20,9 @@ BEIT = re.compile(r"blocks\.0\.attn\.relative_position_bias_table|rel_pos_bias\.
 """Tables that only BEiT has; its split biases are read."""
 
 ARCHITECTURES = {
-    r"head\.probe|attn_pool\.(?:latent|q|probe).*|MAPHead_0/.*|probe": "an attention-pooling head (SigLIP, CoCa)",
-    r"rope_embed\.periods|storage_tokens": "rotary positions (DINOv3)",
-    r"embeddings\.patch_embeddings\.weight": "rotary positions (DINOv3)",
+    r"head\.probe|attn_pool\.(?:latent|q|probe).*": "an attention-pooling head (SigLIP, CoCa)",
+    r"cls_norm\..*": "a norm of its own on [CLS] and registers (DINOv3 with untied norms)",
+    r"blocks\.\d+\.attn\.w[qkv]\..*": "Sapiens 2's own names; timm has the same network",
     r".*rel_pos\..*": "relative positions without a config.json of timm that says where its norms are",
     SPLIT_BIASES: "split biases (EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",
@@ -40,8 +41,8 @@ ARCHITECTURES = {
     r"layers\.0\.blocks\.0\..*": "windows and stages (Swin)",
 }
 WRAPPERS = re.compile(
-    r"^(?:_orig_mod\.|module\.|backbone\.|model\.|teacher\.|student\.|encoder\.|timm_model\.|visual\.trunk\.|visual\.|vision_model\."
-    r"|vit\.|beit\.|dinov3_vit\.|params/img/|params/|opt/target/)+"
+    r"^(?:_orig_mod\.|module\.|backbone\.|model\.|teacher\.|student\.|encoder\.|timm_model\.|visual\.trunk\.|visual\."
+    r"|vision_model\.|vit\.|beit\.|dinov3_vit\.|params/img/|params/|opt/target/)+"
 )
 
 
@@ -51,6 +52,8 @@ def refuse(source: Source) -> None:
         architectures.find(str(source.config["architecture"]))
     elif "model_type" in source.config:
         classes.check(source.config)
+    elif name := open_clip.timm_name(source):
+        architectures.find(name)
     else:
         _refuse_tensors(source.tensors)
 

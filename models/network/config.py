@@ -10,6 +10,7 @@ from models.network.pooling import Pool, pooled_width
 from models.network.positions.learned import Grid, Resampling
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
+from models.network.positions.sincos import SinCos
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 Norm = Literal["layer", "rms"]
@@ -30,7 +31,7 @@ class ViTConfig:
     mlp_hidden_dim: int
     patch_size: tuple[int, int]  # height, width in pixels
     grid_size: Grid  # that the network was trained on, and the size of the learned position embeddings: rows, columns
-    position: Resampling | None  # of the learned position embeddings; None: there are none
+    position: Resampling | SinCos | None  # of the learned position embeddings, or computed ones; None: there are none
     rotary: Rotary | None = None  # rotation of queries and keys
     relative: Relative | None = None  # bias of the attention logits
     class_token: bool = True
@@ -50,8 +51,9 @@ class ViTConfig:
     pool: Pool = "cls"  # what the head reads
     pool_layers: int = 1  # how many of the last blocks it reads [CLS] from
     pool_norm: bool = True  # whether pooling reads tokens after the final norm
+    pool_prefix: bool = True  # whether attention pooling reads prefix tokens as well
     pool_heads: int = 0  # attention heads of the pooling, if `pool` is attention
-    pool_hidden_dim: int = 0  # width of the feed-forward of that pooling
+    pool_hidden_dim: int = 0  # width of the feed-forward of that pooling; 0: none, and the query is not projected
     pool_act: Activation = "gelu"  # its activation
     fc_norm: bool = False  # norm on the pooled vector
     projection_dim: int = 0  # width of a linear layer after pooling (CLIP's projection, pre-logits); 0: none

@@ -84,6 +84,21 @@ class Packing:
         """Return the first `count` tokens of each image: (T, ...) -> (B * count, ...), in packed order."""
         return torch.cat([run.view(x)[:, :count].flatten(0, 1) for run in self.runs])
 
+    def without_leading(self, count: int) -> "Packing":
+        """Return the packing of the same images when each loses its first `count` tokens."""
+        ends = accumulate(run.images for run in self.runs)
+        return Packing(
+            self.order,
+            [
+                Run(run.start - (end - run.images) * count, run.images, run.length - count)
+                for end, run in zip(ends, self.runs, strict=True)
+            ],
+        )
+
+    def trailing_tokens(self, x: Tensor, count: int) -> Tensor:
+        """Return all but the first `count` tokens of each image: (T, ...) -> (T - B * count, ...), in packed order."""
+        return torch.cat([run.view(x)[:, count:].flatten(0, 1) for run in self.runs])
+
     @property
     def offsets(self) -> list[int]:
         """The row at which each image starts and, last, T: B + 1 numbers."""

@@ -22,7 +22,7 @@ avg, max, avgmax: over the patch tokens; avgmax is (avg + max) / 2. avg_all: ove
 cls_dist: the mean of [CLS] and the distillation token; two heads read them separately (DeiT).
 cls_avg: [CLS] of the last n blocks, then the mean of the patch tokens of the last block (DINOv2).
 cls_avg_interleaved: the same two vectors channel by channel: cls 0, mean 0, cls 1, ... (linear head of DINO ViT-B).
-attention: a learned query attends to all tokens (SigLIP); it has weights, so it is a module, `AttentionPool`."""
+attention: a learned query attends to the tokens (SigLIP); it has weights, so it is a module, `AttentionPool`."""
 
 EXTRA_WIDTHS: dict[Pool, int] = {"cls": 0, "cls_avg": 1, "cls_avg_interleaved": 1}
 """For rules that read [CLS] tokens: vectors of width D besides those tokens. Every other rule returns width D."""

@@ -32,6 +32,7 @@ from models.network.positions.learned import Grid, PositionEmbedding
 from models.network.positions.places import PackedPlaces
 from models.network.positions.relative import RelativeBias
 from models.network.positions.rotary import RotaryEmbedding
+from models.network.positions.sincos import SinCos, SinCosEmbedding
 
 
 class Readout(Flag):
@@ -86,6 +87,15 @@ class PatchEmbed(nn.Module):
         return tiles.permute(0, 2, 4, 1, 3, 5).reshape(n * h * w, -1)
 
 
+def position_embedding(config: ViTConfig) -> PositionEmbedding | SinCosEmbedding | None:
+    """Return what is added to the patches for their places; None for a network without position embeddings."""
+    if config.position is None:
+        return None
+    if isinstance(config.position, SinCos):
+        return SinCosEmbedding(config.position, config.embed_dim)
+    return PositionEmbedding(config.grid_size, config.embed_dim, config.position)
+
+
 class VisionTransformer(nn.Module):
     """One network for every family of checkpoints: images of any sizes -> `Features`.
 
@@ -100,7 +110,7 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config.patch_size, dim)
         self.embed_norm = make_norm(config, dim, config.embed_norm)
         self.prefix_tokens = nn.Parameter(torch.empty(config.num_prefix_tokens, dim))
-        self.pos_embed = PositionEmbedding(config.grid_size, dim, config.position) if config.position else None
+        self.pos_embed = position_embedding(config)
         heads = (config.depth, config.num_heads)
         rotated = (*heads, config.head_dim, config.num_prefix_tokens)
         self.rotary = RotaryEmbedding(config.rotary, *rotated) if config.rotary else None
@@ -118,7 +128,7 @@ class VisionTransformer(nn.Module):
 
     @property
     def readouts(self) -> Readout:
-        """The readouts that this network has."""
+        """The readouts that this network has: all, but without [CLS] not its vector and not its attention."""
         readouts = Readout.MEAN | Readout.NATIVE | Readout.PATCHES
         if self.config.class_token:
             readouts |= Readout.CLS | Readout.ATTENTION
@@ -166,9 +176,11 @@ class VisionTransformer(nn.Module):
         return replace(features, attention=self._attention(recorder, specs, grids, places)) if specs else features
 
     def fold(self) -> None:
-        """Fold the layer scales into the weights, for inference: the same function with fewer operations."""
+        """Change weights for inference, so that the same function takes fewer operations."""
         for block in self.blocks:
             cast(Block, block).fold()
+        if self.attn_pool is not None:
+            self.attn_pool.fold()
 
     def set_attention(self, attend: AttentionFunction) -> None:
         """Use this implementation of attention in all blocks."""

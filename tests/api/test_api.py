@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -20,14 +20,19 @@ from tests.bounds import assert_equal_in_float32
 
 
 def by_hand(
-    data: bytes, checkpoint: Checkpoint, network: VisionTransformer, size: Any = None, resize: Resize | None = None
+    data: bytes,
+    checkpoint: Checkpoint,
+    network: VisionTransformer,
+    size: Any = None,
+    resize: Resize | None = None,
+    max_patches: int | None = None,
 ) -> Features:
     """Run the network on the same pixels, without the service."""
     import torch
 
     preprocess = checkpoint.content.preprocess
     picture = decode(data, Limits(FORMATS, 50_000_000))
-    plan = preprocess.plan(picture.size, checkpoint.content.config.patch_size, size, resize)
+    plan = preprocess.plan(picture.size, checkpoint.content.config.patch_size, size, resize, max_patches)
     pixels = torch.from_numpy(to_network(picture, plan, preprocess.interpolation)).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     with torch.inference_mode():
@@ -203,6 +208,10 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "a size of nothing": ({"params": {"size": "0"}, "content": b"x"}, 422, "invalid_parameter"),
     "a size of words": ({"params": {"size": "large"}, "content": b"x"}, 422, "invalid_parameter"),
     "an unknown resize": ({"params": {"resize": "stretch"}, "content": b"x"}, 422, "invalid_parameter"),
+    "no patches": ({"params": {"max_patches": "0"}, "content": b"x"}, 422, "invalid_parameter"),
+    "a size and a number of patches": ({"params": {"size": "70", "max_patches": "9"}}, 422, "invalid_parameter"),
+    "resize and a number of patches": ({"params": {"resize": "fit", "max_patches": "9"}}, 422, "invalid_parameter"),
+    "too many patches": ({"params": {"max_patches": "5000"}, "content": b"x"}, 422, "too_many_tokens"),
     "too large a size": ({"params": {"size": "2000"}, "content": b"x"}, 422, "too_many_tokens"),
 }
 
@@ -254,6 +263,20 @@ def test_timings(client: httpx.Client, cat: bytes) -> None:
     assert re.fullmatch(r"total;dur=[\d.]+", client.get("/healthz").headers["server-timing"])
 
 
+def test_a_number_of_patches_keeps_the_shape_of_the_image(
+    client: httpx.Client, checkpoint: Checkpoint, network: VisionTransformer, espresso: bytes, cat: bytes
+) -> None:
+    result = client.post("/classify?max_patches=40", content=cat).json()["results"][0]
+    assert result["network"] == {"width": 112, "height": 70, "resize": "fit", "tokens": 41, "interpolated": True}
+    described = client.post("/preprocess?max_patches=40&output=json", content=cat).json()["results"][0]
+    assert described["network"] == result["network"]
+    vectors = array(client.post("/embed?max_patches=40", files=[("image", cat), ("image", espresso)], headers=NPY))
+    for data, vector in zip((cat, espresso), vectors, strict=True):
+        assert_equal_in_float32(vector, cast(Any, by_hand(data, checkpoint, network, max_patches=40).cls)[0])
+    grid = client.post("/attention?max_patches=40&output=json", content=cat).json()["results"][0]["grid"]
+    assert grid == [5, 8]
+
+
 def test_fingerprints_are_equal_only_for_comparable_vectors(client: httpx.Client, cat: bytes, espresso: bytes) -> None:
     def fingerprint(data: bytes, **query: str) -> str:
         return client.post("/embed", params=query, content=data).headers["vitrine-fingerprint"]
@@ -262,9 +285,17 @@ def test_fingerprints_are_equal_only_for_comparable_vectors(client: httpx.Client
     assert own == fingerprint(espresso)
     assert own == fingerprint(cat, size="112") == fingerprint(cat, size="113") == fingerprint(cat, pool="cls")
     others = {
-        fingerprint(cat, **q) for q in ({"size": "126"}, {"resize": "fit"}, {"pool": "mean"}, {"normalize": "true"})
+        fingerprint(cat, **q)
+        for q in (
+            {"size": "126"},
+            {"resize": "fit"},
+            {"max_patches": "81"},
+            {"size": f"14x{81 * 14}"},
+            {"pool": "mean"},
+            {"normalize": "true"},
+        )
     }
-    assert len(others | {own}) == 5
+    assert len(others | {own}) == 7
 
 
 def test_the_model_describes_itself(client: httpx.Client) -> None:
@@ -296,7 +327,7 @@ def test_the_document_states_the_contract(client: httpx.Client) -> None:
                 assert set(response["content"]) == {"application/problem+json"}
                 assert response["content"]["application/problem+json"]["examples"]
         parameters = {parameter["name"]: parameter for parameter in operation["parameters"]}
-        assert {"size", "resize"} <= set(parameters)
+        assert {"size", "resize", "max_patches"} <= set(parameters)
     assert json.dumps(document).count("#/components/schemas/Problem")
     assert "Problem" in document["components"]["schemas"]
 

@@ -23,6 +23,7 @@ from tests.checkpoints.original import (
     randomise,
 )
 from tests.checkpoints.reference import DEPTH, DIM, HEADS, PATCH, SIDE, ClipTower, Facebook, Jax, jax_arrays
+from tests.checkpoints.rotary_reference import Dinov3
 from tests.checkpoints.timm_family import create
 from tests.checkpoints.timm_family import forward as timm_forward
 from tests.originals import torchvision
@@ -72,6 +73,23 @@ def dinov2(folder: Path, chunks: bool = False, **options: Any) -> Original:
         return {_in_chunks(key): value for key, value in weights.items()}
 
     return bare(model, folder, "dinov2_toy_pretrain.pth", wrap=chunked if chunks else None)
+
+
+def dinov3(folder: Path, name: str = "dinov3_toy_pretrain_lvd1689m.pth", wrap: Any = None, **options: Any) -> Original:
+    return bare(randomise(Dinov3(**options)), folder, name, wrap=wrap)
+
+
+def dinov3_training(folder: Path) -> Original:
+    """The teacher of a training run, and EUPE's projections."""
+
+    def wrap(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"teacher": {f"backbone.{k}": v for k, v in weights.items()} | {"dino_head.mlp.0.weight": torch.ones(2)}}
+
+    return dinov3(folder, "teacher_checkpoint.pth", wrap)
+
+
+def eupe(folder: Path) -> Original:
+    return dinov3(folder, "eupe_toy.pt", lambda weights: {**weights, "projectors.0.weight": torch.ones(2, 2)})
 
 
 def _in_chunks(key: str) -> str:
@@ -179,10 +197,13 @@ def torchvision_vit(folder: Path, published: bool = False, **arguments: Any) -> 
     return Original(folder / "vit_toy.pth", forward, WITH_HEADS, SQUARE)
 
 
-def jax(folder: Path, prefix: str = "", stacked: bool = False, **options: Any) -> Original:
+def jax(folder: Path, prefix: str = "", stacked: bool = False, text: bool = False, **options: Any) -> Original:
     arrays = jax_arrays(**options)
     stored = _stacked(arrays) if stacked else arrays
-    np.savez(folder / "toy.npz", **{f"{prefix}{key}": value for key, value in stored.items()})
+    stored = {f"{prefix}{key}": value for key, value in stored.items()}
+    if text:
+        stored |= {"params/txt/head/kernel": np.zeros((DIM, DIM)), "params/t": np.zeros(1), "params/b": np.zeros(1)}
+    np.savez(folder / "toy.npz", **stored)
     return Original(folder / "toy.npz", Jax(arrays, options.get("second", False)), sizes=SIZES)
 
 
@@ -237,12 +258,33 @@ def open_clip_trunk(folder: Path) -> Original:
     return Original(folder, forward, WITH_HEADS)
 
 
+def open_clip_named(folder: Path, architecture: str, own: bool, pool: str) -> Original:
+    """open_clip with a network that its config names, and a projection of its own or the network's head as one."""
+    shape = {"depth": 12, "patch_size": 16, "num_classes": 0 if own or pool == "map" else 20}  # as the name says
+    trunk: Any = randomise(create(architecture, **shape))
+    projection = randomise(nn.Linear(DIM, 20, bias=False)) if own else nn.Identity()
+    weights = {f"visual.trunk.{key}": value for key, value in trunk.state_dict().items()}
+    weights |= {f"visual.head.proj.{key}": value for key, value in projection.state_dict().items()}
+    weights |= {"logit_scale": torch.zeros(()), "logit_bias": torch.zeros(()), "text.ln_final.bias": torch.zeros(3)}
+    torch.save(weights, folder / "open_clip_pytorch_model.bin")
+    vision = {"image_size": 64, "timm_model_name": architecture, "timm_pool": pool}
+    config = {"model_cfg": {"embed_dim": 20, "vision_cfg": vision}, "preprocess_cfg": {"size": 64}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+
+    def forward(pictures: Tensor) -> dict[str, Tensor]:
+        return {"native": projection(trunk(pictures))}
+
+    sizes = {"native": NATIVE, "smaller": (32, 32), "larger": (96, 96), "wide": (48, 80), "tall": (80, 48)}
+    return Original(folder, forward, WITH_HEADS, sizes)
+
+
 HEADED: dict[str, Callable[[Path], Original]] = {
     "DINO, head on 4 blocks": partial(with_head, backbone=dino, pooled=last_four, names=OF_DINO, wrap="state_dict"),
     "DINO, head interleaved": partial(with_head, backbone=dino, pooled=interleaved, names=OF_DINO, wrap="state_dict"),
     "DINOv2, head": partial(with_head, backbone=dinov2, pooled=cls_and_mean),
     "DINOv2, head on 4 blocks": partial(with_head, backbone=dinov2, pooled=four_layers),
     "DINOv2 registers, head on 4 blocks": partial(with_head, backbone=partial(dinov2, registers=4), pooled=four_layers),
+    "DINOv3, head": partial(with_head, backbone=dinov3, pooled=cls_and_mean),
     "DINOv2, head of a training run": partial(with_head, backbone=dinov2, pooled=cls_and_mean, names=OF_TRAINING),
 }
 FORMULAS: dict[str, Callable[[Path], Original]] = {
@@ -252,6 +294,11 @@ FORMULAS: dict[str, Callable[[Path], Original]] = {
     "DINOv2 registers": partial(dinov2, registers=4),
     "DINOv2 SwiGLU": partial(dinov2, gated=True),
     "DINOv2 in chunks": partial(dinov2, chunks=True),
+    "DINOv3": dinov3,
+    "DINOv3, gated, no biases, untied norms": partial(dinov3, gated=True, bias=False, untied=True),
+    "DINOv3, periods in float32": partial(dinov3, rounded=False),
+    "DINOv3, training checkpoint": dinov3_training,
+    "EUPE": eupe,
     **HEADED,
     "MAE, pre-training": mae_pretrained,
     "MAE, linear probe": mae_probe,
@@ -259,6 +306,7 @@ FORMULAS: dict[str, Callable[[Path], Original]] = {
     "JAX, representation layer": partial(jax, prefix="opt/target/", representation=True),
     "JAX, big_vision": partial(jax, prefix="params/", second=True),
     "JAX, big_vision, no [CLS]": partial(jax, prefix="params/img/", second=True, cls=False),
+    "JAX, SigLIP": partial(jax, prefix="params/img/", second=True, cls=False, pooling=True, classes=0, text=True),
     "JAX, stacked": partial(jax, stacked=True),
     "OpenAI CLIP": partial(clip, openai=True),
     "open_clip": partial(clip, openai=False),
@@ -270,6 +318,18 @@ INSTALLED: dict[str, tuple[str, Callable[[Path], Original]]] = {
     "DeiT distilled": ("timm", partial(deit, architecture="deit_tiny_distilled_patch16_224")),
     "DeiT-III": ("timm", partial(deit, architecture="deit3_small_patch16_224")),
     "open_clip around timm": ("timm", open_clip_trunk),
+    "open_clip, SigLIP": (
+        "timm",
+        partial(open_clip_named, architecture="vit_base_patch16_siglip_224", own=False, pool="map"),
+    ),
+    "open_clip, EVA-02": (
+        "timm",
+        partial(open_clip_named, architecture="eva02_base_patch16_clip_224", own=False, pool="token"),
+    ),
+    "open_clip, ViT with a projection": (
+        "timm",
+        partial(open_clip_named, architecture="vit_medium_patch16_gap_256", own=True, pool="avg"),
+    ),
     "torchvision": ("torchvision", torchvision_vit),
     "torchvision, published names": ("torchvision", partial(torchvision_vit, published=True)),
     "torchvision, representation layer": ("torchvision", partial(torchvision_vit, representation_size=40)),

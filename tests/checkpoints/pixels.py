@@ -24,10 +24,17 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeiT": ("DeiTImageProcessor", {"size": {"height": 72, "width": 72}, "crop_size": {"height": 64, "width": 64}}),
     "DeiT, a number": ("DeiTImageProcessor", {"size": 72, "crop_size": 64}),
     "Bit": ("BitImageProcessor", {"size": {"shortest_edge": 73}, "crop_size": 64}),
+    "Beit": ("BeitImageProcessor", {"size": {"height": 64, "width": 64}}),
+    "Beit, old file": ("BeitFeatureExtractor", {"size": 64, "resample": 2, "crop_size": 64, "do_center_crop": False}),
     "CLIP": ("CLIPImageProcessor", {"size": 64, "crop_size": 64}),
     "CLIP, odd margins": ("CLIPImageProcessor", {"size": {"shortest_edge": 71}, "crop_size": 64}),
     "CLIP, uncut": ("CLIPImageProcessor", {"size": {"shortest_edge": 64}, "do_center_crop": False}),
 }
+SIGLIP: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "SigLIP": ("SigLIP vision", "SiglipImageProcessor", {"size": {"height": 64, "width": 64}}),
+    "SigLIP 2 NaFlex": ("SigLIP 2 NaFlex vision", "Siglip2ImageProcessor", {"patch_size": 8, "max_num_patches": 50}),
+}
+PROCESSORS |= {name: (processor, fields) for name, (_, processor, fields) in SIGLIP.items()}
 SIZES = [(480, 640), (256, 259), (200, 90), (77, 300), (50, 41)]
 
 
@@ -61,7 +68,12 @@ def processed(folder: Path, data: bytes, backend: str = "pil") -> NDArray[np.flo
     name += "Pil" if backend == "pil" else ""
     processor: Any = getattr(transformers, name)(**{k: v for k, v in fields.items() if not k.endswith("_type")})
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    answer = processor(picture, return_tensors="pt")["pixel_values"][0].numpy()
+    batch = processor(picture, return_tensors="pt")
+    answer = batch["pixel_values"][0].numpy()
+    if "spatial_shapes" in batch:  # flat patches, and their number in each direction
+        h, w = batch["spatial_shapes"][0].tolist()
+        tiles = answer[: h * w].reshape(h, w, 8, 8, 3)
+        answer = tiles.transpose(4, 0, 2, 1, 3).reshape(3, h * 8, w * 8)
     height, width = (side // 8 * 8 for side in answer.shape[1:])
     return answer[:, :height, :width]  # without what is not a whole patch
 
@@ -69,7 +81,7 @@ def processed(folder: Path, data: bytes, backend: str = "pil") -> NDArray[np.flo
 def pixel_differences(folder: Path, name: str, backend: str) -> list[float]:
     """Return for each picture the largest difference from the pixels of transformers' image processor."""
     processor, fields = PROCESSORS[name]
-    transformers_family.VARIANTS["ViT"](folder)
+    transformers_family.VARIANTS[SIGLIP[name][0] if name in SIGLIP else "ViT"](folder)
     key = "feature_extractor_type" if "FeatureExtractor" in processor else "image_processor_type"
     (folder / "preprocessor_config.json").write_text(json.dumps({key: processor, **fields}))
     preprocess = open_checkpoint(str(folder)).content.preprocess

@@ -189,10 +189,16 @@ class Jax:
         x = self._norm(x, "Transformer/encoder_norm")
         pooled = x[:, 0] if "cls" in self.arrays else x.mean(1)
         read = {"cls": x[:, 0]} if "cls" in self.arrays else {"mean": pooled}
+        if "MAPHead_0/probe" in self.arrays:
+            probe = np.broadcast_to(self.arrays["MAPHead_0/probe"], (batch, 1, DIM))
+            pooled = self._attend(probe, x, "MAPHead_0/MultiHeadDotProductAttention_0/")
+            normed = self._norm(pooled, "MAPHead_0/LayerNorm_0")
+            pooled = (pooled + self._feed_forward(normed, "MAPHead_0/MlpBlock_0/Dense_"))[:, 0]
         if "pre_logits/kernel" in self.arrays:
             pooled = np.tanh(pooled @ self.arrays["pre_logits/kernel"] + self.arrays["pre_logits/bias"])
         read["native"] = pooled
-        read["logits"] = pooled @ self.arrays["head/kernel"] + self.arrays["head/bias"]
+        if "head/kernel" in self.arrays:
+            read["logits"] = pooled @ self.arrays["head/kernel"] + self.arrays["head/bias"]
         return {name: torch.from_numpy(value).float() for name, value in read.items()}
 
     def _with_positions(self, x: Any, h: int, w: int) -> Any:
@@ -210,27 +216,27 @@ class Jax:
 
     def _block(self, x: Any, block: str) -> Any:
         attention, norm, mlp = self.names
-        name = f"{block}MultiHeadDotProductAttention_{attention}/"
         normed = self._norm(x, f"{block}LayerNorm_0")
+        x = x + self._attend(normed, normed, f"{block}MultiHeadDotProductAttention_{attention}/")
+        return x + self._feed_forward(self._norm(x, f"{block}LayerNorm_{norm}"), f"{block}MlpBlock_{mlp}/Dense_")
+
+    def _attend(self, queries: Any, x: Any, name: str) -> Any:
         q, k, v = (
-            np.einsum("bnd,dhe->bhne", normed, self.arrays[f"{name}{part}/kernel"])
+            np.einsum("bnd,dhe->bhne", tokens, self.arrays[f"{name}{part}/kernel"])
             + self.arrays[f"{name}{part}/bias"][None, :, None]
-            for part in ("query", "key", "value")
+            for part, tokens in (("query", queries), ("key", x), ("value", x))
         )
         scores = q @ k.swapaxes(-1, -2) / math.sqrt(DIM // HEADS)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
-        x = (
-            x
-            + np.einsum("bhne,hed->bnd", weights @ v, self.arrays[f"{name}out/kernel"])
-            + self.arrays[f"{name}out/bias"]
+        return (
+            np.einsum("bhne,hed->bnd", weights @ v, self.arrays[f"{name}out/kernel"]) + self.arrays[f"{name}out/bias"]
         )
-        dense = f"{block}MlpBlock_{mlp}/Dense_"
-        hidden = (
-            self._norm(x, f"{block}LayerNorm_{norm}") @ self.arrays[f"{dense}0/kernel"] + self.arrays[f"{dense}0/bias"]
-        )
+
+    def _feed_forward(self, x: Any, dense: str) -> Any:
+        hidden = x @ self.arrays[f"{dense}0/kernel"] + self.arrays[f"{dense}0/bias"]
         hidden = 0.5 * hidden * (1 + np.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)))
-        return x + hidden @ self.arrays[f"{dense}1/kernel"] + self.arrays[f"{dense}1/bias"]
+        return hidden @ self.arrays[f"{dense}1/kernel"] + self.arrays[f"{dense}1/bias"]
 
     def _norm(self, x: Any, name: str) -> Any:
         centred = x - x.mean(-1, keepdims=True)
@@ -248,11 +254,10 @@ def _linear(grid: Any, count: int, axis: int) -> Any:
 
 
 def jax_arrays(
-    second: bool = False, cls: bool = True, representation: bool = False, classes: int = 7
+    second: bool = False, cls: bool = True, representation: bool = False, classes: int = 7, pooling: bool = False
 ) -> dict[str, Any]:
     """A random archive of vision_transformer, or of big_vision with `second`."""
     draw = np.random.default_rng(0)
-    hd = DIM // HEADS
     attention, norm, mlp = ("0", "1", "0") if second else ("1", "2", "3")
     rows = (SIDE // PATCH) ** 2 + int(cls and not second)
     arrays = {
@@ -260,40 +265,41 @@ def jax_arrays(
         "embedding/bias": 0.5 * draw.normal(size=DIM),
         "pos_embedding" if second else "Transformer/posembed_input/pos_embedding": 0.5
         * draw.normal(size=(1, rows, DIM)),
-        "head/kernel": draw.normal(size=(DIM, classes)) / DIM**0.5,
-        "head/bias": 0.5 * draw.normal(size=classes),
     }
+    if classes:
+        arrays |= _dense(draw, "head", (DIM,), (classes,))
     if cls:
         arrays["cls"] = 0.5 * draw.normal(size=(1, 1, DIM))
     if representation:
-        arrays |= {
-            "pre_logits/kernel": draw.normal(size=(DIM, DIM)) / DIM**0.5,
-            "pre_logits/bias": 0.5 * draw.normal(size=DIM),
-        }
+        arrays |= _dense(draw, "pre_logits", (DIM,), (DIM,))
     norms = ["Transformer/encoder_norm"]
     for i in range(DEPTH):
         block = f"Transformer/encoderblock_{i}/"
         norms += [f"{block}LayerNorm_0", f"{block}LayerNorm_{norm}"]
-        for part in ("query", "key", "value"):
-            name = f"{block}MultiHeadDotProductAttention_{attention}/{part}"
-            arrays |= {
-                f"{name}/kernel": draw.normal(size=(DIM, HEADS, hd)) / DIM**0.5,
-                f"{name}/bias": 0.5 * draw.normal(size=(HEADS, hd)),
-            }
-        name = f"{block}MultiHeadDotProductAttention_{attention}/out"
-        arrays |= {
-            f"{name}/kernel": draw.normal(size=(HEADS, hd, DIM)) / DIM**0.5,
-            f"{name}/bias": 0.5 * draw.normal(size=DIM),
-        }
-        dense = f"{block}MlpBlock_{mlp}/Dense_"
-        arrays |= {
-            f"{dense}0/kernel": draw.normal(size=(DIM, 96)) / DIM**0.5,
-            f"{dense}0/bias": 0.5 * draw.normal(size=96),
-        }
-        arrays |= {
-            f"{dense}1/kernel": draw.normal(size=(96, DIM)) / 96**0.5,
-            f"{dense}1/bias": 0.5 * draw.normal(size=DIM),
-        }
+        arrays |= _attention(draw, f"{block}MultiHeadDotProductAttention_{attention}/")
+        arrays |= _feed_forward(draw, f"{block}MlpBlock_{mlp}/")
+    if pooling:
+        norms.append("MAPHead_0/LayerNorm_0")
+        arrays["MAPHead_0/probe"] = 0.5 * draw.normal(size=(1, 1, DIM))
+        arrays |= _attention(draw, "MAPHead_0/MultiHeadDotProductAttention_0/")
+        arrays |= _feed_forward(draw, "MAPHead_0/MlpBlock_0/")
     for name in norms:
         arrays |= {f"{name}/scale": 1 + 0.2 * draw.normal(size=DIM), f"{name}/bias": 0.5 * draw.normal(size=DIM)}
     return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+def _attention(draw: np.random.Generator, name: str) -> dict[str, Any]:
+    heads = (HEADS, DIM // HEADS)
+    arrays: dict[str, Any] = {}
+    for part in ("query", "key", "value"):
+        arrays |= _dense(draw, f"{name}{part}", (DIM,), heads)
+    return arrays | _dense(draw, f"{name}out", heads, (DIM,))
+
+
+def _feed_forward(draw: np.random.Generator, name: str) -> dict[str, Any]:
+    return _dense(draw, f"{name}Dense_0", (DIM,), (96,)) | _dense(draw, f"{name}Dense_1", (96,), (DIM,))
+
+
+def _dense(draw: np.random.Generator, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> dict[str, Any]:
+    kernel = draw.normal(size=(*inputs, *outputs)) / math.prod(inputs) ** 0.5
+    return {f"{name}/kernel": kernel, f"{name}/bias": 0.5 * draw.normal(size=outputs)}

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.network.config import ViTConfig
 from models.network.positions.learned import Resampling
+from models.network.positions.sincos import SinCos
 from models.network.vit import VisionTransformer
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
@@ -32,7 +34,7 @@ def test_a_wrong_profile_shows_at_every_other_size(
 
 
 @pytest.mark.parametrize(("make", "profile"), WRONG_EVERYWHERE.values(), ids=WRONG_EVERYWHERE.keys())
-def test_a_wrong_activation_shows_at_the_native_size(
+def test_a_wrong_activation_or_rounding_shows_at_the_native_size(
     make: Callable[[Path], Original], profile: str, tmp_path: Path
 ) -> None:
     original = make(tmp_path)
@@ -57,6 +59,23 @@ WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] =
     "the second head ignored": (timm_family.VARIANTS["distilled"], {"pool": "cls", "head_dist": False}),
     "prefix in the mean": (timm_family.VARIANTS["[CLS], average, norm before"], {"pool": "avg_all"}),
     "the mean without the prefix": (timm_family.VARIANTS["average with prefix"], {"pool": "avg"}),
+    "the head of BEiT on [CLS]": (transformers_family.VARIANTS["BEiT"], {"pool": "cls"}),
+    "norms before the branch": (timm_family.VARIANTS["norms after the residual branch"], {"norm_post": False}),
+    "norms before the branch, with tables": (
+        timm_family.VARIANTS["relative positions, norms after"],
+        {"norm_post": False},
+    ),
+    "attention pooling with the prefix": (
+        timm_family.VARIANTS["attention pooling, without the prefix"],
+        {"pool_prefix": True},
+    ),
+    "attention pooling without the prefix": (
+        timm_family.VARIANTS["attention pooling, with the prefix"],
+        {"pool_prefix": False},
+    ),
+    "heads of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_heads": 6}),
+    "activation of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_act": "silu"}),
+    "AIMv2's frequencies": (transformers_family.VARIANTS["AIMv2 vision, native"], {"position": SinCos(100.0)}),
     "the representation layer without tanh": (BARE["JAX, representation layer"], {"projection_tanh": False}),
 }
 
@@ -73,6 +92,15 @@ def test_a_wrong_config_shows(make: Callable[[Path], Original], changes: dict[st
     else:
         network = altered(original, **changes)
     assert worst(differences(original, network)) > 1000 * BAR
+
+
+@pytest.mark.parametrize("variant", ["NaFlex, aspect ratio preserved", "NaFlex, rows and columns"])
+def test_a_table_resampled_to_the_grid_itself_shows_where_it_is_not_square(variant: str, tmp_path: Path) -> None:
+    original = timm_family.VARIANTS[variant](tmp_path)
+    rule = open_checkpoint(str(original.path)).content.config.position
+    assert isinstance(rule, Resampling)
+    found = differences(original, altered(original, position=dataclasses.replace(rule, square=False)))
+    assert {name for name, row in found.items() if max(row.values()) > 100 * BAR} == {"wide", "tall"}
 
 
 def test_dino_skips_resampling_by_pixels_and_not_by_grid(tmp_path: Path) -> None:
@@ -107,6 +135,29 @@ def test_transposed_position_embeddings_show(tmp_path: Path) -> None:
         dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, weights=weights))
     )
     assert max(differences(original, transposed)["wide"].values()) > 1000 * BAR
+
+
+WRONG_TABLES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "rows and columns swapped": ("relative.tables", lambda table: table.transpose(2, 3)),
+    "queries and keys swapped": ("relative.tables", lambda table: table.flip(2, 3)),
+    "rows upside down": ("relative.tables", lambda table: table.flip(2)),
+    "the table of another block": ("relative.tables", lambda table: table.roll(1, 0)),
+    "to and from [CLS] swapped": ("relative.class_rows", lambda rows: rows[:, :, [1, 0, 2]]),
+    "no bias of [CLS] for itself": ("relative.class_rows", lambda rows: rows * torch.tensor([1.0, 1.0, 0.0])),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG_TABLES)
+@pytest.mark.parametrize("family", ["timm", "transformers"])
+def test_a_wrong_table_of_relative_positions_shows_at_every_size(mistake: str, family: str, tmp_path: Path) -> None:
+    original = {"timm": timm_family.VARIANTS, "transformers": transformers_family.VARIANTS}[family]["BEiT"](tmp_path)
+    checkpoint = open_checkpoint(str(original.path))
+    name, change = WRONG_TABLES[mistake]
+    weights = dict(checkpoint.content.weights)
+    weights[name] = change(weights[name]).contiguous()
+    wrong = build(dataclasses.replace(checkpoint, content=dataclasses.replace(checkpoint.content, weights=weights)))
+    for size, row in differences(original, wrong).items():
+        assert max(row.values()) > 20 * BAR, (size, row)
 
 
 def test_position_embeddings_are_resampled_in_float32_in_every_dtype(tmp_path: Path) -> None:

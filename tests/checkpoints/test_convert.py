@@ -24,12 +24,16 @@ REFUSED = {
     "DINOv2, head of a training run": "cls_avg",
     "JAX, representation layer": "representation layer",
     "torchvision, representation layer": "representation layer",
+    "transformers, DeiT, bare": "representation layer",
     "transformers, ViT with pooler": "representation layer",
     "transformers, ViT with pooler, names in memory": "representation layer",
     "transformers, Dinov2": "cls_avg",
     "transformers, Dinov2 SwiGLU": "cls_avg",
     "transformers, Dinov2WithRegisters": "cls_avg",
     "transformers, CLIP with classifier": "before the final norm",
+    "transformers, AIMv2 vision": "attention pooling of this form",
+    "transformers, AIMv2 vision, native": "position embeddings that are computed",
+    "transformers, AIMv2, both towers": "attention pooling of this form",
     "transformers, Data2VecVision, bare": "without a norm after the blocks",
 }
 CONVERTIBLE = [family for family in FAMILIES if family.name not in REFUSED]

@@ -17,7 +17,7 @@ from models.errors import CheckpointBroken
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
 
-FINGERPRINT = "54afd913614563df7793c2b7"
+FINGERPRINT = "2e11441e1318302753581762"
 
 
 def test_the_golden_answer_equals_timms(original: Any, checkpoint: Checkpoint) -> None:

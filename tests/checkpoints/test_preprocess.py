@@ -141,6 +141,27 @@ def test_a_border_has_the_mean_colour() -> None:
 side = st.integers(1, 3000)
 
 
+@given(st.tuples(side, side), st.integers(1, 1200), st.sampled_from([14, 16]))
+@settings(deadline=None, max_examples=300)
+def test_a_budget_of_patches_is_used_as_siglip_2_uses_it(
+    picture: tuple[int, int], max_patches: int, patch: int
+) -> None:
+    from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
+
+    plan = Preprocess((112, 112), "border").plan(picture, (patch, patch), max_patches=max_patches)
+    assert plan.size == plan.scaled == get_image_size_for_max_num_patches(*picture, patch, max_patches)
+    assert plan.offset == (0, 0)
+    assert (plan.size[0] // patch) * (plan.size[1] // patch) <= max_patches
+
+
+def test_a_checkpoint_has_a_budget_where_a_request_has_no_size() -> None:
+    preprocess = Preprocess((112, 112), "fit", crop_pct=1.0, max_patches=64)
+    assert preprocess.plan((300, 450), PATCH).size == (84, 126)
+    assert preprocess.plan((300, 450), PATCH, max_patches=6).size == (28, 42)
+    assert preprocess.plan((300, 450), PATCH, (70, 70)).size == (42, 70)
+    assert preprocess.plan((300, 450), PATCH, None, "squash").size == (112, 112)
+
+
 @given(st.tuples(side, side), st.tuples(side, side), st.sampled_from(["crop", "squash", "fit", None]), side)
 @settings(deadline=None, max_examples=300)
 def test_every_plan_has_whole_patches_and_lies_in_the_picture(

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
+from models.network.positions.learned import Resampling
 from models.network.vit import Readout
 from tests.checkpoints import bare_family, timm_family, transformers_family
 from tests.checkpoints.original import pictures, randomise
 from tests.checkpoints.reference import DIM, HEADS, Facebook, jax_arrays
+from tests.originals import timm
 
 Weights = dict[str, Tensor]
 
@@ -93,7 +95,7 @@ def test_the_profile_follows_from_the_file(name: str, tmp_path: Path) -> None:
 def test_a_profile_can_be_set_and_the_reasons_say_so(tmp_path: Path) -> None:
     content = opened(facebook(tmp_path), profile="jax").content
     assert (content.profile, content.config.act) == ("jax", "gelu_tanh")
-    assert content.config.position
+    assert isinstance(content.config.position, Resampling)
     assert content.config.position.align_corners
     assert "'timm'" in content.reasons["profile"]
 
@@ -101,6 +103,76 @@ def test_a_profile_can_be_set_and_the_reasons_say_so(tmp_path: Path) -> None:
 def test_an_unknown_profile_is_refused_before_a_file_is_read() -> None:
     with pytest.raises(CheckpointUnsupported, match=r"'nonsense'.*torchvision"):
         open_checkpoint("nobody/nothing", profile="nonsense")
+
+
+# SigLIP and AIMv2
+
+
+def test_a_missing_pooling_is_named(tmp_path: Path) -> None:
+    original = transformers_family.VARIANTS["SigLIP vision, names in memory"](tmp_path)
+    path = tmp_path / "pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    torch.save({key: value for key, value in weights.items() if not key.startswith("head.")}, path)
+    with pytest.raises(CheckpointBroken, match=r"head\.probe"):
+        open_checkpoint(str(original.path))
+
+
+def test_the_classifier_of_siglip_reads_the_mean_and_the_reasons_say_so(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["SigLIP with classifier"](tmp_path)
+    content = open_checkpoint(str(tmp_path)).content
+    assert (content.config.pool, content.config.num_classes) == ("avg", 7)
+    assert "left out" in content.reasons["pooling"]
+
+
+def test_naflex_has_a_budget_of_patches_and_its_processor_must_fit(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["SigLIP 2 NaFlex vision"](tmp_path)
+    preprocess = open_checkpoint(str(tmp_path)).content.preprocess
+    assert (preprocess.max_patches, preprocess.input_size, preprocess.interpolation) == (256, (128, 128), "bilinear")
+    processor = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 90}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    preprocess = open_checkpoint(str(tmp_path)).content.preprocess
+    assert (preprocess.max_patches, preprocess.input_size) == (90, (72, 72))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor | {"patch_size": 16}))
+    with pytest.raises(CheckpointUnsupported, match="patch_size 16"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_a_linear_layer_must_fit_the_patches_of_the_config(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["SigLIP 2 NaFlex vision"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(patch_size=16))
+    with pytest.raises(CheckpointBroken, match="16 x 16"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_another_activation_of_aimv2_is_refused(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["AIMv2 vision"](tmp_path)
+    edit(tmp_path / "config.json", lambda c: c.update(hidden_act="gelu"))
+    with pytest.raises(CheckpointUnsupported, match="hidden_act 'gelu'"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_linear_patches_are_refused_where_the_name_does_not_have_them(tmp_path: Path) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", use_naflex=True, embed_dim=48, depth=12, num_heads=4)
+    timm_family.save(model, tmp_path, "vit_tiny_patch16_224", {"embed_dim": 48, "depth": 12, "num_heads": 4})
+    with pytest.raises(CheckpointUnsupported, match="use_naflex"):
+        open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["naflexvit_base_patch16_siglip", "vit_of_next_year"])
+def test_a_network_inside_open_clip_must_be_known(name: str, tmp_path: Path) -> None:
+    bare_family.open_clip_named(tmp_path, "vit_base_patch16_siglip_224", own=False, pool="map")
+    change = {"timm_model_name": name}
+    edit(tmp_path / "open_clip_config.json", lambda c: c["model_cfg"]["vision_cfg"].update(change))
+    with pytest.raises(CheckpointUnsupported, match=name):
+        open_checkpoint(str(tmp_path), num_heads=HEADS)
+
+
+def test_the_naflex_archive_of_big_vision_is_refused(tmp_path: Path) -> None:
+    arrays = jax_arrays(second=True, cls=False, pooling=True, classes=0)
+    arrays["embedding/kernel"] = arrays["embedding/kernel"].reshape(-1, DIM)
+    np.savez(tmp_path / "naflex.npz", **arrays)
+    with pytest.raises(CheckpointUnsupported, match="NaFlex"):
+        open_checkpoint(str(tmp_path / "naflex.npz"))
 
 
 # Heads
@@ -317,8 +389,9 @@ def test_mae_is_deterministic(tmp_path: Path) -> None:
 
 UNSUPPORTED = {
     "SigLIP": "attn_pool.latent",
-    "DINOv3": "rope_embed.periods",
-    "BEiT": "blocks.0.attn.relative_position_bias_table",
+    "relative positions": "shared_rel_pos.mlp.fc1.weight",
+    "DINOv3 with untied norms": "cls_norm.weight",
+    "Sapiens 2": "blocks.0.attn.wq.weight",
     "EVA": "blocks.0.attn.q_proj.weight",
     "split biases": "blocks.0.attn.q_bias",
     "parallel": "blocks.0.in_proj.weight",
@@ -341,8 +414,125 @@ def test_unsupported_architectures_are_refused_by_name(name: str, tmp_path: Path
         opened(facebook(tmp_path, extra={UNSUPPORTED[name]: torch.zeros(1)}))
 
 
+def dinov3(folder: Path, name: str = "dinov3.pth", **changed: Tensor | None) -> Path:
+    """A DINOv3 of facebookresearch with some of its tensors changed; None takes one out."""
+
+    def wrap(weights: Weights) -> Weights:
+        changes = {key.replace("__", "."): tensor for key, tensor in changed.items()}
+        kept = {key: tensor for key, tensor in weights.items() if changes.get(key, tensor) is not None}
+        return kept | {key: tensor for key, tensor in changes.items() if tensor is not None}
+
+    return bare_family.dinov3(folder, name, wrap).path
+
+
+def test_dinov3_tells_its_heads_and_its_pictures(tmp_path: Path) -> None:
+    content = open_checkpoint(str(dinov3(tmp_path))).content
+    assert (content.profile, content.config.num_heads, content.config.norm_eps) == ("dinov3", 4, 1e-5)
+    assert content.config.rotary is not None
+    assert content.config.rotary.rounded
+    assert (content.preprocess.input_size, content.preprocess.steps) == ((256, 256), "squash")
+    assert content.preprocess.interpolation == "bilinear"
+    satellite = open_checkpoint(str(dinov3(tmp_path, "dinov3_vitl16_pretrain_sat493m-eadcf0ff.pth"))).content
+    assert satellite.preprocess.mean == (0.430, 0.411, 0.296)
+    assert content.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_dinov3_without_its_periods_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnsupported, match=r"'rope_embed\.periods' of DINOv3 is missing"):
+        open_checkpoint(str(dinov3(tmp_path, rope_embed__periods=None)))
+
+
+def test_other_periods_of_dinov3_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointUnsupported, match=r"'rope_embed\.periods' is not that of published networks"):
+        open_checkpoint(str(dinov3(tmp_path, rope_embed__periods=torch.tensor([1.0, 2.0, 4.0]))))
+
+
+def test_a_mask_of_biases_that_is_none_is_refused(tmp_path: Path) -> None:
+    # The original fills it with NaN until its weights are initialised.
+    mask = torch.full((3 * DIM,), torch.nan)
+    with pytest.raises(CheckpointBroken, match=r"mask of 'blocks\.1\.attn\.qkv\.bias'"):
+        open_checkpoint(str(dinov3(tmp_path, blocks__1__attn__qkv__bias_mask=mask)))
+
+
+def test_a_gate_without_silu_is_refused(tmp_path: Path) -> None:
+    fields = transformers_family.DINOV3 | {"use_gated_mlp": True, "hidden_act": "gelu"}
+    transformers_family.make("DINOv3ViTModel", transformers_family.hidden, tmp_path, interpolate=False, **fields)
+    with pytest.raises(CheckpointUnsupported, match=r"hidden_act 'gelu' with use_gated_mlp"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_the_defaults_of_dinov3_are_its_own(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["DINOv3"](tmp_path)
+    content = open_checkpoint(str(tmp_path)).content
+    assert content.preprocess.mean == (0.485, 0.456, 0.406)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["rope_theta"], config["layer_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(str(tmp_path)).content.config == content.config
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_theta": 10.0}))
+    assert open_checkpoint(str(tmp_path)).content.config != content.config
+
+
 def test_an_unsupported_model_of_transformers_is_refused_by_name(tmp_path: Path) -> None:
     model = transformers_family.build("SwinModel", image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 1])
     model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointUnsupported, match="model_type 'swin'"):
+        open_checkpoint(str(tmp_path))
+
+
+# Relative positions
+
+
+def test_the_tables_of_relative_positions_show_the_heads(tmp_path: Path) -> None:
+    content = open_checkpoint(str(timm_family.VARIANTS["BEiT, bare .pth"](tmp_path).path)).content
+    assert content.config.num_heads == 4
+    assert content.config.grid_size == (8, 8)
+    assert "relative_position_index" in content.reasons["left out"]
+    assert "BEiT" in content.reasons["profile"]
+
+
+def test_a_table_of_another_grid_than_the_configs_is_broken(tmp_path: Path) -> None:
+    original = timm_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config["model_args"].update(img_size=[72, 64]))
+    with pytest.raises(CheckpointBroken, match="225 offsets of patches, which do not fit the 9 x 8 patches"):
+        open_checkpoint(str(original.path))
+
+
+def test_a_network_of_relative_positions_needs_the_size_of_its_config(tmp_path: Path) -> None:
+    timm_family.VARIANTS["relative positions"](tmp_path)
+
+    def without_size(config: dict[str, Any]) -> None:
+        del config["pretrained_cfg"]["input_size"], config["model_args"]["img_size"]
+
+    edit(tmp_path / "config.json", without_size)
+    with pytest.raises(CheckpointUnsupported, match="no config says the input size"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_offsets_relative_to_the_size_of_the_picture_are_refused(tmp_path: Path) -> None:
+    timm_family.VARIANTS["relative positions"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config["model_args"].update(rel_pos_type="mlp_swin"))
+    with pytest.raises(CheckpointUnsupported, match="'mlp_swin'"):
+        open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("use_relative_position_bias", "is false, but tensor 'blocks.0.relative.table' is there"),
+        ("use_shared_relative_position_bias", "is true, but tensor 'relative.table' is missing"),
+        ("use_absolute_position_embeddings", "is true, but tensor 'pos_embed' is missing"),
+    ],
+)
+def test_a_config_that_contradicts_the_tables_is_broken(field: str, says: str, tmp_path: Path) -> None:
+    transformers_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config.update({field: not config[field]}))
+    with pytest.raises(CheckpointBroken, match=f"{field} {says}"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_tables_that_transformers_transposes_are_refused(tmp_path: Path) -> None:
+    transformers_family.VARIANTS["BEiT"](tmp_path)
+    edit(tmp_path / "config.json", lambda config: config.update(image_size=[48, 64]))
+    with pytest.raises(CheckpointUnsupported, match="not square"):
         open_checkpoint(str(tmp_path))

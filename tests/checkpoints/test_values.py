@@ -1,4 +1,4 @@
-"""Values that cannot be right: NaN, whole numbers in the place of weights, and configs of other types or other tables."""
+"""Values that cannot be right: NaN, whole numbers in the place of weights, configs of other types or other tables."""
 
 import json
 import re

@@ -52,6 +52,14 @@ def make(architecture: str, folder: Path, native: tuple[int, int] = NATIVE, **ch
     return Original(folder, partial(forward, model), sizes=sizes)
 
 
+def make_naflex(architecture: str, folder: Path, **changed: Any) -> Original:
+    """timm's NaFlex network, which takes pictures as well as flat patches."""
+    arguments = {**TOY, "pos_embed_grid_size": (8, 8), **changed}
+    model = randomise(timm.create_model(architecture, **arguments))
+    save(model, folder, architecture, arguments)
+    return Original(folder, partial(forward, model))
+
+
 def make_projection(architecture: str, folder: Path) -> Original:
     """CLIP's vision tower as timm publishes it: the head is the projection, with a bias of zeros."""
     arguments = {"img_size": 64, "dynamic_img_size": True, **TOY, "num_classes": 512}
@@ -113,7 +121,7 @@ def make_beit_pth(folder: Path) -> Original:
     (folder / "model.safetensors").unlink()
     tensors |= {f"blocks.{i}.attn.relative_position_index": torch.zeros(65, 65, dtype=torch.long) for i in range(3)}
     torch.save({"model": tensors}, folder / "beit.pth")
-    return dataclasses.replace(original, path=folder / "beit.pth", options={"num_heads": 4})
+    return dataclasses.replace(original, path=folder / "beit.pth")
 
 
 def make_pth(folder: Path) -> Original:
@@ -168,6 +176,16 @@ VARIANTS: dict[str, Any] = {
     "norms on queries and keys": partial(make, "vit_tiny_patch16_224", qk_norm=True),
     "48 x 80 native": partial(make, "vit_tiny_patch16_224", native=(48, 80)),
     "SigLIP": partial(make, "vit_base_patch16_siglip_224"),
+    "attention pooling, without the prefix": partial(make, "vit_tiny_patch16_224", global_pool="map", reg_tokens=2),
+    "attention pooling, with the prefix": partial(
+        make, "vit_tiny_patch16_224", global_pool="map", reg_tokens=2, pool_include_prefix=True
+    ),
+    "AIMv2": partial(make, "aimv2_large_patch14_224"),
+    "NaFlex, average": partial(make_naflex, "naflexvit_base_patch16_gap"),
+    "NaFlex, attention pooling": partial(make_naflex, "naflexvit_base_patch16_map"),
+    "NaFlex, SigLIP 2": partial(make_naflex, "naflexvit_base_patch16_siglip", num_classes=0),
+    "NaFlex, aspect ratio preserved": partial(make_naflex, "naflexvit_base_patch16_par_gap"),
+    "NaFlex, rows and columns": partial(make_naflex, "naflexvit_base_patch16_parfac_gap"),
     "SigLIP 2, GELU by tanh": partial(make, "vit_so400m_patch16_siglip_256"),
     "EVA": partial(make, "eva_giant_patch14_224"),
     "EVA-CLIP": partial(make, "eva_giant_patch14_clip_224"),

@@ -1,5 +1,7 @@
 """The families of transformers, saved by transformers: with the names of files, and with those in memory."""
 
+import json
+import re
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.checkpoints.original import NATIVE_ONLY, SIZES, Family, Original, randomise
@@ -21,7 +24,7 @@ TOY: dict[str, Any] = {
     "num_labels": 7,
 }
 MLP: dict[str, Any] = {"intermediate_size": 96}
-Read = Callable[[Any, Tensor], dict[str, Tensor]]
+Read = Callable[..., dict[str, Tensor]]
 
 
 def build(kind: str, **config: Any) -> Any:
@@ -72,6 +75,26 @@ def both_towers(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tenso
     return {"native": output if isinstance(output, Tensor) else output.pooler_output}
 
 
+def naflex(read: Read) -> Read:
+    """SigLIP 2 NaFlex reads flat patches, their number in each direction, and which of them are padding."""
+
+    def forward(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+        h, w = pictures.shape[2] // 8, pictures.shape[3] // 8
+        tiles = pictures.unflatten(3, (w, 8)).unflatten(2, (h, 8))  # (B, 3, h, 8, w, 8)
+        patches = tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        mask = torch.ones(len(pictures), h * w + 5, dtype=torch.int32)
+        mask[:, h * w :] = 0
+        padded = torch.nn.functional.pad(patches, (0, 0, 0, 5))
+        shapes = torch.tensor([[h, w]] * len(pictures))
+        return read(model, padded, pixel_attention_mask=mask, spatial_shapes=shapes, **options)
+
+    return forward
+
+
+def pooled(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
+    return {"native": model(pictures, **options).pooler_output}
+
+
 def masked(model: Any, pictures: Tensor, **options: Any) -> dict[str, Tensor]:
     """The network below a head that predicts pixels."""
     return {"cls": model.base_model(pictures, **options).last_hidden_state[:, 0]}
@@ -108,9 +131,47 @@ def make(
     return Original(folder, partial(read, model, **options), sizes=SIZES if any_size else NATIVE_ONLY)
 
 
+APPLE = {
+    r"^vision_model\.": "",
+    r"^embeddings\.patch_embed": "preprocessor.patchifier.proj",
+    r"^embeddings\.rms_norm": "preprocessor.patchifier.norm",
+    r"^embeddings\.position_embedding\.weight": "preprocessor.pos_embed",
+    r"^encoder\.layers": "trunk.blocks",
+    r"^rms_norm": "trunk.post_trunk_norm",
+    r"attention\.out_proj": "attn.proj",
+    r"attention\.": "attn.",
+    r"rms_norm([12])": r"norm_\1",
+    r"ffn\.gate_proj": "mlp.fc1",
+    r"ffn\.up_proj": "mlp.fc3",
+    r"ffn\.down_proj": "mlp.fc2",
+}
+"""Names of AIMv2 in transformers -> those of apple's files on the hub."""
+
+
+def make_apple(kind: str, folder: Path) -> Original:
+    """AIMv2 under apple's own names, with queries, keys and values joined."""
+    original = make("Aimv2VisionModel", hidden, folder, any_size=False, interpolate=False, use_head=False, **SIGLIP)
+    weights: dict[str, Tensor] = {}
+    for key, tensor in load_file(folder / "model.safetensors").items():
+        name = key
+        for old, new in APPLE.items():
+            name = re.sub(old, new, name)
+        weights[name] = tensor
+    for i in range(TOY["num_hidden_layers"]):
+        parts = [weights.pop(f"trunk.blocks.{i}.attn.{part}_proj.weight") for part in "qkv"]
+        weights[f"trunk.blocks.{i}.attn.qkv.weight"] = torch.cat(parts)
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "aimv2", "architectures": [kind]}))
+    return original
+
+
 VIT = TOY | MLP
+DINOV3 = {key: value for key, value in VIT.items() if key != "num_labels"} | {"num_register_tokens": 4}
 SWIGLU = TOY | {"use_swiglu_ffn": True}
 CLIP = {key: value for key, value in VIT.items() if key != "num_labels"} | {"projection_dim": 48}
+SIGLIP = {key: value for key, value in VIT.items() if key != "num_labels"}
+NAFLEX = {key: value for key, value in SIGLIP.items() if key != "image_size"} | {"num_patches": 64}
 TEXT = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50,
     "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1,
@@ -160,6 +221,19 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "Dinov2WithRegisters, names in memory": partial(
         make, "Dinov2WithRegistersModel", hidden, interpolate=False, in_memory=True, **TOY, num_register_tokens=4
     ),
+    "DINOv3": partial(make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3),
+    "DINOv3, names in memory": partial(make, "DINOv3ViTModel", hidden, interpolate=False, in_memory=True, **DINOV3),
+    "DINOv3, gated": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, use_gated_mlp=True, hidden_act="silu"
+    ),
+    "DINOv3, no registers, other biases": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False,
+        **DINOV3 | {"num_register_tokens": 0}, query_bias=False, key_bias=True, proj_bias=False, mlp_bias=False,
+    ),
+    "DINOv3, no biases of queries, keys and values": partial(
+        make, "DINOv3ViTModel", hidden, interpolate=False, **DINOV3, query_bias=False, value_bias=False
+    ),
+    "DINOv3, backbone": partial(make, "DINOv3ViTBackbone", maps, interpolate=False, **DINOV3),
     "Dinov2 backbone": partial(make, "Dinov2Backbone", maps, interpolate=False, **TOY),
     "Dinov2WithRegisters backbone": partial(
         make, "Dinov2WithRegistersBackbone", maps, interpolate=False, **TOY, num_register_tokens=4
@@ -176,6 +250,38 @@ VARIANTS: dict[str, Callable[[Path], Original]] = {
     "CLIP with classifier": partial(
         make, "CLIPForImageClassification", logits, vision_config=CLIP,
         text_config=TEXT, num_labels=7,
+    ),
+    "SigLIP vision": partial(make, "SiglipVisionModel", hidden, **SIGLIP),
+    "SigLIP vision, names in memory": partial(make, "SiglipVisionModel", hidden, in_memory=True, **SIGLIP),
+    "SigLIP vision, erf GELU, no pooling": partial(
+        make, "SiglipVisionModel", hidden, **SIGLIP, hidden_act="gelu", vision_use_head=False
+    ),
+    "SigLIP, both towers": partial(
+        make, "SiglipModel", both_towers, vision_config=SIGLIP, text_config=TEXT | {"projection_size": 48}
+    ),
+    "SigLIP with classifier": partial(
+        make, "SiglipForImageClassification", logits, vision_config=SIGLIP, text_config=TEXT, num_labels=7
+    ),
+    "SigLIP 2 NaFlex vision": partial(make, "Siglip2VisionModel", naflex(pooled), interpolate=False, **NAFLEX),
+    "SigLIP 2 NaFlex, both towers": partial(
+        make, "Siglip2Model", naflex(both_towers), interpolate=False, vision_config=NAFLEX,
+        text_config=TEXT | {"projection_size": 48},
+    ),
+    "SigLIP 2 NaFlex with classifier": partial(
+        make, "Siglip2ForImageClassification", naflex(logits), interpolate=False, vision_config=NAFLEX,
+        text_config=TEXT, num_labels=7,
+    ),
+    "AIMv2 vision": partial(make, "Aimv2VisionModel", hidden, interpolate=False, any_size=False, **SIGLIP),
+    "AIMv2 vision, no pooling, biases": partial(
+        make, "Aimv2VisionModel", hidden, interpolate=False, any_size=False, **SIGLIP, use_head=False, qkv_bias=True,
+        mlp_bias=True,
+    ),
+    "AIMv2 vision, native": partial(make, "Aimv2VisionModel", hidden, interpolate=False, **SIGLIP, is_native=True),
+    "AIMv2, apple's names": partial(make_apple, "AIMv2Model"),
+    "AIMv2, both towers": partial(
+        make, "Aimv2Model", both_towers, interpolate=False, any_size=False, vision_config=SIGLIP,
+        text_config={key: value for key, value in TEXT.items() if "token" not in key} | {"eos_token_id": 1},
+        projection_dim=48,
     ),
     "BEiT": partial(make, "BeitForImageClassification", classify, **TABLES),
     "BEiT, names in memory": partial(make, "BeitForImageClassification", classify, in_memory=True, **TABLES),

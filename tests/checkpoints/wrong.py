@@ -19,6 +19,10 @@ WRONG_PROFILES: dict[str, Mistake] = {
     "DINOv2 registers with the offset": (BARE["DINOv2 registers"], "dinov2"),
     "torchvision without aligned corners": (BARE["torchvision"], "mae"),
     "JAX without aligned corners": (BARE["JAX"], "timm-npz"),
+    "BEiT with transformers' rule": (timm_family.VARIANTS["BEiT"], "transformers"),
+    "transformers' BEiT with BEiT's rule": (transformers_family.VARIANTS["BEiT"], "timm"),
+    "SigLIP 2 NaFlex with timm's usual rule": (transformers_family.VARIANTS["SigLIP 2 NaFlex vision"], "timm"),
+    "timm's NaFlex with SigLIP 2's rule": (timm_family.VARIANTS["NaFlex, average"], "siglip2"),
     "flexivit with timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
 }
 
@@ -26,4 +30,6 @@ WRONG_EVERYWHERE: dict[str, Mistake] = {
     "erf GELU instead of tanh": (BARE["JAX"], "timm-npz"),
     "erf GELU instead of QuickGELU": (BARE["OpenAI CLIP"], "open_clip"),
     "QuickGELU instead of erf": (BARE["open_clip"], "openai-clip"),
+    "DINOv3 with periods in float32": (BARE["DINOv3"], "timm"),
+    "transformers' DINOv3 with rounded periods": (transformers_family.VARIANTS["DINOv3"], "dinov3"),
 }

@@ -78,6 +78,16 @@ def test_classify_as_json_is_what_the_server_answers(client: httpx.Client) -> No
     assert_equal_in_float32([p["score"] for p in actual["predictions"]], [p["score"] for p in served])
 
 
+def test_a_number_of_patches_is_what_the_server_answers(tmp_path: Path, client: httpx.Client) -> None:
+    ended = vitrine("embed", CAT, "-o", str(tmp_path / "out.npy"), "--max-patches", "40")
+    assert ended.returncode == 0, ended.stderr
+    (served,) = client.post("/embed?max_patches=40", content=Path(CAT).read_bytes()).json()["results"]
+    assert_equal_in_float32(np.load(tmp_path / "out.npy")[0], served["embedding"])
+    refused = vitrine("classify", CAT, "--max-patches", "40", "--size", "70")
+    assert refused.returncode == 2
+    assert "--max-patches: 40 must be without size and resize" in refused.stderr
+
+
 def test_embed_writes_a_row_for_each_file(tmp_path: Path, client: httpx.Client) -> None:
     files = [CAT, ESPRESSO] * 30
     ended = vitrine("embed", *files, "-o", str(tmp_path / "out.npy"), "--normalize")

@@ -96,7 +96,7 @@ async def image_classification(request: Request, query: Annotated[ResolutionQuer
     else:
         uploads = await _read_file(request)
     _check_function(engine, parameters.function_to_apply)
-    resolution, task = Resolution(query.height_width, query.resize), Task.classes(engine, parameters.top_k)
+    resolution, task = Resolution(*query.resolution), Task.classes(engine, parameters.top_k)
 
     (answer,) = await answer_all(request, engine, uploads, resolution, task)
     classes = cast(Ranking, answer.answer).named(engine.labels.names)
@@ -116,7 +116,7 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
         normalize = normalize if body.normalize is None else body.normalize
     else:
         uploads = await _read_file(request)
-    resolution, task = Resolution(query.height_width, query.resize), Task.vector(engine, query.pool, normalize)
+    resolution, task = Resolution(*query.resolution), Task.vector(engine, query.pool, normalize)
 
     answers = await answer_all(request, engine, uploads, resolution, task)
     return _response([answer.answer for answer in answers], engine, resolution, task)

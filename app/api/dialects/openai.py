@@ -139,7 +139,7 @@ async def embeddings(request: Request) -> Response:
     engine = service.admit()
     parameters = await read_json(request, service.settings, EmbeddingRequest)
     check_model(engine, parameters.model)
-    resolution = Resolution(parameters.height_width, parameters.resize)
+    resolution = Resolution(*parameters.resolution)
     task = Task.vector(engine, parameters.pool, parameters.normalize)
 
     uploads = await decode_base64(parameters.encoded_images(), service.settings)

@@ -28,7 +28,7 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
     """Show which patches the [CLS] token attends to: in one layer, or by attention rollout through all layers."""
     service: Service = request.app.state.service
     engine = service.admit()
-    resolution = Resolution(query.height_width, query.resize)
+    resolution = Resolution(*query.resolution)
     task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
     as_npy = query.output is None and accepts(request, NPY)
     as_json = query.output == "json" or (query.output is None and accepts(request, JSON))

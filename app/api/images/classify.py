@@ -23,7 +23,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     service: Service = request.app.state.service
     engine = service.admit()
     as_npy = accepts(request, NPY)
-    resolution = Resolution(query.height_width, query.resize)
+    resolution = Resolution(*query.resolution)
     task = Task.classes(engine, None if as_npy else query.top_k)
 
     uploads = await read_uploads(request, service.settings)

@@ -26,7 +26,7 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     """Return one vector per image, for search, clustering or your own classifier."""
     service: Service = request.app.state.service
     engine = service.admit()
-    resolution = Resolution(query.height_width, query.resize)
+    resolution = Resolution(*query.resolution)
     task = Task.vector(engine, query.pool, query.normalize)
 
     uploads = await read_uploads(request, service.settings)
@@ -46,8 +46,8 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
 
 def _check_patches_bytes(engine: Engine, resolution: Resolution, images: int) -> None:
     """Raise Problem if the patch tokens of all images would exceed the limit of one response."""
-    size = engine.network_size(resolution.size)
-    total = images * engine.config.num_tokens(*size) * engine.config.embed_dim * 4
+    tokens = engine.config.num_tokens(*engine.network_size(*resolution))
+    total = images * tokens * engine.config.embed_dim * 4
     if total > MAX_PATCHES_BYTES:
-        detail = f"the patch tokens of {images} images at {size[0]}x{size[1]} need {total} bytes"
+        detail = f"the patch tokens of {images} images of {tokens} tokens need {total} bytes"
         raise Problem("too_many_tokens", f"{detail}; one response may have {MAX_PATCHES_BYTES}")

@@ -26,7 +26,7 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
     """Show images as the network sees them, after orientation, transparency, scaling and cropping."""
     service: Service = request.app.state.service
     engine = service.admit()
-    resolution = Resolution(query.height_width, query.resize)
+    resolution = Resolution(*query.resolution)
     as_json = query.output == "json" or (query.output is None and accepts(request, JSON))
 
     uploads = await read_uploads(request, service.settings)

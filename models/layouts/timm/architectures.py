@@ -6,8 +6,8 @@ docs/coverage.md has the result, and `python -m tests.coverage --rows NAMES` pri
 
 The names of before timm 0.9 (`vit_base_patch16_224_in21k`) are here too, because older checkpoints have them.
 
-Source: huggingface/pytorch-image-models 1.0.31, `vision_transformer.py`, `deit.py`, `eva.py`, `beit.py`
-and `vision_transformer_relpos.py`.
+Source: huggingface/pytorch-image-models 1.0.31, `vision_transformer.py`, `deit.py`, `eva.py`, `beit.py`,
+`vision_transformer_relpos.py` and `naflexvit.py`.
 """
 
 import re
@@ -128,7 +128,6 @@ FAMILIES: dict[str, Family] = {
     ),
     "siglip": Family(
         names={
-            (9, 3): "test_vit3",
             (12, 12): (
                 "vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384 "
                 "vit_base_patch16_siglip_512 vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 "
@@ -161,6 +160,12 @@ FAMILIES: dict[str, Family] = {
             ),
         },
         act="gelu_tanh",
+    ),
+    "siglip_prefix": Family(
+        names={
+            (9, 3): "test_vit3",
+        },
+        pool_prefix=True,
     ),
     "eva": Family(
         names={
@@ -229,6 +234,7 @@ FAMILIES: dict[str, Family] = {
         norm_eps=1e-5,
         rotary=PE_ROTARY[14],
         pool_heads=8,
+        pool_prefix=True,
         projects=True,
     ),
     "pe_24": Family(
@@ -240,6 +246,7 @@ FAMILIES: dict[str, Family] = {
         norm_eps=1e-5,
         rotary=PE_ROTARY[24],
         pool_heads=8,
+        pool_prefix=True,
         projects=True,
     ),
     "pe_32": Family(
@@ -253,6 +260,7 @@ FAMILIES: dict[str, Family] = {
         norm_eps=1e-5,
         rotary=PE_ROTARY[32],
         pool_heads=8,
+        pool_prefix=True,
         projects=True,
     ),
     "pe_gigantic": Family(
@@ -263,6 +271,7 @@ FAMILIES: dict[str, Family] = {
         norm_eps=1e-5,
         rotary=Rotary(10_000.0, axes="xy", reference=(32, 32)),
         pool_heads=8,
+        pool_prefix=True,
         projects=True,
     ),
     "dinov3": Family(
@@ -291,6 +300,46 @@ FAMILIES: dict[str, Family] = {
         },
         norm_type="rms",
         rotary=DINOV3_ROTARY,
+    ),
+    "aimv2": Family(
+        names={
+            (24, 8): "aimv2_large_patch14_224 aimv2_large_patch14_336 aimv2_large_patch14_448",
+            (24, 12): "aimv2_huge_patch14_224 aimv2_huge_patch14_336 aimv2_huge_patch14_448",
+            (24, 16): "aimv2_1b_patch14_224 aimv2_1b_patch14_336 aimv2_1b_patch14_448",
+            (24, 24): "aimv2_3b_patch14_224 aimv2_3b_patch14_336 aimv2_3b_patch14_448",
+        },
+        norm_type="rms",
+        norm_eps=1e-5,
+    ),
+    "naflex": Family(
+        names={
+            (12, 12): "naflexvit_base_patch16_gap naflexvit_base_patch16_map",
+            (21, 13): "naflexvit_so150m2_patch16_reg1_gap naflexvit_so150m2_patch16_reg1_map",
+        },
+        naflex=True,
+    ),
+    "naflex_siglip": Family(
+        names={
+            (12, 12): "naflexvit_base_patch16_siglip",
+            (27, 16): "naflexvit_so400m_patch16_siglip",
+        },
+        act="gelu_tanh",
+        profile="siglip2",
+        naflex=True,
+    ),
+    "naflex_par": Family(
+        names={
+            (12, 12): "naflexvit_base_patch16_par_gap",
+        },
+        profile="timm-par",
+        naflex=True,
+    ),
+    "naflex_parfac": Family(
+        names={
+            (12, 12): "naflexvit_base_patch16_parfac_gap",
+        },
+        profile="timm-parfac",
+        naflex=True,
     ),
     "beit": Family(
         names={
@@ -339,11 +388,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 REFUSED = {
     "^samvit_": "windows and a neck (SAM)",
     "radio": "the patch generator and the teachers' heads of RADIO",
-    "^naflexvit_": "patches of any size (NaFlex)",
     r"_r\d*_s\d+_|_mci_|_resnet\d|_patch16_224_r50": "a convolutional stem (hybrid)",
     "_dp?wee_|_dlittle_": "differential attention",
     "_pwee_|_18x2_|_parallel_": "parallel blocks",
-    "^aimv2_": "RMSNorm and a SwiGLU of three matrices (AIMv2)",
 }
 """Pattern of a name that is not served -> why, for the sentence of the refusal."""
 

@@ -33,6 +33,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "swish": "silu",
 }
 
+RULE_ARGUMENTS = frozenset({"pos_embed_interp_mode", "pos_embed_antialias", "pos_embed_ar_preserving"})
+"""NaFlex's rule for position embeddings, which `vitrine convert` states by a profile as well."""
+
 # Arguments of timm's constructor that the tensors show, that have no effect at inference, or that are read here.
 SUPPORTED_ARGUMENTS = frozenset(
     [
@@ -53,6 +56,8 @@ SUPPORTED_ARGUMENTS = frozenset(
         "class_token",
         "pos_embed",
         "no_embed_class",
+        "pos_embed_grid_size",
+        *RULE_ARGUMENTS,
         "reg_tokens",
         "pre_norm",
         "final_norm",
@@ -103,7 +108,8 @@ def architecture(config: Config) -> Architecture:
     that is not known.
     """
     named = find(str(config["architecture"]))
-    unknown = set(arguments(config)) - SUPPORTED_ARGUMENTS
+    known = SUPPORTED_ARGUMENTS if "profile" in section(config) else SUPPORTED_ARGUMENTS - RULE_ARGUMENTS
+    unknown = set(arguments(config)) - known
     if unknown:
         raise CheckpointUnsupported(f"config.json: the argument {min(unknown)!r} in model_args is not supported")
     if arguments(config).get("pos_embed", "learn") != "learn":
@@ -199,9 +205,11 @@ def preprocess(config: Config) -> Preprocess:
         raise CheckpointUnsupported(
             f"config.json: interpolation {interpolation!r} is not supported, only {', '.join(FILTERS)}"
         )
+    max_patches = section(config).get("max_patches")
     return Preprocess(
         input_size=(int(height), int(width)),
-        steps=STEPS[mode],
+        steps="fit" if max_patches else STEPS[mode],
+        max_patches=max_patches,
         crop_pct=float(cfg.get("crop_pct") or 0.875),
         interpolation=cast(Interpolation, interpolation),
         mean=channel_values(cfg.get("mean"), IMAGENET_MEAN),

@@ -16,6 +16,8 @@ class Family:
         act, norm_type, norm_eps, norm_post, rotary: as in `ViTConfig`.
         profile: the rule for position embeddings.
         pool_heads: the heads of attention pooling; None: as many as attention has.
+        pool_prefix: whether attention pooling reads prefix tokens where no argument says so.
+        naflex: whether patches are projected by a linear layer, and all parts before the blocks are in one module.
         projects: whether a head without labels can be CLIP's projection.
     """
 
@@ -27,6 +29,8 @@ class Family:
     rotary: Rotary | None = None
     profile: str = "timm"
     pool_heads: int | None = None
+    pool_prefix: bool = False
+    naflex: bool = False
     projects: bool = False
 
 

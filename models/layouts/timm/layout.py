@@ -4,12 +4,14 @@ Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `
 The network uses the same names, and so do facebookresearch's DINO, DINOv2, DeiT and MAE (`facebook.py`).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from models.errors import CheckpointUnsupported
 from models.layouts.naming import PARTS, SCALE, Naming, join
 from models.layouts.profiles import profile_named
 from models.layouts.source import Reading, Source
@@ -39,6 +41,8 @@ KEYS = {
     rf"pre_logits\.fc\.{PARTS}": r"projection.\1",
     r"rope\.freqs": "rotary.frequencies",
     r"attn_pool\.latent": "attn_pool.latent",
+    r"embeds\.(cls_token|reg_token|pos_embed(?:_[yx])?)": r"\1",  # NaFlex
+    rf"embeds\.proj\.{PARTS}": r"patch_embed.proj.\1",
     rf"attn_pool\.(?:mlp\.)?(q|kv|proj|norm|fc[12])\.{PARTS}": r"attn_pool.\1.\2",
     rf"(head|head_dist)\.{PARTS}": r"\1.\2",
     rf"head\.1\.{PARTS}": r"head.\1",  # MAE's linear probe: a BatchNorm, then the head
@@ -70,6 +74,10 @@ def read(source: Source) -> Reading:
     family, act = named.family, timm_config.act(config, named)
     tensors, left_out = NAMING.translate(source.tensors)
     join_projections(tensors)
+    if family.naflex:
+        _read_naflex(tensors)
+    elif tensors["patch_embed.proj.weight"].dim() == 2:
+        raise CheckpointUnsupported(f"{named.name} with linear patches (use_naflex of timm) is not supported")
     names, section = timm_config.names(config), timm_config.section(config)
     unnamed = not section and family.projects and names is None
     if section.get("head") == "projection" or (unnamed and _is_projection(tensors)):
@@ -89,7 +97,7 @@ def read(source: Source) -> Reading:
         rotary=family.rotary,
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
         pool_heads=family.pool_heads,
-        pool_act=act,
+        pool_prefix=family.pool_prefix or bool(timm_config.arguments(config).get("pool_include_prefix")),
         projection_tanh=not family.projects and not section,
         expected=timm_config.expected(config, named, "head.weight" in tensors),
         preprocess=timm_config.preprocess(config),
@@ -128,6 +136,22 @@ def _head_width(tensors: Mapping[str, Tensor], key: str) -> int | None:
     """Return the width of a head, by the norm on its queries; None: nothing shows it."""
     norm = tensors.get(re.sub(r"\.[kv]\.\w+$", ".q_norm.weight", key))
     return len(norm) if norm is not None else None
+
+
+def _read_naflex(tensors: dict[str, Tensor]) -> None:
+    """Bring linear patches, in the order (row, column, channel), and tables of rows and of columns into form, in place.
+
+    The two tables are resampled linearly and then added, which is the same as adding them and resampling bilinearly.
+    """
+    weight = tensors["patch_embed.proj.weight"]
+    if weight.dim() == 2:
+        side = math.isqrt(weight.shape[1] // 3)
+        if weight.shape[1] != 3 * side * side:
+            raise CheckpointUnsupported(f"patches of {weight.shape[1]} numbers are not square and RGB")
+        tensors["patch_embed.proj.weight"] = weight.unflatten(1, (side, side, 3)).permute(0, 3, 1, 2)
+    if "pos_embed_y" in tensors and "pos_embed_x" in tensors:
+        rows, columns = tensors.pop("pos_embed_y").float(), tensors.pop("pos_embed_x").float()  # (1, gh, D), (1, gw, D)
+        tensors["pos_embed"] = rows[:, :, None] + columns[:, None]
 
 
 def _profile(named: Architecture, section: Mapping[str, Any]) -> tuple[str, str]:

@@ -22,12 +22,20 @@ CLASSES: dict[str, str] = {
     "dinov2_with_registers": (
         "Dinov2WithRegistersModel Dinov2WithRegistersForImageClassification Dinov2WithRegistersBackbone"
     ),
+    "dinov3_vit": "DINOv3ViTModel DINOv3ViTBackbone",
     "beit": "BeitModel BeitForImageClassification BeitForMaskedImageModeling",
     "data2vec-vision": "Data2VecVisionModel Data2VecVisionForImageClassification",
     "clip": "CLIPModel CLIPForImageClassification CLIPVisionModel CLIPVisionModelWithProjection",
     "clip_vision_model": "CLIPVisionModel CLIPVisionModelWithProjection",
+    "siglip": "SiglipModel SiglipForImageClassification SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "siglip2": "Siglip2Model Siglip2ForImageClassification Siglip2VisionModel",
+    "siglip2_vision_model": "Siglip2VisionModel",
+    "aimv2": "Aimv2Model AIMv2Model",
+    "aimv2_vision_model": "Aimv2VisionModel",
 }
-"""Classes by model_type; older releases wrote CLIP's towers alone with the model_type of both."""
+"""Classes by model_type. Older releases wrote CLIP's towers alone with the model_type of both. `AIMv2Model` is apple's
+own class, whose files have the model_type of both towers too."""
 
 
 def check(config: Mapping[str, Any]) -> None:

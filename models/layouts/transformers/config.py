@@ -4,6 +4,7 @@ Source: huggingface/transformers, `configuration_*.py` and `image_processing_*.p
 the default of its class, and defaults differ between classes.
 """
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, cast
@@ -11,7 +12,17 @@ from typing import Any, cast
 from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.timm.config import channel_values
 from models.network.config import Activation
-from models.preprocess import CLIP_MEAN, CLIP_STD, INCEPTION_MEAN, INCEPTION_STD, Interpolation, Preprocess, Steps
+from models.preprocess import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    INCEPTION_MEAN,
+    INCEPTION_STD,
+    Interpolation,
+    Preprocess,
+    Steps,
+)
 
 Config = Mapping[str, Any]
 
@@ -34,6 +45,16 @@ BEIT: dict[str, Any] = VIT | {
     "use_relative_position_bias": False,
     "use_shared_relative_position_bias": False,
 }
+SIGLIP: dict[str, Any] = VIT | {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "vision_use_head": True}
+NAFLEX: dict[str, Any] = SIGLIP | {"image_size": None, "num_patches": 256, "patch_size": 16}
+AIMV2: dict[str, Any] = {
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "num_attention_heads": 8,
+    "image_size": 224,
+    "patch_size": 14,
+    "is_native": False,
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "vit": VIT,
     "deit": VIT,
@@ -42,8 +63,26 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vit_msn": VIT | {"layer_norm_eps": 1e-6},
     "dinov2": VIT | {"layer_norm_eps": 1e-6},
     "dinov2_with_registers": VIT | {"layer_norm_eps": 1e-6},
+    "dinov3_vit": {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "num_attention_heads": 6,
+        "image_size": 224,
+        "rope_theta": 100.0,
+        "query_bias": True,
+        "key_bias": False,
+        "value_bias": True,
+        "use_gated_mlp": False,
+        "num_register_tokens": 0,
+    },
     "clip": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
     "clip_vision_model": VIT | {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
+    "siglip2": NAFLEX,
+    "siglip2_vision_model": NAFLEX,
+    "aimv2": AIMV2,
+    "aimv2_vision_model": AIMV2,
     "beit": BEIT,
     "data2vec-vision": BEIT,
 }
@@ -57,7 +96,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "BitImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "CLIPImageProcessor": EDGE | {"image_mean": CLIP_MEAN, "image_std": CLIP_STD},
     "SiglipImageProcessor": SQUASHED | {"resample": 3},
-    "DINOv3ViTImageProcessor": SQUASHED,
+    "Siglip2ImageProcessor": {"resample": 2, "max_num_patches": 256},
+    "DINOv3ViTImageProcessor": SQUASHED | {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "BeitImageProcessor": SQUASHED | {"resample": 3},
 }
 DEFAULT_PROCESSORS = {
@@ -68,8 +108,15 @@ DEFAULT_PROCESSORS = {
     "deit": "DeiTImageProcessor",
     "dinov2": "BitImageProcessor",
     "dinov2_with_registers": "BitImageProcessor",
+    "dinov3_vit": "DINOv3ViTImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "siglip_vision_model": "SiglipImageProcessor",
+    "siglip2": "Siglip2ImageProcessor",
+    "siglip2_vision_model": "Siglip2ImageProcessor",
+    "aimv2": "CLIPImageProcessor",
+    "aimv2_vision_model": "CLIPImageProcessor",
     "beit": "BeitImageProcessor",
     "data2vec-vision": "BeitImageProcessor",
 }
@@ -108,6 +155,11 @@ def pair(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def image_size(fields: Config) -> tuple[int, int] | None:
+    """Return (height, width) that the position embeddings were trained for; None: they are square."""
+    return None if fields["image_size"] is None else pair(fields["image_size"])
+
+
 def expected(config: Config, head: bool) -> dict[str, Any]:
     """Return the sizes that the config states, to check against the tensors."""
     fields = network(config)
@@ -140,6 +192,8 @@ def names(config: Config) -> tuple[str, ...] | None:
 def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
     """Return the preprocessing of the image processor, with the defaults of its class, and the reason."""
     name, reason = _processor(config, processor)
+    if name == "Siglip2ImageProcessor":
+        return _by_patches(network(config), processor), reason
     defaults = PROCESSORS[name]
     fields = {**defaults, "default_size": defaults["size"], **processor}
     if fields.get("do_resize") is False:
@@ -148,20 +202,46 @@ def preprocess(config: Config, processor: Config) -> tuple[Preprocess, str]:
         )
     steps, side, crop = _geometry(fields)
     mean, std = _scale(fields)
+    return Preprocess(
+        input_size=crop,
+        steps=steps,
+        crop_pct=Fraction(crop[0], side[0]),
+        interpolation=_filter(fields),
+        crop_rounding="floor",
+        mean=mean,
+        std=std,
+    ), reason
+
+
+def _by_patches(network: Config, processor: Config) -> Preprocess:
+    """Return the preprocessing by a budget of patches, of SigLIP 2 NaFlex."""
+    fields = {**PROCESSORS["Siglip2ImageProcessor"], **processor}
+    patch = pair(network["patch_size"])
+    if pair(fields.get("patch_size", patch)) != patch:
+        raise CheckpointUnsupported(
+            f"preprocessor_config.json: patch_size {fields['patch_size']!r} is not the network's, {patch[0]}"
+        )
+    budget = int(fields["max_num_patches"])
+    side = math.isqrt(budget)
+    mean, std = _scale(fields)
+    return Preprocess(
+        input_size=(side * patch[0], side * patch[1]),
+        steps="fit",
+        crop_pct=1.0,
+        interpolation=_filter(fields),
+        mean=mean,
+        std=std,
+        max_patches=budget,
+    )
+
+
+def _filter(fields: Config) -> Interpolation:
     resample = fields["resample"]
     if not isinstance(resample, int) or not 0 <= resample < len(FILTERS):
         raise CheckpointUnsupported(
             f"preprocessor_config.json: resample {resample!r} is not a filter of Pillow (0 to 5)"
         )
-    return Preprocess(
-        input_size=crop,
-        steps=steps,
-        crop_pct=Fraction(crop[0], side[0]),
-        interpolation=cast(Interpolation, FILTERS[resample]),
-        crop_rounding="floor",
-        mean=mean,
-        std=std,
-    ), reason
+    return cast(Interpolation, FILTERS[resample])
 
 
 def _processor(config: Config, processor: Config) -> tuple[str, str]:

@@ -38,6 +38,8 @@ class Resampling:
         skip: when the embeddings are used without resampling. `grid`: if the grids are equal. `pixels`: if the numbers
             of patches are equal and the image is square in pixels (DINO, DINOv2). The two differ only with an offset,
             which makes resampling to the same grid differ from the identity.
+        square: resample to a square of the longer side, and keep its top left corner (timm's NaFlex, to keep the aspect
+            ratio).
     """
 
     mode: Literal["bicubic", "bilinear"] = "bicubic"
@@ -45,6 +47,7 @@ class Resampling:
     align_corners: bool = False
     offset: float = 0.0
     skip: Literal["grid", "pixels"] = "grid"
+    square: bool = False
 
     def is_identity(self, native: Grid, grid: Grid, pixels: tuple[int, int]) -> bool:
         """Return whether an image of `pixels` (height, width) cut into `grid` uses the embeddings unchanged."""
@@ -59,7 +62,8 @@ def resample(table: Tensor, grid: Grid, rule: Resampling) -> Tensor:
     Source: `interpolate_pos_encoding` of facebookresearch/dino and dinov2, `resample_abs_pos_embed` of timm.
     """
     # With an offset, pass the scale itself: the scale, not the ratio of the sizes, sets the sampling positions.
-    target: dict[str, Any] = {"size": grid}
+    size = (max(grid), max(grid)) if rule.square else grid
+    target: dict[str, Any] = {"size": size}
     if rule.offset:
         scale = tuple((new + rule.offset) / old for new, old in zip(grid, table.shape[:2], strict=True))
         target = {"scale_factor": scale}
@@ -67,9 +71,9 @@ def resample(table: Tensor, grid: Grid, rule: Resampling) -> Tensor:
     resampled = F.interpolate(
         channels_first, mode=rule.mode, antialias=rule.antialias, align_corners=rule.align_corners, **target
     )  # (1, D, h, w)
-    if resampled.shape[-2:] != grid:
+    if resampled.shape[-2:] != size:
         raise ArithmeticError(f"resampling position embeddings to {grid} gave {tuple(resampled.shape[-2:])}")
-    return resampled[0].permute(1, 2, 0)  # (h, w, D)
+    return resampled[0, :, : grid[0], : grid[1]].permute(1, 2, 0)  # (h, w, D)
 
 
 class PositionEmbedding(nn.Module):

@@ -47,7 +47,8 @@ NOWHERE = Places()
 class PackedPlaces:
     """The places of the tokens of a pack, for every block.
 
-    The matrices of a bias are made when attention reads them: together they would be larger than the activations.
+    Rotations that differ between blocks are put together when a block asks for them, and the matrices of a bias are
+    made when attention reads them: all of them together would be larger than the activations.
 
     Args:
         packing: of the images.
@@ -67,17 +68,18 @@ class PackedPlaces:
         self._relative = relative
         self._target = (like.device, like.dtype)
         self._run_grids = [grids[image] for image in packing.first_images()]
-        self._rotation: Rotation | None = None  # (1, T, 1, d / 2), or (L, T, H, d / 2)
-        if rotary is not None:
-            self._rotation = pack([rotary(grids[image], *self._target) for image in packing.order])
+        self._rotations = [rotary(grids[image], *self._target) for image in packing.order] if rotary else []
+        shared = rotary is not None and not rotary.rule.learned
+        self._shared = self._rotation(0) if shared else None  # the rotation of every block
 
     def of_block(self, index: int) -> Places:
         """Return the places for the attention of a block."""
-        rotation, bias = None, None
-        if self._rotation is not None:
-            cosines, sines = self._rotation
-            layer = index if len(cosines) > 1 else 0
-            rotation = (cosines[layer], sines[layer])
+        rotation, bias = self._shared, None
+        if rotation is None and self._rotations:
+            rotation = self._rotation(index)
         if self._relative is not None:
             bias = tuple(self._relative(index, grid, *self._target) for grid in self._run_grids)
         return Places(rotation, bias) if rotation or bias else NOWHERE
+
+    def _rotation(self, layer: int) -> Rotation:
+        return pack([(cosines[layer], sines[layer]) for cosines, sines in self._rotations])

@@ -28,7 +28,8 @@ CACHED_ANGLES = 2**26
 """Cosines and sines in the cache, over all grids: 256 MiB in float32."""
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines of the angles of packed tokens: (T, 1, d / 2) each, or (T, H, d / 2) if heads differ."""
+"""Cosines (T, 1, d) and sines (T, 1, d / 2) of the angles of packed tokens, or (T, H, ...) if heads differ. The cosines
+are there twice, for both channels of each pair, so that `rotate` multiplies whole rows by them."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ class Rotary:
         rows, columns = (axis.flatten() for axis in torch.meshgrid(*sides, indexing="ij"))
         return torch.stack([rows, columns] if self.axes == "yx" else [columns, rows], dim=1)
 
+    def periods(self, head_dim: int) -> Tensor:
+        """Return the numbers that one axis' coordinates are divided by: float32 (d / 4,)."""
+        periods = self.base ** (torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim // 4))
+        return periods.bfloat16().float() if self.rounded else periods
+
     def frequencies(self, head_dim: int) -> Tensor:
         """Return the frequencies of one axis: float32 (d / 4,)."""
-        periods = self.base ** (torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim // 4))
-        if self.rounded:
-            periods = periods.bfloat16().float()
-        return 2 * math.pi / periods if self.coordinates == "centred" else 1 / periods
+        return (2 * math.pi if self.coordinates == "centred" else 1) / self.periods(head_dim)
 
 
 class RotaryEmbedding(nn.Module):
@@ -92,17 +95,17 @@ class RotaryEmbedding(nn.Module):
         self.num_prefix_tokens = num_prefix_tokens
         if rule.learned:
             self.register_buffer("frequencies", torch.empty(2, depth, num_heads, head_dim // 2))
-        self._cache: GridCache[Rotation] = GridCache(CACHED_ANGLES, lambda rotation: 2 * rotation[0].numel())
+        self._cache: GridCache[Rotation] = GridCache(CACHED_ANGLES, lambda rotation: sum(map(Tensor.numel, rotation)))
 
     def forward(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Rotation:
-        """Return the cosines and sines of an image's tokens: (1, N, 1, d / 2) each, or (L, N, H, d / 2) if learned."""
+        """Return the cosines (1, N, 1, d) and sines (1, N, 1, d / 2) of an image; (L, N, H, ...) if learned."""
         return self._cache.get((grid, device, dtype), lambda: self._compute(grid, device, dtype))
 
     def _compute(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Rotation:
         angles = self._angles(self.rule.positions(grid))  # (1 or L, h * w, 1 or H, d / 2)
         prefix = angles.new_zeros(angles.shape[0], self.num_prefix_tokens, *angles.shape[2:])
         angles = torch.cat([prefix, angles], dim=1)  # an angle of 0 leaves a token as it is
-        return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+        return angles.cos().repeat(1, 1, 1, 2).to(device, dtype), angles.sin().to(device, dtype)
 
     def _angles(self, positions: Tensor) -> Tensor:
         if self.rule.learned:
@@ -118,19 +121,23 @@ class RotaryEmbedding(nn.Module):
 
 
 def pack(rotations: Sequence[Rotation]) -> Rotation:
-    """Concatenate the cosines and sines of images in packed order: (L, N, H, d / 2) each -> (L, T, H, d / 2)."""
+    """Concatenate the cosines and sines of images in packed order: (N, H, ...) each -> (T, H, ...)."""
     cosines, sines = zip(*rotations, strict=True)
-    return torch.cat(cosines, dim=1), torch.cat(sines, dim=1)
+    return torch.cat(cosines), torch.cat(sines)
 
 
 def rotate(x: Tensor, rotation: Rotation, interleaved: bool) -> Tensor:
     """Rotate queries or keys: (T, H, d) -> (T, H, d)."""
-    cosines, sines = rotation
     if interleaved:
-        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)  # (T, H, d / 2) each
-        return torch.stack([first * cosines - second * sines, second * cosines + first * sines], dim=-1).flatten(-2)
+        halves = x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        return rotate(halves, rotation, False).unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+    cosines, sines = rotation
     first, second = x.chunk(2, dim=-1)  # (T, H, d / 2) each
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+    rotated = x * cosines
+    half = sines.shape[-1]
+    rotated[..., :half].addcmul_(second, sines, value=-1)
+    rotated[..., half:].addcmul_(first, sines)
+    return rotated
 
 
 def deinterleaved(rows: Tensor, head_dim: int) -> Tensor:

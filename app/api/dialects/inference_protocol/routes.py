@@ -122,7 +122,7 @@ async def infer(request: Request, name: ModelName) -> Response:
 
     parameters, selected = content.parameters, content.selected_outputs(engine)
     images = await _read_images(engine, content, binary_data, service)
-    resolution = Resolution(parameters.height_width, parameters.resize)
+    resolution = Resolution(*parameters.resolution)
     prepared = [image for image in images if isinstance(image, PreparedImage)]
     if prepared:
         resolution = Resolution(prepared[0].plan.size)
@@ -157,8 +157,8 @@ async def _read_images(
         if binary_data:
             return cast(list[bytes], elements)
         return await decode_base64(cast(list[str], elements), service.settings)
-    if content.parameters.size or content.parameters.resize:
-        raise Problem("invalid_parameter", "size and resize are only for images; pixels keep their size")
+    if any(content.parameters.resolution):
+        raise Problem("invalid_parameter", "size, resize and max_patches are only for images; pixels keep their size")
     pixels = await asyncio.to_thread(tensor.array, binary_data)
     check_count(len(pixels) if pixels.ndim else 0, service.settings)
     return prepared_images(engine, pixels)

@@ -84,7 +84,7 @@ class RequestedOutput(BaseModel):
 
 
 class InferParameters(VectorQuery):
-    """The parameters of /embed and /classify. `size` and `resize` apply only to the input `image`."""
+    """The parameters of /embed and /classify. `size`, `resize` and `max_patches` apply only to the input `image`."""
 
     top_k: int = Field(5, ge=0, description=TOP_K)
     binary_data_output: bool = Field(
