@@ -39,6 +39,8 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
 
     Raises CheckpointUnsupported for an architecture that is not supported, CheckpointBroken for inconsistent tensors.
     """
+    if choices.profile is None and reading.contradiction:
+        raise CheckpointUnsupported(reading.contradiction)
     reading = _with_profile(reading, choices)
     reading = attach_head(reading, choices.head) if choices.head else reading
     reading = clean_head(reading)
@@ -56,6 +58,7 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     preprocess, preprocess_reason = default_preprocess(reading, config, source.path.name)
     labels, labels_reason = name_classes(reading, config, choices.labels)
     reasons = dict(reading.reasons) | {
+        "assumed": "" if choices.profile else reading.reasons.get("assumed", ""),
         "container": _container(source),
         "num_heads": heads_reason,
         "preprocess": reading.reasons.get("preprocess") or preprocess_reason,
