@@ -125,11 +125,13 @@ def report(path: str, problem: Exception) -> int:
 def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a coroutine that returns the number of failed files; the exit status is 1 if there are any."""
     from app.bulk.listing import PathNotFound
+    from app.inference.backend import DeviceUnavailable
+    from app.inference.jobs import OutputInvalid
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run
     try:
         failed = asyncio.run(over_files())
-    except (BadSettings, Problem, CheckpointError, PathNotFound) as error:
+    except (BadSettings, Problem, CheckpointError, DeviceUnavailable, OutputInvalid, PathNotFound) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         exit_interrupted()

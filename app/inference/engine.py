@@ -134,6 +134,9 @@ class Engine:
             self._compile()
         probe = self.probe()
         answer = self.run([probe])[0]
+        if isinstance(answer, OutputInvalid):
+            advice = "" if self.dtype == "float32" else "; try dtype float32"
+            raise OutputInvalid(f"{self.checkpoint.name} does not answer with finite numbers in {self.dtype}{advice}")
         if isinstance(answer, Exception):
             raise answer
         cost = MEMORY_PROBE_IMAGES * self.cost(*probe.pixels.shape[1:])

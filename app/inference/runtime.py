@@ -23,6 +23,7 @@ from app.threads.cores import usable_cores
 from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.checkpoints.checkpoint import open_checkpoint
+from models.checkpoints.describe import assumptions
 
 logger = logging.getLogger("vitrine")
 
@@ -49,6 +50,8 @@ def load_engine(settings: Settings) -> Engine:
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
     checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
+    for about, assumption in assumptions(checkpoint).items():
+        logger.info("%s (%s)", assumption, about)
     engine = Engine(
         *(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile),
         colour=settings.colour,

@@ -39,6 +39,8 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
 
     Raises CheckpointUnsupported for an architecture that is not supported, CheckpointBroken for inconsistent tensors.
     """
+    if choices.profile is None and reading.contradiction:
+        raise CheckpointUnsupported(reading.contradiction)
     reading = _with_profile(reading, choices)
     reading = attach_head(reading, choices.head) if choices.head else reading
     reading = clean_head(reading)
@@ -56,7 +58,8 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
     preprocess, preprocess_reason = default_preprocess(reading, config, source.path.name)
     labels, labels_reason = name_classes(reading, config, choices.labels)
     reasons = dict(reading.reasons) | {
-        "container": f"the weights are under {' / '.join(source.wrappers)}" if source.wrappers else "",
+        "assumed": "" if choices.profile else reading.reasons.get("assumed", ""),
+        "container": _container(source),
         "num_heads": heads_reason,
         "preprocess": reading.reasons.get("preprocess") or preprocess_reason,
         "labels": labels_reason,
@@ -70,6 +73,14 @@ def assemble(reading: Reading, source: Source, choices: Choices) -> Converted:
         labels=labels,
         reasons={key: reason for key, reason in reasons.items() if reason},
     )
+
+
+def _container(source: Source) -> str:
+    """Return where in the file the weights are, and which other networks of the file are left out."""
+    if not source.wrappers:
+        return ""
+    left_out = f"; other networks in the file are left out: {', '.join(source.left_out)}" if source.left_out else ""
+    return f"the weights are under {' / '.join(source.wrappers)}{left_out}"
 
 
 def _with_profile(reading: Reading, choices: Choices) -> Reading:

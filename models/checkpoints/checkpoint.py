@@ -9,9 +9,9 @@ Loading is strict: a missing, unexpected or misshapen tensor is an error. No cod
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
-from torch import Tensor
 
 from models.checkpoints.assembly import assemble
 from models.checkpoints.golden import Golden, read_golden
@@ -21,8 +21,8 @@ from models.files.location import Log, locate
 from models.files.opening import open_source
 from models.layouts import LAYOUTS, unsupported
 from models.layouts.profiles import profile_named
-from models.layouts.source import Choices, Converted, Source
-from models.layouts.tensors import abbreviate
+from models.layouts.source import Choices, Converted, Reading, Source
+from models.layouts.tensors import abbreviate, is_finite, refuse_integers
 from models.network.vit import VisionTransformer
 
 
@@ -75,8 +75,9 @@ def open_checkpoint(  # noqa: PLR0913 - each is a separate setting
     if profile is not None:
         profile_named(profile)  # report an unknown name before a download
     location = locate(source, revision, log)
-    content = interpret(open_source(location.path), choices)
-    return Checkpoint(location.name, source, _digest(content), content, read_golden(location.path))
+    opened = open_source(location.path)
+    content = interpret(opened, choices)
+    return Checkpoint(location.name, source, _digest(content, opened), content, read_golden(location.path))
 
 
 def interpret(source: Source, choices: Choices) -> Converted:
@@ -92,11 +93,24 @@ def interpret(source: Source, choices: Choices) -> Converted:
             f"{source.path}: no supported library names its tensors like this ({abbreviate(source.tensors)})"
         )
     try:
-        content = assemble(layout.read(source), source, choices)
+        reading = _read(layout, source)
+        refuse_integers(reading.tensors)
+        content = assemble(reading, source, choices)
         _check_shapes(content)
     except (CheckpointBroken, CheckpointUnsupported) as error:
         raise type(error)(f"{source.path}: {error}") from error
     return content
+
+
+def _read(layout: ModuleType, source: Source) -> Reading:
+    """Read with a layout. Raises CheckpointBroken for a value of another type than a config of this layout has."""
+    try:
+        reading: Reading = layout.read(source)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointBroken(
+            f"a config beside the weights has a value of an unexpected type ({type(error).__name__}: {error})"
+        ) from error
+    return reading
 
 
 def build(checkpoint: Checkpoint) -> VisionTransformer:
@@ -123,17 +137,32 @@ def _check_shapes(content: Converted) -> None:
             raise CheckpointBroken(f"tensor {name!r} has shape {found}; expected {shape}")
 
 
-def _digest(content: Converted) -> str:
+def _digest(content: Converted, source: Source) -> str:
     """Return a digest of the tensors' digests, which are computed in parallel.
 
-    Hashing takes most of the time of opening a large file.
+    Hashing takes most of the time of opening a large file. The same pass checks that all values are finite.
+
+    Raises CheckpointBroken with the name of a tensor that has NaN or infinite values.
     """
 
-    def tensor_digest(tensor: Tensor) -> bytes:
-        return hashlib.blake2b(tensor.contiguous().numpy().data).digest()
+    def tensor_digest(name: str) -> bytes:
+        tensor = content.weights[name].contiguous()
+        if not is_finite(tensor):
+            raise _not_finite(name, source)
+        return hashlib.blake2b(tensor.numpy().data).digest()
 
     names = sorted(content.weights)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        digests = pool.map(tensor_digest, (content.weights[name] for name in names))
+        digests = pool.map(tensor_digest, names)
         parts = [part for name, digest in zip(names, digests, strict=True) for part in (name.encode(), digest)]
     return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def _not_finite(name: str, source: Source) -> CheckpointBroken:
+    """Return the error for a tensor of the network, with its name in the file where it can be told."""
+    real = {key: tensor.float() for key, tensor in source.tensors.items() if tensor.is_floating_point()}
+    found = next((key for key, tensor in real.items() if not is_finite(tensor)), name)
+    return CheckpointBroken(
+        f"{source.path}: tensor {found!r} has values that are NaN or infinite in float32: the file is damaged, or the "
+        "training that wrote it has diverged; use an earlier one"
+    )

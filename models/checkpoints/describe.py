@@ -6,6 +6,12 @@ from typing import Any
 from models.checkpoints.checkpoint import Checkpoint
 
 
+def assumptions(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the reasons that say what was assumed, where neither config nor tensors show it."""
+    reasons = checkpoint.content.reasons
+    return {name: reason for name, reason in reasons.items() if name == "assumed" or reason.startswith("assumed")}
+
+
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what was recognised in a checkpoint, with the reasons, as JSON-compatible values."""
     content = checkpoint.content

@@ -17,7 +17,7 @@ from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupp
 from models.files.opening import read_tensors
 from models.files.readable import is_file
 from models.layouts.source import Reading
-from models.layouts.tensors import abbreviate
+from models.layouts.tensors import abbreviate, refuse_integers
 from models.network.pooling import Pool, pooled_width
 
 LINEAR = re.compile(r"(?:module\.)?(?:classifiers_dict\.(?P<name>[^.]+)\.)?(?:linear\.|head\.)?(?P<part>weight|bias)")
@@ -68,7 +68,7 @@ def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
     """Return the head's weight (K, F), its bias (K) or None, and its name in a training run of several heads."""
     if not is_file(path):
         raise CheckpointNotFound(f"{path}: no such file; head must be a file with a linear head")
-    tensors, _ = read_tensors(path)
+    tensors = read_tensors(path).tensors
     parts = [(match, tensor) for key, tensor in tensors.items() if (match := LINEAR.fullmatch(key))]
     if len(parts) != len(tensors) or not parts:
         raise CheckpointUnsupported(f"{path}: not a linear head; it contains {abbreviate(tensors)}")
@@ -77,6 +77,7 @@ def _read_head(path: Path) -> tuple[Tensor, Tensor | None, str]:
         raise CheckpointUnsupported(
             f"{path}: contains {len(names)} heads ({abbreviate(names)}); save one of them in a file"
         )
+    refuse_integers(tensors)
     found = {match["part"]: tensor.float() for match, tensor in parts}
     if "weight" not in found or found["weight"].dim() != 2:
         raise CheckpointBroken(f"{path}: tensor 'weight' of the linear head is missing or is not a matrix")

@@ -17,7 +17,7 @@ from torch import Tensor
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
 from models.files.pickles import load_pickle
 from models.files.readable import exists, is_file
-from models.files.wrappers import unwrap
+from models.files.wrappers import Content, one_network, unwrap
 from models.layouts.source import Source
 
 CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
@@ -46,9 +46,9 @@ def open_source(path: Path) -> Source:
     weights = choose_weights(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
     if not is_file(weights):
         raise CheckpointNotFound(f"{weights}: not a file, or a link whose target does not exist")
-    tensors, wrappers = read_tensors(weights)
+    content = one_network(read_tensors(weights))
     config, processor, open_clip = (read_json(weights.parent / name) for name in CONFIGS)
-    return Source(weights, tensors, config, processor, open_clip, wrappers)
+    return Source(weights, content.tensors, config, processor, open_clip, content.wrappers, content.left_out)
 
 
 def choose_weights(folder: Path, names: Iterable[str]) -> Path:
@@ -72,14 +72,14 @@ def choose_weights(folder: Path, names: Iterable[str]) -> Path:
     raise CheckpointNotFound(f"{folder}: contains no weights; expected {', '.join(PREFERRED)} or one file {suffixes}")
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_tensors(path: Path) -> Content:
     """Return the tensors of a file or of all shards of an index, and the keys of the dictionaries around them."""
     if path.name.endswith(".index.json"):
-        return _shards(path), ()
+        return Content(_shards(path))
     if path.suffix == ".safetensors":
-        return _safetensors(path), ()
+        return Content(_safetensors(path))
     if path.suffix == ".npz":
-        return _npz(path), ()
+        return Content(_npz(path))
     if path.suffix in (".pth", ".pt", ".bin", ".tar", ".ckpt"):
         return unwrap(load_pickle(path), path)
     suffixes = ", ".join(f"*{suffix}" for suffix in SINGLE)
@@ -118,7 +118,7 @@ def _shards(path: Path) -> dict[str, Tensor]:
     for name in shard_names(index, path):
         if not is_file(path.parent / name):
             raise CheckpointBroken(f"{path}: the shard {name!r} is missing; download it into the same folder")
-        shard, _ = read_tensors(path.parent / name)
+        shard = read_tensors(path.parent / name).tensors
         if duplicates := tensors.keys() & shard.keys():
             raise CheckpointBroken(f"{path}: tensor {min(duplicates)!r} is in two shards; download the shards again")
         tensors |= shard

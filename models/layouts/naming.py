@@ -16,8 +16,18 @@ from torch import Tensor
 from models.errors import CheckpointBroken
 from models.layouts.tensors import abbreviate
 
-WRAPPERS = ("_orig_mod.", "module.", "backbone.", "model.", "net.", "student.", "teacher.", "base_model.", "encoder.")
+WRAPPERS = (
+    *("_orig_mod.", "module.", "backbone.", "model.", "net.", "student.", "teacher.", "base_model.", "encoder."),
+    "timm_model.",  # transformers' TimmWrapper
+)
+TRAINING = {
+    r"(?:dino_loss|ibot_patch_loss|criterion|loss|loss_fn)\..*": "buffers of a training loss",
+    r"n_averaged|num_updates|decay|initted|step": "counters of an average of the weights",
+}
+"""Names that training code adds to any network: of DINOv2, torch's AveragedModel, ema-pytorch and Lightning."""
 PARTS = r"(weight|bias)"
+SCALE = r"(?:gamma|weight|lambda1|scale)"
+"""The parameter of a layer scale; older releases of transformers rename `gamma` to `weight` when they load a file."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Naming:
     Args:
         keys: pattern of a key -> the network's name.
         signature: names that only this layout has all of.
-        ignored: pattern of a key that the network does not need -> what it is.
+        ignored: pattern of a key that the network does not need -> what it is, beside `TRAINING`.
         wrappers: prefixes to remove, longer ones first.
     """
 
@@ -82,7 +92,8 @@ class Naming:
     def _ignored(self, key: str) -> str | None:
         """Return what an ignored key is, or None for another key."""
         names = list(self._unwrapped(key))
-        matches = (what for pattern, what in self.ignored.items() if any(re.fullmatch(pattern, name) for name in names))
+        ignored = {**self.ignored, **TRAINING}
+        matches = (what for pattern, what in ignored.items() if any(re.fullmatch(pattern, name) for name in names))
         return next(matches, None)
 
     def _unwrapped(self, key: str) -> Iterable[str]:

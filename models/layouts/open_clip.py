@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.naming import PARTS, Naming
+from models.layouts.naming import PARTS, SCALE, Naming
+from models.layouts.profiles import PROFILES
 from models.layouts.source import Reading, Source
 from models.layouts.timm import layout as timm
 from models.layouts.timm.config import channel_values
+from models.layouts.timm.file_names import contradiction
 from models.preprocess import CLIP_MEAN, CLIP_STD, Interpolation, Preprocess, Steps
 
 BLOCK = r"transformer\.resblocks\.(\d+)\."
@@ -29,7 +31,7 @@ TOWER = {
     rf"{BLOCK}ln_([12])\.{PARTS}": r"blocks.\1.norm\2.\3",
     rf"{BLOCK}attn\.in_proj_{PARTS}": r"blocks.\1.attn.qkv.\2",
     rf"{BLOCK}attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
-    rf"{BLOCK}ls_([12])\.gamma": r"blocks.\1.ls\2.gamma",
+    rf"{BLOCK}ls_([12])\.{SCALE}": r"blocks.\1.ls\2.gamma",
     rf"{BLOCK}mlp\.c_fc\.{PARTS}": r"blocks.\1.mlp.fc1.\2",
     rf"{BLOCK}mlp\.c_proj\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"ln_post\.{PARTS}": r"norm.\1",
@@ -75,16 +77,18 @@ def read(source: Source) -> Reading:
     openai = any(key.endswith("input_resolution") for key in source.tensors) or (
         tensors["patch_embed.proj.weight"].dtype == torch.float16 and not source.open_clip
     )
+    profile = "openai-clip" if openai else "open_clip"
     model = source.open_clip.get("model_cfg") or {}
     vision = model.get("vision_cfg") or {}
     _check(vision)
     width = vision.get("head_width")
     return Reading(
         layout="open_clip",
-        profile="openai-clip" if openai else "open_clip",
+        profile=profile,
         tensors=tensors,
         num_heads=tensors["patch_embed.proj.weight"].shape[0] // int(width) if width else None,
         act="quick_gelu" if model.get("quick_gelu") else ("gelu" if model else None),
+        contradiction="" if model else contradiction(source.path, PROFILES[profile].act),
         norm_eps=1e-6 if naming is NAMINGS[1] and "norm_pre.weight" not in tensors else 1e-5,
         pool="cls",
         projection_tanh=False,
@@ -92,6 +96,7 @@ def read(source: Source) -> Reading:
         if "preprocess_cfg" in source.open_clip
         else None,
         reasons={
+            "assumed": "" if model else _assumption(openai),
             "layout": "the tensors have the names of OpenAI's CLIP and open_clip"
             + (", with a timm network inside" if naming is NAMINGS[1] else ""),
             "profile": "half precision or the tensor 'input_resolution' mark OpenAI's own files"
@@ -102,6 +107,12 @@ def read(source: Source) -> Reading:
             "left out": left_out,
         },
     )
+
+
+def _assumption(openai: bool) -> str:
+    """Return what is assumed of a tower without open_clip_config.json, whose tensors do not show its activation."""
+    taken, other = ("QuickGELU", "open_clip for GELU") if openai else ("GELU", "openai-clip for QuickGELU")
+    return f"no open_clip_config.json says the activation, so it is taken to be {taken}; set profile to {other}"
 
 
 def timm_name(source: Source) -> str:

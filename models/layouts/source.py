@@ -24,6 +24,7 @@ class Source:
         config, processor, open_clip: the content of config.json, preprocessor_config.json and open_clip_config.json;
             empty if absent.
         wrappers: the keys of the dictionaries around the tensors, outermost first.
+        left_out: the other networks in the file, by the key or the prefix of their names.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Source:
     processor: Mapping[str, Any] = field(default_factory=dict)
     open_clip: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Reading:
         tensors: `blocks.0.attn.qkv.weight` etc.; `cls_token`, `dist_token`, `reg_token`, `pos_embed` and the weights of
             relative biases (`blocks.0.relative.table`, `relative.fc1.weight`) are separate.
         reasons: why each thing was recognised or assumed.
+        contradiction: what the file's name says against what is assumed of it; an error unless the profile is set.
         image_size: (height, width) that the position embeddings were trained for; None: unknown, so the grid is square.
         num_heads, act, norm_eps: None if the checkpoint does not say.
         norm_type, norm_post, rotary: as in `ViTConfig`.
@@ -73,6 +76,7 @@ class Reading:
     profile: str
     tensors: Mapping[str, Tensor]
     reasons: Mapping[str, str]
+    contradiction: str = ""
     image_size: tuple[int, int] | None = None
     num_heads: int | None = None
     act: Activation | None = None

@@ -1,10 +1,10 @@
-"""The tensors of a checkpoint, each of which must be taken exactly once."""
+"""The tensors of a checkpoint: each must be taken exactly once, and holds real, finite numbers."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.errors import CheckpointBroken
+from models.errors import CheckpointBroken, CheckpointUnsupported
 
 
 class Tensors:
@@ -36,6 +36,23 @@ class Tensors:
         """Raise CheckpointBroken if any tensor was not taken."""
         if self._left:
             raise CheckpointBroken(f"unexpected tensors: {abbreviate(self._left)}")
+
+
+def refuse_integers(tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointUnsupported for weights that are not real numbers, such as quantised ones."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointUnsupported(
+                f"tensor {name!r} is of type {dtype}, as in quantised weights, and nothing says how to turn it into "
+                "real numbers; save the weights in float32, float16 or bfloat16"
+            )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no value is NaN or infinite."""
+    # One pass without a copy: a sum is finite only if every value is. Only a sum that overflows needs the second test.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def abbreviate(names: Mapping[str, object] | set[str] | list[str]) -> str:

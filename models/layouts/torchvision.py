@@ -33,7 +33,7 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source) -> Reading:
     """Read the tensors, and a config.json in timm's format if there is one."""
-    tensors, _ = NAMING.translate(source.tensors)
+    tensors, left_out = NAMING.translate(source.tensors)
     config = source.config
     has_preprocess = timm_config.has_preprocess(config)
     heads = timm_config.arguments(config).get("num_heads")
@@ -51,5 +51,6 @@ def read(source: Source) -> Reading:
             "profile": "the tensors have torchvision's names",
             "num_heads": "config.json" if heads else "",
             "preprocess": "config.json" if has_preprocess else "",
+            "left out": left_out,
         },
     )

@@ -41,8 +41,8 @@ ARCHITECTURES = {
     r"layers\.0\.blocks\.0\..*": "windows and stages (Swin)",
 }
 WRAPPERS = re.compile(
-    r"^(?:_orig_mod\.|module\.|backbone\.|model\.|teacher\.|student\.|encoder\.|visual\.trunk\.|visual\.|vision_model\."
-    r"|vit\.|beit\.|dinov3_vit\.|params/img/|params/|opt/target/)+"
+    r"^(?:_orig_mod\.|module\.|backbone\.|model\.|teacher\.|student\.|encoder\.|timm_model\.|visual\.trunk\.|visual\."
+    r"|vision_model\.|vit\.|beit\.|dinov3_vit\.|params/img/|params/|opt/target/)+"
 )
 
 

@@ -27,11 +27,13 @@ def name_classes(reading: Reading, config: ViTConfig, choice: str | None) -> tup
     if not count:
         return None, "the model has no classifier"
     names, reason = _names(reading, count, choice)
+    # A softmax over one output is 1 for every picture; transformers' pipeline takes the sigmoid for it.
+    multi_label = reading.multi_label or count == 1
     if names is None:
-        return Labels(index_labels(count).names, reading.multi_label), reason
+        return Labels(index_labels(count).names, multi_label), reason
     if len(names) != count:
         raise CheckpointBroken(f"there are {len(names)} labels ({reason}), but 'head.weight' has {count} classes")
-    return Labels(names, reading.multi_label), reason
+    return Labels(names, multi_label), reason
 
 
 def _names(reading: Reading, count: int, choice: str | None) -> tuple[tuple[str, ...] | None, str]:

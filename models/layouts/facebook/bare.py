@@ -6,12 +6,16 @@ Sources: facebookresearch/dino `vision_transformer.py`, dinov2 `dinov2/models/vi
 details of the tensors, or else by the file name.
 """
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from models.layouts.naming import SCALE
+from models.layouts.profiles import PROFILES
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
+from models.layouts.timm.file_names import contradiction
 from models.layouts.timm.layout import NAMING, join_projections
 
 SELF_DISTILLED = {"teacher", "student"}
@@ -30,6 +34,7 @@ def read(source: Source) -> Reading:
     config = source.config
     has_preprocess = timm_config.has_preprocess(config)
     heads = timm_config.arguments(config).get("num_heads")
+    kind = "BEiT" if _has(source.tensors, "relative_position_bias_table") else "plain Vision Transformer"
     return Reading(
         layout="facebook" if profile != "timm" else "timm",
         profile=profile,
@@ -40,7 +45,10 @@ def read(source: Source) -> Reading:
         preprocess=timm_config.preprocess(config) if has_preprocess else None,
         names=timm_config.names(config),
         imagenet=profile != "timm",
+        contradiction=contradiction(source.path, PROFILES[profile].act),
         reasons={
+            "assumed": f"no config.json names the architecture, so it is taken for a {kind} without rotary positions; "
+            "set profile to the original to confirm it, or add the config.json of its library",
             "layout": "the tensors have timm's names, as facebookresearch's files do; no config.json says more",
             "profile": reason,
             "preprocess": "config.json" if has_preprocess else "",
@@ -52,7 +60,7 @@ def read(source: Source) -> Reading:
 def _profile(source: Source) -> tuple[str, str]:
     """Return the original and the reason."""
     keys, name = source.tensors, source.path.name
-    layer_scale = _has(keys, "ls1.gamma")
+    layer_scale = any(re.search(rf"(?:^|\.)ls1\.{SCALE}$", key) for key in keys)
     head = _has(keys, "head.weight")
     clues = (
         (

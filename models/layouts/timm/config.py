@@ -132,9 +132,15 @@ def architecture(config: Config) -> Architecture:
 
 def pool(config: Config) -> Pool | None:
     """Return the pooling of the head, or None if the config does not say."""
-    name = arguments(config).get("global_pool") or config.get("global_pool")
-    if not name:
+    name = arguments(config).get("global_pool")
+    name = config.get("global_pool") if name is None else name
+    if name is None:
         return None
+    if not name:
+        raise CheckpointUnsupported(
+            "config.json: global_pool '' is not supported: nothing is pooled, and the head reads every token alone; "
+            f"choose one of {', '.join(POOLS)}"
+        )
     if name not in POOLS:
         raise CheckpointUnsupported(f"config.json: global_pool {name!r} is not supported, only {', '.join(POOLS)}")
     return "avg_all" if name == "avg" and arguments(config).get("pool_include_prefix") else POOLS[name]
@@ -172,12 +178,16 @@ def expected(config: Config, named: Architecture, head: bool) -> dict[str, Any]:
     """Return the sizes that the config states or the architecture's name implies, to check against the tensors."""
     args = arguments(config)
     patch = args.get("patch_size") or _number(r"_patch(\d+)(?:_|$)", named.name)
+    side = args.get("img_size")
+    height, width = (side, side) if isinstance(side, int) else side or (None, None)
+    rows, columns = (patch, patch) if isinstance(patch, int) else patch or (None, None)
     registers = args.get("reg_tokens") or _number(r"_reg(\d+)_", named.name)
     return {
         "embed_dim": args.get("embed_dim"),
         "depth": args.get("depth") or named.depth,
         "patch_size": (patch, patch) if isinstance(patch, int) else patch and tuple(patch),
         "num_extra_tokens": registers,
+        "grid_size": (height // rows, width // columns) if height and width and rows and columns else None,
         "num_classes": config.get("num_classes", pretrained(config).get("num_classes")) if head else None,
     }
 
@@ -228,12 +238,16 @@ def channel_values(values: Any, default: tuple[float, float, float]) -> tuple[fl
 
 
 def names(config: Config) -> tuple[str, ...] | None:
-    """Return the labels of the classes, or None."""
+    """Return the labels of the classes, or None if there are none but placeholders (`LABEL_0`, ...)."""
     found = config.get("label_names") or pretrained(config).get("label_names") or config.get("labels")
     if not found:
         return None
+    if not isinstance(found, Mapping | list):
+        raise CheckpointBroken(f"config.json: the labels are {found!r}, neither a list nor an object by index")
     if isinstance(found, Mapping):
         found = [found.get(str(index), str(index)) for index in range(len(found))]
+    if all(name == f"LABEL_{index}" for index, name in enumerate(found)):  # as transformers' TimmWrapper writes
+        return None
     # If the labels are WordNet ids, use the descriptions.
     descriptions = config.get("label_descriptions") or {}
     return tuple(str(descriptions.get(name, name) if SYNSET.fullmatch(str(name)) else name) for name in found)

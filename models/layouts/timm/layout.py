@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from models.errors import CheckpointUnsupported
-from models.layouts.naming import PARTS, Naming, join
+from models.layouts.naming import PARTS, SCALE, Naming, join
 from models.layouts.profiles import profile_named
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
@@ -34,7 +34,7 @@ KEYS = {
     rf"{BLOCK}mlp\.fc1_x\.{PARTS}": r"blocks.\1.mlp.value.\2",
     rf"{BLOCK}mlp\.w12\.{PARTS}": r"blocks.\1.mlp.fc1.\2",  # DINOv2's SwiGLU
     rf"{BLOCK}mlp\.w3\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
-    rf"{BLOCK}(?:ls([12])\.gamma|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second pattern is DeiT-III's
+    rf"{BLOCK}(?:ls([12])\.{SCALE}|gamma_([12]))": r"blocks.\1.ls\2\3.gamma",  # the second pattern is DeiT-III's
     rf"{BLOCK}attn\.(?:rel_pos\.)?relative_position_bias_table": r"blocks.\1.relative.table",
     rf"{BLOCK}attn\.rel_pos\.mlp\.(fc[12])\.{PARTS}": r"blocks.\1.relative.\2.\3",
     r"(?:rel_pos_bias|shared_rel_pos)\.relative_position_bias_table": "relative.table",

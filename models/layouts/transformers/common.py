@@ -43,13 +43,21 @@ def make_reading(
         act=transformers_config.act(fields),
         norm_eps=float(fields.get("layer_norm_eps") or fields["rms_norm_eps"]),
         pool=pool,
-        expected=transformers_config.expected(config, has_head),
+        expected=transformers_config.expected(config, has_head) | {"grid_size": _grid(fields, tensors)},
         preprocess=preprocess,
         names=names if has_head else None,
         multi_label=config.get("problem_type") == "multi_label_classification",
         head_kind="regression" if config.get("problem_type") == "regression" else "classes",
         reasons={**_reasons(config), "preprocess": preprocess_reason, **reasons},
     )
+
+
+def _grid(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return the grid that the config's image_size has, to check against the position embeddings."""
+    if "pos_embed" not in tensors or fields.get("image_size") is None:
+        return None
+    (height, width), patch = transformers_config.pair(fields["image_size"]), tensors["patch_embed.proj.weight"].shape
+    return height // patch[2], width // patch[3]
 
 
 def _num_heads(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int:

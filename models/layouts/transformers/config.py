@@ -175,6 +175,10 @@ def expected(config: Config, head: bool) -> dict[str, Any]:
 def names(config: Config) -> tuple[str, ...] | None:
     """Return the labels in order, or None if they are transformers' placeholders (`LABEL_0`, ...)."""
     by_index = config.get("id2label") or {}
+    if isinstance(by_index, list):
+        by_index = {str(index): name for index, name in enumerate(by_index)}
+    if not isinstance(by_index, Mapping):
+        raise CheckpointBroken(f"config.json: id2label is {by_index!r}, neither an object by index nor a list")
     try:
         found = tuple(str(by_index[str(index)]) for index in range(len(by_index)))
     except KeyError as error:

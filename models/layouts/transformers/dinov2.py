@@ -4,7 +4,7 @@ Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with
 the hub, and those of release 5 in memory, which differ for attention and split the gated feed-forward in two.
 """
 
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, SCALE, WRAPPERS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
 from models.layouts.transformers.common import QKV, make_reading
@@ -23,7 +23,7 @@ KEYS = {
     rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
     rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
     rf"{LAYER}attention\.(?:output\.dense|o_proj)\.{PARTS}": r"blocks.\1.attn.proj.\2",
-    rf"{LAYER}layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
+    rf"{LAYER}layer_scale([12])\.{SCALE}": r"blocks.\1.ls\2.gamma",
     rf"{LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
     rf"{LAYER}mlp\.weights_in\.{PARTS}": r"blocks.\1.mlp.fc1.\2",
     rf"{LAYER}mlp\.gate_proj\.{PARTS}": r"blocks.\1.mlp.gate.\2",
