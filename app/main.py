@@ -17,6 +17,7 @@ from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
+from app.http.client import Clients
 from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
+    app.add_middleware(Clients, keyed=bool(settings.keys))
     if settings.keys:
         app.add_middleware(ApiKeys, keys=settings.keys, root_path=settings.root_path)
     if settings.cors_origins:

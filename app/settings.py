@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     cache_mb: int = Field(
         0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
     )
+    fair: bool = Field(
+        True, description="Let clients (API keys, else addresses) take turns; off for what does so in front."
+    )
     request_timeout_s: float = Field(
         30.0,
         gt=0,
