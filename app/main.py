@@ -1,5 +1,6 @@
 """`create_app`: the whole service as one ASGI application, complete under any server."""
 
+import asyncio
 import gc
 import logging
 import signal
@@ -23,6 +24,7 @@ from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
+from app.telemetry.descriptors import watch_descriptors
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("vitrine")
@@ -87,7 +89,9 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start(lambda: _report(service))
+        descriptors = asyncio.create_task(watch_descriptors())
         yield
+        descriptors.cancel()
         await service.stop()
 
     facts: dict[str, Any] = {

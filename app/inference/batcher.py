@@ -10,6 +10,7 @@ request.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -98,6 +99,9 @@ class Batcher(Generic[P, A]):
         self._running: Sequence[Entry[P, A]] = ()
         self._lost: Exception | None = None
         self._busy_since: float | None = None
+        self._ended_at = math.inf
+        self.batches = 0
+        """How many batches have run."""
         self._thread = threading.Thread(target=self._run_thread, name="device", daemon=True)
         self._loop: asyncio.AbstractEventLoop
 
@@ -122,6 +126,11 @@ class Batcher(Generic[P, A]):
         """Seconds that the current batch has been running; 0 when idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last batch; 0 while one runs, and before the first one."""
+        return 0.0 if self.busy_s else max(0.0, time.monotonic() - self._ended_at)
 
     async def submit(
         self, works: Sequence[Work[P]], asker: Asker = ANYONE, reservation: Reservation | None = None
@@ -201,8 +210,9 @@ class Batcher(Generic[P, A]):
     def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]]) -> None:
         self._busy_since = started = time.monotonic()
         answers = _answers(runner, batch)
+        ended = self._ended_at = time.monotonic()
         self._busy_since = None
-        ended = time.monotonic()
+        self.batches += 1
         if not any(isinstance(answer, Exception) for answer in answers):  # a failure may be quick, or run several times
             afresh = any(entry.call.trial for entry in batch)
             self.queue.forecast.observe(sum(entry.work.cost for entry in batch), ended - started, afresh)

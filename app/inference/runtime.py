@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from app.errors import Fatal, Problem
-from app.inference.allocator import keep_large_blocks
+from app.inference.allocator import keep_large_blocks, limit_compiled_shapes, trim
 from app.inference.batcher import Batcher, Expired, Observer
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
@@ -38,6 +38,10 @@ LAST_BATCH_S = 5.0
 """Timeout for the batch that runs when the process ends."""
 
 
+TRIM_AFTER_S = 10.0
+"""After so long without a batch, freed memory is given back to the system. The next batch takes a tenth longer."""
+
+
 class Stuck(Fatal):
     """A forward pass does not end."""
 
@@ -45,6 +49,7 @@ class Stuck(Fatal):
 def load_engine(settings: Settings) -> Engine:
     """Open the checkpoint, move it to its device and warm it up."""
     keep_large_blocks()
+    limit_compiled_shapes(settings.compiled_shapes)
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
     checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
@@ -196,9 +201,16 @@ class Runtime:
         return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
 
     async def _watch(self) -> None:
-        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it."""
-        while not self._stuck:  # noqa: ASYNC110 - there is no event to wait for: a hang is the absence of one
+        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it.
+
+        Give freed memory back when the device is idle.
+        """
+        trimmed = 0
+        while not self._stuck:
             await asyncio.sleep(0.5)
+            if self.batcher.batches != trimmed and self.batcher.idle_s > TRIM_AFTER_S:
+                trimmed = self.batcher.batches
+                await asyncio.to_thread(trim)
         failure = Stuck(f"a forward pass has been running for {self.batcher.busy_s:.0f} s")
         self.batcher.abandon(failure)
         self._fail(failure)

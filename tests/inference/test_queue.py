@@ -16,7 +16,7 @@ SECONDS = 40
 
 DEVICES: dict[str, Callable[[int], float]] = {
     "in proportion": lambda cost: cost / 1000,
-    "the same for all": lambda cost: 2.0,
+    "the same for all": lambda _: 2.0,
     "in between": lambda cost: 1 + cost / 2000,
 }
 """Seconds of a batch of a cost; a full one takes two."""
@@ -30,13 +30,12 @@ def saturated(takes: Callable[[int], float]) -> float:
 
 
 @pytest.mark.parametrize("loop", ["open", "closed"])
-@pytest.mark.parametrize("noise", [0, 0.3])
-@pytest.mark.parametrize("batches", [15, 3, 2])
+@pytest.mark.parametrize(("batches", "noise"), [(15, 0), (15, 0.3), (3, 0), (3, 0.3), (2, 0)])
 @pytest.mark.parametrize("device", DEVICES)
 def test_ten_times_the_load_leaves_the_rate_and_computes_next_to_nothing_in_vain(
     device: str, batches: float, noise: float, loop: str
 ) -> None:
-    """With a timeout of so many full batches."""
+    """With a timeout of so many full batches, each of which takes up to `noise` more or less than the mean."""
     rate = saturated(DEVICES[device])
     simulation = Simulation(DEVICES[device], batches * 2, BUDGET, noise=noise)
     if loop == "open":
