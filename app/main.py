@@ -1,5 +1,6 @@
 """`create_app`: the whole service as one ASGI application, complete under any server."""
 
+import asyncio
 import gc
 import logging
 import signal
@@ -16,6 +17,7 @@ from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
+from app.http.client import Clients
 from app.http.headers.compression import Compression
 from app.http.headers.origins import Origins, Sharing
 from app.http.headers.proxy import Proxied
@@ -24,6 +26,7 @@ from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
+from app.telemetry.descriptors import watch_descriptors
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("vitrine")
@@ -67,6 +70,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
+    app.add_middleware(Clients, keyed=bool(settings.keys))
     if settings.keys:
         app.add_middleware(ApiKeys, keys=settings.keys)
     app.add_middleware(Compression)
@@ -85,7 +89,9 @@ def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start(lambda: _report(service))
+        descriptors = asyncio.create_task(watch_descriptors())
         yield
+        descriptors.cancel()
         await service.stop()
 
     facts: dict[str, Any] = {

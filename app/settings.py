@@ -58,7 +58,16 @@ SECRET = {"api_keys"}
 CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
 """Settings that select the checkpoint and supply what it does not contain."""
 
-COMPUTE = ("device", "dtype", "compile", "torch_threads", "decode_threads", "max_batch_tokens", "cache_mb")
+COMPUTE = (
+    "device",
+    "dtype",
+    "compile",
+    "torch_threads",
+    "compiled_shapes",
+    "decode_threads",
+    "max_batch_tokens",
+    "cache_mb",
+)
 """Settings of how the model runs."""
 
 IMAGES = ("decode", "colour", "max_pixels", "image_formats", "max_tokens_per_image")
@@ -106,6 +115,13 @@ class Settings(BaseSettings):
     torch_threads: int | None = Field(
         None, gt=0, description="Threads of the forward pass on the CPU [default: available physical cores]."
     )
+    compiled_shapes: int = Field(
+        64,
+        ge=0,
+        le=2**20,
+        description="Operations that oneDNN keeps compiled, one for each shape; more are faster for images of many "
+        "sizes and take more memory. ONEDNN_PRIMITIVE_CACHE_CAPACITY takes precedence.",
+    )
     decode_threads: int | None = Field(
         None, gt=0, description="Number of images decoded in parallel [default: number of available cores]."
     )
@@ -140,6 +156,9 @@ class Settings(BaseSettings):
     )
     cache_mb: int = Field(
         0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
+    )
+    fair: bool = Field(
+        True, description="Let clients (API keys, else addresses) take turns; off for what does so in front."
     )
     request_timeout_s: float = Field(
         30.0,

@@ -5,6 +5,7 @@ one thread owns it.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -47,6 +48,9 @@ class Engine:
 
     stuck_after_s = 120.0
     """A batch that runs longer than this is considered hung."""
+
+    measured: tuple[int, float] | None = None
+    """The cost of the last batch of `warm_up`, and the seconds that it took."""
 
     def __init__(  # noqa: PLR0913 - each is a separate setting
         self,
@@ -125,7 +129,7 @@ class Engine:
         return tokens + attention + again + (UNFUSED_COST * attention if attention_spec.rollout else 0)
 
     def warm_up(self) -> None:
-        """Run one image of the checkpoint's own size; measure how large a batch fits into a GPU's memory.
+        """Run images of the checkpoint's own size; measure their time, and how large a batch fits into a GPU's memory.
 
         Raises OutputInvalid if the weights give no finite answer, or another one than the checkpoint's golden.json, and
         DeviceUnavailable where the network cannot be compiled.
@@ -146,6 +150,8 @@ class Engine:
             logger.info("batches of up to %d tokens", self.max_batch_cost)
         if self.checkpoint.golden is not None:
             self._compare(self.checkpoint.golden)
+        else:
+            self._timed([probe])
 
     def probe(self) -> Job:
         """Return a job with a grey picture of the checkpoint's own size: used to check that the model still answers."""
@@ -216,9 +222,15 @@ class Engine:
             detail = f"compile: the network cannot be compiled here; {needs}"
             raise DeviceUnavailable(f"{detail} (torch: {type(error).__name__})") from error
 
+    def _timed(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        started = time.monotonic()
+        answers = self.run(jobs)
+        self.measured = sum(self.cost(*job.pixels.shape[1:]) for job in jobs), time.monotonic() - started
+        return answers
+
     def _compare(self, golden: Golden) -> None:
         pixels = picture(*self.checkpoint.content.preprocess.input_size)
-        cls, best = self.run([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
+        cls, best = self._timed([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
         if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.matches(cls, best.indices[0]):
             detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
             raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")

@@ -1,15 +1,18 @@
 """Decode uploads in a bounded thread pool, to images that are ready for the queue.
 
-Two things bound decoding: the number of threads, and the memory of all images that are being decoded.
+Two things bound decoding: the number of threads, and the memory of all images that are being decoded. Clients take
+turns.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from app.errors import ImageProblem
+from app.fairness.slots import Slots
 from app.pictures.budget import MemoryBudget
 from app.pictures.colour import is_available
 from app.pictures.decode import MISSING, decode, limit_pillow, to_network
@@ -31,6 +34,9 @@ A larger image may keep its own number of pixels."""
 
 READ_ON_THE_LOOP_BYTES = 2**14
 """The header of a larger file is read on a decoding thread: a hostile file can hide its size behind many segments."""
+
+SLOTS_PER_THREAD = 2
+"""Images that are decoded or about to be, for each thread: it finds the next one without waiting for the event loop."""
 
 OVERSAMPLING = 2
 """How many times larger than the resized image a JPEG is decoded at least: the filter then still averages pixels."""
@@ -85,7 +91,7 @@ class Decoder:
         """How many images are decoded at the same time."""
         self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=_begin)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
-        self._pending = 0
+        self._slots = Slots(SLOTS_PER_THREAD * self.threads, settings.fair)
         self._decode_s = 0.0  # moving average of the time that an image takes
 
     @property
@@ -95,8 +101,8 @@ class Decoder:
 
     @property
     def wait_s(self) -> float:
-        """How long a new image would wait for a thread, at the measured rate."""
-        return self._pending * self._decode_s / self.threads
+        """How long a new image of the running client would wait for a thread, at the measured rate."""
+        return self._slots.ahead * self._decode_s / self.threads
 
     def stop(self) -> None:
         """Shut the thread pool down without waiting for it."""
@@ -106,7 +112,7 @@ class Decoder:
         self, uploads: Sequence[Upload | PreparedImage], transform: Transform
     ) -> list[PreparedImage | ImageProblem]:
         """Return each image's pixels or its own problem, in order; a `PreparedImage` is returned unchanged."""
-        self._pending += len(uploads)
+        self._slots.expect(len(uploads))
         try:
             if len(uploads) == 1:  # the usual case, which needs no task
                 return [await self._prepare(uploads[0], transform)]
@@ -116,32 +122,38 @@ class Decoder:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            self._pending -= len(uploads)
+            self._slots.expect(-len(uploads))
         return [task.result() for task in tasks]
 
     async def _prepare(self, upload: Upload | PreparedImage, transform: Transform) -> PreparedImage | ImageProblem:
-        """Wait for memory, then decode on a thread."""
+        """Wait for the client's turn and for memory, then decode on a thread."""
         if not isinstance(upload, bytes):
             return upload
+        await self._slots.take()
+        job: Future[PreparedImage | ImageProblem] | None = None
+        taken = 0
         try:
             if len(upload) <= READ_ON_THE_LOOP_BYTES:
                 header = read_header(upload, self._limits)
             else:
                 loop = asyncio.get_running_loop()
                 header = await loop.run_in_executor(self._pool, read_header, upload, self._limits)
+            taken = await self._memory.take(header.decode_bytes)
+            job = self._pool.submit(self._decode, upload, transform)
+            return await asyncio.wrap_future(job)
         except ImageProblem as problem:
             return problem
-        taken = await self._memory.take(header.decode_bytes)
-        job = self._pool.submit(self._decode, upload, transform)
-        try:
-            return await asyncio.wrap_future(job)
         finally:
             # A thread cannot be stopped: a decode whose request was cancelled still uses its memory.
-            if job.done():
-                self._memory.give_back(taken)
+            if job is None or job.done():
+                self._give_back(taken)
             else:
-                loop = asyncio.get_running_loop()
-                job.add_done_callback(lambda _: call_soon(loop, self._memory.give_back, taken))
+                job.add_done_callback(partial(call_soon, asyncio.get_running_loop(), self._give_back, taken))
+
+    def _give_back(self, taken: int, _: object = None) -> None:
+        """Return an image's memory and its slot."""
+        self._memory.give_back(taken)
+        self._slots.give_back()
 
     def _decode(self, upload: bytes, transform: Transform) -> PreparedImage | ImageProblem:
         """Decode, resize and crop one image. Runs on a thread of the pool."""
