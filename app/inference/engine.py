@@ -17,6 +17,7 @@ from app.inference import readouts
 from app.inference.backend import Backend, DeviceUnavailable, Dtype
 from app.inference.fingerprint import fingerprint
 from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInvalid, Ranking
+from app.inference.normalise import Normaliser
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
@@ -70,11 +71,7 @@ class Engine:
         self.network.set_attention(self.backend.attention(self.config))
         self.readouts = self.network.readouts
         self._compiled, self.colour = compiled, colour
-        preprocess = checkpoint.content.preprocess
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
-        # (x / 255 - mean) / std, as one product and one sum.
-        self._scale = (1 / (255 * std)).float().to(self.device)[:, None, None]
-        self._shift = (-mean / std).float().to(self.device)[:, None, None]
+        self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
         self.fingerprint = fingerprint(checkpoint, self.dtype, colour)
 
     @property
@@ -194,15 +191,9 @@ class Engine:
         for place, job in enumerate(jobs):
             by_shape.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
         for places in by_shape.values():
-            batch = self._normalised(self.backend.upload([jobs[place].pixels for place in places]))
+            batch = self._normalise(self.backend.upload([jobs[place].pixels for place in places]))
             images.update(zip(places, batch, strict=True))
         return [images[place] for place in range(len(jobs))]
-
-    def _normalised(self, batch: Tensor) -> Tensor:
-        """(n, 3, height, width) uint8 -> the network's input, computed in float32 whatever the network's type is."""
-        if batch.dtype == torch.float32:
-            return batch.to(self.backend.torch_dtype)
-        return torch.addcmul(self._shift, batch.float(), self._scale).to(self.backend.torch_dtype)
 
     def _compile(self) -> None:
         """Compile, and run the shapes that requests use: one image and several, all tokens and [CLS] alone."""
