@@ -2,9 +2,10 @@
 
 import asyncio
 from contextvars import copy_context
+from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.fairness.client import CLIENT
 from app.fairness.shares import Shares
@@ -116,7 +117,7 @@ def test_a_client_is_its_key_where_keys_are_checked_and_else_its_address(
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             found.append(CLIENT.get())
 
-        async def nothing(*_: object) -> Message:
+        async def nothing(*_: object) -> Any:
             return {}
 
         middleware = Clients(application, keyed)
