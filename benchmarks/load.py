@@ -130,15 +130,16 @@ class Connection(asyncio.Protocol):
 class _Clients:
     """A pool of connections to a port, which are reused after each answer, and the load that they measure."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str | None = None) -> None:
         self.load = Load()
         self._port = port
+        self._source = source
         self._idle: list[Connection] = []
         self.started = time.perf_counter()
 
     async def open(self, count: int) -> None:
         """Open connections and start the clock."""
-        self._idle += [await _connect(self._port) for _ in range(count)]
+        self._idle += [await _connect(self._port, self._source) for _ in range(count)]
         self.started = time.perf_counter()
 
     async def send(self, data: bytes, due: float) -> None:
@@ -165,7 +166,7 @@ class _Clients:
             connection = self._idle.pop()
             if connection.open:  # servers close connections that are idle for some seconds
                 return connection
-        return await _connect(self._port)
+        return await _connect(self._port, self._source)
 
 
 async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
@@ -186,12 +187,15 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes], second
     return pool.close()
 
 
-async def open_loop(port: int, due: Iterable[float], requests: Sequence[bytes], ready: int = 0) -> Load:
+async def open_loop(
+    port: int, due: Iterable[float], requests: Sequence[bytes], ready: int = 0, source: str | None = None
+) -> Load:
     """Send requests at these times, in seconds from the start, whether or not earlier ones are answered.
 
-    A new connection is opened if all are busy; `ready` connections are opened before the start.
+    A new connection is opened if all are busy; `ready` connections are opened before the start, all of them from the
+    address `source` if it is given.
     """
-    pool, turn = _Clients(port), itertools.cycle(requests)
+    pool, turn = _Clients(port, source), itertools.cycle(requests)
     await pool.open(ready)
     started = pool.started
     async with asyncio.TaskGroup() as group:
@@ -238,9 +242,10 @@ def ask(port: int, data: bytes) -> bytes:
     return body
 
 
-async def _connect(port: int) -> Connection:
+async def _connect(port: int, source: str | None = None) -> Connection:
     loop = asyncio.get_running_loop()
-    return (await loop.create_connection(Connection, "127.0.0.1", port))[1]
+    local = (source, 0) if source else None
+    return (await loop.create_connection(Connection, "127.0.0.1", port, local_addr=local))[1]
 
 
 def _answered(loop: Coroutine[Any, Any, Load]) -> Load:

@@ -2,14 +2,16 @@
 
 import asyncio
 from contextvars import copy_context
+from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app.fairness.client import CLIENT
 from app.fairness.shares import Shares
 from app.fairness.slots import Slots
 from app.fairness.turns import Turns
-from app.http.client import client_at
+from app.http.client import Clients, client_at
 
 
 def test_items_of_one_client_leave_in_their_order_and_those_of_several_in_turn() -> None:
@@ -95,3 +97,38 @@ def test_slots_are_given_in_turn_and_cancelled_waits_do_not_keep_one(fair: bool,
 )
 def test_an_address_names_a_client_and_a_network_of_ipv6_is_one(address: str, client: str) -> None:
     assert client_at(address) == client
+
+
+@pytest.mark.parametrize(
+    ("keyed", "same", "other"),
+    [
+        (True, ("192.0.2.1", "Bearer one"), ("192.0.2.1", "Bearer two")),
+        (False, ("192.0.2.1", "Bearer one"), ("192.0.2.2", "Bearer one")),
+    ],
+)
+def test_a_client_is_its_key_where_keys_are_checked_and_else_its_address(
+    keyed: bool, same: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """A key that nobody checks names no client: who invents many would get many turns."""
+
+    async def names() -> list[str]:
+        found: list[str] = []
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            found.append(CLIENT.get())
+
+        async def nothing(*_: object) -> Any:
+            return {}
+
+        middleware = Clients(application, keyed)
+        moved = (same[0] + "9", same[1]) if keyed else (same[0], "Bearer three")
+        for address, authorization in (same, moved, other):
+            headers = [(b"authorization", authorization.encode())]
+            await middleware({"type": "http", "client": (address, 1), "headers": headers}, nothing, nothing)
+        await middleware({"type": "http", "client": None, "headers": []}, nothing, nothing)
+        return found
+
+    first, moved, different, unknown = asyncio.run(names())
+    assert first == moved
+    assert len({first, different, unknown}) == 3
+    assert "one" not in first

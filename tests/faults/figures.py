@@ -5,6 +5,7 @@ Run it on an idle machine: the clients share the cores with the server.
 
 import asyncio
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import httpx
 
 from benchmarks.load import Load, closed_loop, evenly, get, open_loop
 from tests.environment import AS_IT_COMES
+from tests.faults.fixtures import faulty_in
 from tests.faults.hostile import cases
 from tests.faults.wire import ask, forget_peak, peak_bytes, post, resident_bytes
 from tests.server import ROOT, Server, serving
@@ -121,9 +123,77 @@ def overload(server: Server) -> Iterator[str]:
     )
 
 
-async def offer(server: Server, rate: float, seconds: float, request: bytes = REQUEST) -> Load:
-    """Send requests at a constant rate, whether or not they are answered."""
-    return await open_loop(server.port, evenly(rate, seconds), [request])
+DEVICES = {
+    "slow network": {"FORWARD_S": 2.0, "request_timeout_s": 30},
+    "timeout of three batches": {"FORWARD_S": 1.0, "request_timeout_s": 3.3},
+}
+"""Seconds of a batch of eight, whatever its size, and the timeout: the clients' work costs nothing beside it."""
+
+
+def late() -> Iterator[str]:
+    """Measure ten times the load, in closed and open loops, of a network that is slow beside its timeout."""
+    for name, values in DEVICES.items():
+        limits = {"max_batch_tokens": 8 * 67, "max_queue_tokens": 16 * 8 * 67}
+        with tempfile.TemporaryDirectory() as folder, faulty_in(Path(folder))(**limits, **values) as server:
+            saturated = asyncio.run(closed_loop(server.port, 16, [REQUEST], SECONDS / 3))
+            yield f"{name}: saturated by 16 clients: {saturated.rate:.2f}/s"
+            for loop in ("closed", "open"):
+                before = computed(server)
+                if loop == "closed":
+                    load = asyncio.run(closed_loop(server.port, 64, [REQUEST], SECONDS))
+                else:
+                    load = asyncio.run(offer(server, 10 * saturated.rate, SECONDS))
+                tokens, in_vain = (after - earlier for after, earlier in zip(computed(server), before, strict=True))
+                yield (
+                    f"{name}, {loop} loop: {load.rate:.2f}/s = {load.rate / saturated.rate:.0%}; "
+                    f"{dict(load.statuses)}; {in_vain / tokens:.1%} in vain"
+                )
+
+
+def computed(server: Server) -> tuple[float, float]:
+    """Return the tokens of all batches, and of what was computed in vain."""
+    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{server.url}/metrics").text.splitlines())
+    return float(lines["vitrine_batch_tokens_sum"]), float(lines["vitrine_tokens_in_vain_total"])
+
+
+def greedy(server: Server) -> str:
+    """Measure a client with a request a second beside ten times the load of another one, by their addresses."""
+
+    async def measure() -> tuple[Load, Load, Load]:
+        saturated = await closed_loop(server.port, 32, [REQUEST], 10)
+        alone = await offer(server, 1, SECONDS / 2, source="127.0.0.2")
+        _, beside = await asyncio.gather(
+            offer(server, 10 * saturated.rate, SECONDS), offer(server, 1, SECONDS, source="127.0.0.2")
+        )
+        return saturated, alone, beside
+
+    saturated, alone, beside = asyncio.run(measure())
+    figures = [f"p99 {one.percentile(99):.0f} ms, {dict(one.statuses)}" for one in (alone, beside)]
+    return f"alone {figures[0]}; beside ten times {saturated.rate:.1f}/s: {figures[1]}"
+
+
+def memory(server: Server) -> str:
+    """Measure the memory after 5,000 images of 200 sizes."""
+    rng = random.Random(1)
+    sizes = [(14 * rng.randrange(4, 25), 14 * rng.randrange(4, 25)) for _ in range(200)]
+    before, held = resident_bytes(server), []
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for number in range(5000):
+            height, width = rng.choice(sizes)
+            client.post(f"/embed?size={height}x{width}&resize=squash", content=CAT).raise_for_status()
+            if number % 1000 == 999:
+                held.append(resident_bytes(server) / before)
+    time.sleep(15)
+    growth = ", ".join(f"{factor:.2f}" for factor in held)
+    idle = resident_bytes(server) / before
+    return f"{before / MIB:.0f} MiB after the warm-up; x {growth} after each 1,000; x {idle:.2f} when idle"
+
+
+async def offer(
+    server: Server, rate: float, seconds: float, request: bytes = REQUEST, source: str | None = None
+) -> Load:
+    """Send requests at a constant rate, whether or not they are answered, from an address of this machine."""
+    return await open_loop(server.port, evenly(rate, seconds), [request], source=source)
 
 
 def main(names: Sequence[str]) -> None:
@@ -132,12 +202,22 @@ def main(names: Sequence[str]) -> None:
         model = httpx.get(f"{server.url}/model").json()
         print(f"{os.cpu_count()} cores, {model['dtype']} on {model['device']}", flush=True)
         ask(server, post("/classify", CAT))
-        figures = {"picture": worst_picture, "413": too_large, "slow": slow, "overload": overload}
+        figures = {
+            "picture": worst_picture,
+            "413": too_large,
+            "slow": slow,
+            "greedy": greedy,
+            "overload": overload,
+            "memory": memory,
+        }
         for name, figure in figures.items():
             if not names or name in names:
                 result = figure(server)
                 for line in [result] if isinstance(result, str) else result:
                     print(f"{name}: {line}", flush=True)
+    if not names or "late" in names:
+        for line in late():
+            print(f"late: {line}", flush=True)
 
 
 if __name__ == "__main__":

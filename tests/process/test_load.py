@@ -60,7 +60,7 @@ def test_clients_that_leave_the_queue_cost_no_forward(
     faulty: Faulty, forwarded: Callable[[], list[str]], reset: bool
 ) -> None:
     with (
-        faulty(FORWARD_S=2.5, max_batch_tokens=TOKENS + 2, max_queue_tokens=100_000) as server,
+        faulty(FORWARD_S=2.5, max_batch_tokens=TOKENS + 2, max_queue_tokens=100_000, request_timeout_s=600) as server,
         ThreadPoolExecutor(4) as pool,
     ):
         running = pool.submit(ask, server, 1)
@@ -101,9 +101,9 @@ def test_a_slow_network_refuses_what_it_cannot_answer_in_time(
     faulty: Faulty, forwarded: Callable[[], list[str]]
 ) -> None:
     """A timeout of three batches, and sixteen batches of clients: nobody waits in vain."""
-    limits = {"max_batch_tokens": 4 * (TOKENS + 2), "request_timeout_s": 2.4}
-    with faulty(FORWARD_S=0.8, **limits) as server:
-        _, statuses, refusals = load(server, clients=64, seconds=8)
+    limits = {"max_batch_tokens": 4 * (TOKENS + 2), "request_timeout_s": 10}
+    with faulty(FORWARD_S=3, **limits) as server:
+        _, statuses, refusals = load(server, clients=64, seconds=15)
         assert set(statuses) <= {200, 503}
         assert statuses[503] > statuses[200]
         assert counted(server, "vitrine_batch_images_sum") >= 3 * counted(server, "vitrine_batch_images_count")  # of 4
@@ -114,11 +114,13 @@ def test_a_slow_network_refuses_what_it_cannot_answer_in_time(
 def test_a_slow_network_refuses_from_the_first_batch_on(faulty: Faulty) -> None:
     """No batch was measured, so what counts is the one that ran before the first request."""
     with (
-        faulty(FORWARD_S=1.5, max_batch_tokens=TOKENS + 20, request_timeout_s=4) as server,
+        faulty(FORWARD_S=3, max_batch_tokens=TOKENS + 20, request_timeout_s=10) as server,
         ThreadPoolExecutor(8) as pool,
     ):
         answers = list(pool.map(lambda number: ask(server, number), range(8)))
-        assert Counter(answer.status_code for answer in answers) == {200: 2, 503: 6}
+        statuses = Counter(answer.status_code for answer in answers)
+        assert set(statuses) == {200, 503}
+        assert statuses[200] <= 3
         refused = next(answer for answer in answers if answer.status_code == 503)
         assert refused.json()["detail"] == "too much is waiting: the answer would come later than a request may take"
         assert int(refused.headers["retry-after"]) >= 1
@@ -142,27 +144,31 @@ def test_beside_a_greedy_client_a_polite_one_is_answered(faulty: Faulty, fair: b
     limits = {"max_batch_tokens": 2 * (TOKENS + 2), "max_queue_tokens": 16 * (TOKENS + 2), "request_timeout_s": 60}
     with faulty(FORWARD_S=0.4, **limits, **keys) as server:
         stop = threading.Event()
+        answered: list[int] = []
 
         def greedy() -> None:
             while not stop.is_set():
                 answer = ask_as("greedy", server)
-                time.sleep(0.05 if answer.status_code == 503 else 0)
+                if answer.status_code == 200:
+                    answered.append(1)
+                else:
+                    time.sleep(0.05)
 
         threads = [threading.Thread(target=greedy) for _ in range(40)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
-        took = []
+        while not answered:
+            time.sleep(0.1)
+        served = 0
         for _ in range(6):
-            began = time.monotonic()
+            before = len(answered)
             answer = ask_as("polite", server)
-            took.append((answer.status_code, time.monotonic() - began))
-            time.sleep(0.3)
+            # The batch that runs, the one before it that is being answered, and the polite one's own.
+            served += answer.status_code == 200 and len(answered) - before <= 3 * 2
         stop.set()
         for thread in threads:
             thread.join()
-    served = [seconds for status, seconds in took if status == 200 and seconds < 3 * 0.4 + 1]
-    assert len(served) == 6 if fair else len(served) < 6
+    assert served == 6 if fair else served < 6
 
 
 def ask_as(key: str, server: Server) -> httpx.Response:
