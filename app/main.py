@@ -1,5 +1,6 @@
 """`create_app`: the whole service as one ASGI application, complete under any server."""
 
+import asyncio
 import gc
 import logging
 import signal
@@ -9,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
@@ -17,19 +17,19 @@ from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
+from app.http.client import Clients
+from app.http.headers.compression import Compression
+from app.http.headers.origins import Origins, Sharing
+from app.http.headers.proxy import Proxied
 from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
 from app.service import Service
 from app.settings import Settings, load_settings
+from app.telemetry.descriptors import watch_descriptors
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("vitrine")
-
-EXPOSED_HEADERS = [
-    *("X-Request-ID", "Server-Timing", "Retry-After", "Vitrine-Fingerprint"),
-    *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention"),
-]
 
 MAX_BODIES_IN_MEMORY = 8
 """How many bodies of the largest size may be in memory at the same time; the limit counts bytes."""
@@ -55,7 +55,9 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
             logger.warning(warning)
     service = Service(settings, load)
     app = _fastapi(settings, service)
-    app.root_path = settings.root_path  # as an argument it is deprecated: uvicorn and others set it themselves
+    app.root_path = settings.root_path.rstrip(
+        "/"
+    )  # as an argument it is deprecated: uvicorn and others set it themselves
     app.state.service = service
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
@@ -68,24 +70,28 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
+    app.add_middleware(Clients, keyed=bool(settings.keys))
     if settings.keys:
-        app.add_middleware(ApiKeys, keys=settings.keys, root_path=settings.root_path)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=EXPOSED_HEADERS,
-        )
-    app.add_middleware(RequestContext, metrics=metrics, max_body_bytes=MAX_BODIES_IN_MEMORY * settings.max_upload_bytes)
+        app.add_middleware(ApiKeys, keys=settings.keys)
+    app.add_middleware(Compression)
+    origins = Origins(settings.cors_origins)
+    app.add_middleware(Sharing, origins=origins)
+    app.add_middleware(Proxied, trusted=settings.trusted_proxies)
+    app.add_middleware(
+        RequestContext,
+        metrics=metrics,
+        max_body_bytes=MAX_BODIES_IN_MEMORY * settings.max_upload_bytes,
+        origins=origins,
+    )
 
 
 def _fastapi(settings: Settings, service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start(lambda: _report(service))
+        descriptors = asyncio.create_task(watch_descriptors())
         yield
+        descriptors.cancel()
         await service.stop()
 
     facts: dict[str, Any] = {

@@ -71,6 +71,18 @@ class ClassifyQuery(ResolutionQuery):
 class VectorQuery(ResolutionQuery):
     """Parameters that select the vector of an image."""
 
+    pool: Literal["cls", "mean", "native"] | None = Field(
+        None,
+        description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
+        "patch tokens. `native`: the vector that the checkpoint's own head reads. Default: `cls`, or `mean` for a "
+        "model without a [CLS] token.",
+    )
+    normalize: bool = Field(False, description="Scale each vector to length 1.")
+
+
+class EmbedQuery(ResolutionQuery):
+    """Parameters of POST /embed."""
+
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
         description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
@@ -78,11 +90,6 @@ class VectorQuery(ResolutionQuery):
         "returned as .npy of shape (n, h, w, dim). Default: `cls`, or `native` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
-
-
-class EmbedQuery(VectorQuery):
-    """Parameters of POST /embed."""
-
     encoding: Literal["float", "base64"] = Field(
         "float",
         description="Encoding of the vectors in JSON. `float`: a list of numbers. `base64`: little-endian float32.",

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -22,9 +23,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.http.connection import Connection, Connections
+from app.http.headers.origins import Origins
 from app.http.middleware import record_refusal
 from app.settings import Settings
 from app.telemetry import logs, tracing
+from app.threads.names import show_name
 
 if TYPE_CHECKING:  # it imports torch, and the port is bound before that
     from app.service import Service
@@ -48,12 +51,17 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def authority(host: str, port: int) -> str:
+    """The host and the port as a URL has them: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def url(listener: socket.socket) -> str:
     """The address to open in a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
         host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{authority(host, port)}"
 
 
 def run(app: FastAPI, settings: Settings, listener: socket.socket) -> NoReturn:
@@ -70,8 +78,7 @@ def run(app: FastAPI, settings: Settings, listener: socket.socket) -> NoReturn:
         log_config=None,
         access_log=False,  # the middleware writes one line for each request
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,  # app/http/headers/proxy.py reads them, under every server
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     if hasattr(signal, "SIGHUP"):
@@ -102,10 +109,19 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
         self.server_state: Connections = Connections(
-            service.settings.receive_timeout_s, partial(record_refusal, service.metrics)
+            service.settings.receive_timeout_s,
+            service.settings.keep_alive_s,
+            Origins(service.settings.cors_origins),
+            partial(record_refusal, service.metrics),
         )
         self._service = service
         self.stopped_by: int | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections; threads of asyncio's default pool show their names."""
+        pool = ThreadPoolExecutor(thread_name_prefix="worker", initializer=show_name)
+        asyncio.get_running_loop().set_default_executor(pool)
+        await super().startup(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

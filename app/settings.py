@@ -33,6 +33,11 @@ def _formats(value: Any) -> Any:
     return tuple(name.upper() for name in _split(value)) if isinstance(value, str) else value
 
 
+def _without_brackets(value: Any) -> Any:
+    """Return an IPv6 address as the system takes it; URLs have it in brackets."""
+    return value[1:-1] if isinstance(value, str) and value.startswith("[") and value.endswith("]") else value
+
+
 def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name != "*":
@@ -41,6 +46,8 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 DEVICE = allow(r"^(auto|cpu|mps|cuda(:\d+)?)$", "must be auto, cpu, mps, cuda or cuda:N")
+
+ROOT_PATH = re.compile(allow(r"^(/[A-Za-z0-9._~-]+)*/?$", "must be a path that begins with a slash, as in /vision"))
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Key = Annotated[str, StringConstraints(pattern=allow(r"^[\x21-\x7e]+$", "must be printable ASCII without spaces"))]
@@ -51,7 +58,16 @@ SECRET = {"api_keys"}
 CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
 """Settings that select the checkpoint and supply what it does not contain."""
 
-COMPUTE = ("device", "dtype", "compile", "torch_threads", "decode_threads", "max_batch_tokens", "cache_mb")
+COMPUTE = (
+    "device",
+    "dtype",
+    "compile",
+    "torch_threads",
+    "compiled_shapes",
+    "decode_threads",
+    "max_batch_tokens",
+    "cache_mb",
+)
 """Settings of how the model runs."""
 
 IMAGES = ("decode", "colour", "max_pixels", "image_formats", "max_tokens_per_image")
@@ -99,6 +115,13 @@ class Settings(BaseSettings):
     torch_threads: int | None = Field(
         None, gt=0, description="Threads of the forward pass on the CPU [default: available physical cores]."
     )
+    compiled_shapes: int = Field(
+        64,
+        ge=0,
+        le=2**20,
+        description="Operations that oneDNN keeps compiled, one for each shape; more are faster for images of many "
+        "sizes and take more memory. ONEDNN_PRIMITIVE_CACHE_CAPACITY takes precedence.",
+    )
     decode_threads: int | None = Field(
         None, gt=0, description="Number of images decoded in parallel [default: number of available cores]."
     )
@@ -134,6 +157,9 @@ class Settings(BaseSettings):
     cache_mb: int = Field(
         0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
     )
+    fair: bool = Field(
+        True, description="Let clients (API keys, else addresses) take turns; off for what does so in front."
+    )
     request_timeout_s: float = Field(
         30.0,
         gt=0,
@@ -147,8 +173,18 @@ class Settings(BaseSettings):
         description="Maximum time to receive a request, and for the client to read the response, in seconds.",
     )
 
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time that a connection without a request stays open, in seconds; longer than the idle timeout of "
+        "a proxy or balancer in front.",
+    )
+
     # server
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    host: Annotated[str, BeforeValidator(_without_brackets)] = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 for all, :: for all with IPv6."
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free port.")
     api_keys: Keys = Field(
         (), repr=False, description="API keys, separated by commas; a request must carry one of them."
@@ -162,7 +198,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[Names, AfterValidator(_networks)] = Field(
         (), description="Addresses or networks of proxies whose X-Forwarded-* headers are trusted, separated by commas."
     )
-    root_path: str = Field("", description="Path under which a proxy publishes the service.")
+    root_path: Annotated[str, Field(pattern=ROOT_PATH.pattern)] = Field(
+        "", description="Path under which a proxy publishes the service, as in /vision."
+    )
     docs: bool = Field(True, description="Serve /docs and /openapi.json.")
     drain_timeout_s: float = Field(
         20.0,

@@ -43,6 +43,24 @@ def allow(pattern: str, sentence: str) -> str:
     return pattern
 
 
+SHOWN = 100
+"""The most characters of a value that a message repeats. A longer one may be an image, which no message shows."""
+
+
+def shown(value: Any) -> str:
+    """Return how a message names a client's value: as it is, or only its kind and length."""
+    if isinstance(value, str) and len(value) > SHOWN:
+        return f"(a string of {len(value)} characters)"
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    if isinstance(value, list):
+        return f"(a list of {len(value)})"
+    if isinstance(value, dict):
+        return "(an object)"
+    text = repr(value)
+    return text if len(text) <= 2 * SHOWN else "(a long value)"
+
+
 def requirement(fault: Any) -> str:
     """Return a sentence that says what the value must be.
 

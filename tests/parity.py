@@ -13,7 +13,7 @@ from models.checkpoints.checkpoint import build, open_checkpoint
 from tests.checkpoints.comparison import BAR, differences, open_network, worst
 from tests.checkpoints.families import FAMILIES
 from tests.checkpoints.original import SIZES, Family, Original
-from tests.checkpoints.pixels import PROCESSORS, pixel_differences, timm_pixel_differences
+from tests.checkpoints.pixels import PROCESSORS, ROUNDLESS, pixel_differences, timm_pixel_differences
 from tests.checkpoints.timm_family import forward as timm_forward
 from tests.checkpoints.wrong import WRONG_EVERYWHERE, WRONG_PROFILES
 from tests.originals import timm, torchvision
@@ -56,6 +56,10 @@ def pixel_rows() -> Iterator[str]:
             with tempfile.TemporaryDirectory() as folder:
                 found = pixel_differences(Path(folder), name, backend)
             yield f"| {name} | transformers, {backend} | {max(found):.0e} |"
+    for name in ROUNDLESS:
+        with tempfile.TemporaryDirectory() as folder:
+            found = pixel_differences(Path(folder), name, "torchvision")
+        yield f"| {name}, resized without rounding | transformers, torchvision | {max(found):.0e} |"
     with tempfile.TemporaryDirectory() as folder:
         yield f"| center, 0.9 | timm | {max(timm_pixel_differences(Path(folder), 'center', 0.9)):.0e} |"
 

@@ -10,10 +10,10 @@ def texts(files: list[bytes]) -> list[str]:
     return [base64.b64encode(file).decode() for file in files]
 
 
-def infer(client: httpx.Client, files: list[bytes], *outputs: str) -> httpx.Response:
+def infer(client: httpx.Client, files: list[bytes], *outputs: str, version: str = "") -> httpx.Response:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [len(files)], "data": texts(files)}
     body = {"inputs": [tensor], "outputs": [{"name": name} for name in outputs]}
-    return client.post("/v2/models/vit-small-tiny-imagenet/infer", json=body)
+    return client.post(f"/v2/models/vit-small-tiny-imagenet{version}/infer", json=body)
 
 
 def parts(files: list[bytes]) -> list[tuple[str, bytes]]:
@@ -40,6 +40,12 @@ ASKING: list[tuple[str, str, int, Asking]] = [
     ("/v2/models/{name}/infer", "both", 2, lambda client, files: infer(client, files, "labels", "embedding")),
     ("/v2/models/{name}/infer", "embed", 2, lambda client, files: infer(client, files, "embedding")),
     ("/v2/models/{name}/infer", "classify", 2, lambda client, files: infer(client, files, "scores", "labels")),
+    (
+        "/v2/models/{name}/versions/{version}/infer",
+        "embed",
+        2,
+        lambda client, files: infer(client, files, "embedding", version="/versions/1"),
+    ),
     (
         "/pipeline/image-classification",
         "classify",

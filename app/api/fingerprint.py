@@ -16,7 +16,7 @@ def with_fingerprint(response: Response, engine: Engine, resolution: Resolution,
     size = engine.network_size(*resolution)
     # The digest is of this exact text, not of an object's repr: clients store it, so renaming a class or a field in the
     # code must not change it. `own` and `Look` are former names.
-    own = "own" if engine.budget(*resolution) is None else "budget"
+    own = "own" if engine.checkpoint.content.preprocess.budget(*resolution) is None else "budget"
     resize = resolution.resize or own
     parts = f"{engine.fingerprint!r}, {size}, {resize!r}, {task.readout.name!r}, {task.normalize}"
     if (spec := task.attention_spec) is not None:

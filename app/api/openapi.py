@@ -1,5 +1,6 @@
 """Describe the endpoints that take images in the OpenAPI document: three kinds of body, every status, examples."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,14 +32,15 @@ IMAGE_PROBLEMS = (
         "no_image",
         "empty_image",
         "unauthorized",
+        "not_acceptable",
         "too_slow",
         "no_classifier",
         "no_such_pool",
         "no_cls_token",
     ),
     *("headers_too_large", "malformed_request"),
-    *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed"),
-    *("undecodable", "too_many_pixels", "too_complex", "bad_base64"),
+    *("body_too_large", "too_many_images", "not_an_image", "format_not_allowed", "unsupported_encoding"),
+    *("undecodable", "too_many_pixels", "crop_too_large", "too_complex", "bad_base64"),
     *("invalid_parameter", "unknown_parameter", "too_many_tokens", "unequal_grids"),
     *("internal", "model_output_invalid"),
     *("overloaded", "loading", "draining", "out_of_memory", "timeout"),
@@ -71,12 +73,14 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return inlined
 
 
-def json_request(model: type[BaseModel], **others: dict[str, Any]) -> dict[str, Any]:
+def json_request(
+    model: type[BaseModel], others: Mapping[str, dict[str, Any]] | None = None, *, required: bool = True
+) -> dict[str, Any]:
     """Return `openapi_extra` for a route that reads its body itself: JSON of this model, or `others` by media type."""
     content = {"application/json": {"schema": json_body(model)}} | {
-        kind: {"schema": schema} for kind, schema in others.items()
+        kind: {"schema": schema} for kind, schema in (others or {}).items()
     }
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def image_endpoint(response: Any, npy: str = "", png: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 from fastapi import Request, Response
 
 from app.errors import ImageProblem, Problem
+from app.http.headers.quality import preferred
 from app.http.problems import PROBLEM_JSON, problem_response
 from app.service import ImageAnswer
 
@@ -21,10 +22,15 @@ Outcomes = Sequence[ImageAnswer | ImageProblem]
 """For each image of a request, in order: its answer, or the problem that prevents one."""
 
 
-def accepts(request: Request, media_type: str) -> bool:
-    """Return whether `Accept` lists exactly this media type; wildcards do not count."""
-    ranges = request.headers.get("accept", "").lower().split(",")
-    return any(media_range.split(";")[0].strip() == media_type for media_range in ranges)
+def negotiate(request: Request, *offers: str) -> str:
+    """Return the media type that the header Accept prefers of those that can be given, the default first.
+
+    Raises Problem if it takes none of them.
+    """
+    chosen = preferred(", ".join(request.headers.getlist("accept")), offers)
+    if chosen is None:
+        raise Problem("not_acceptable", f"the header Accept takes nothing that can be given here: {', '.join(offers)}")
+    return chosen
 
 
 def json_response(

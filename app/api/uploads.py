@@ -1,28 +1,39 @@
 """Read the images of a request from its body: multipart, raw or JSON. Nothing is written to disk.
 
-The body is parsed as it arrives, with a size limit and a deadline. An image whose base64 is invalid is returned as an
+The body is parsed as it arrives. An image whose base64 is invalid is returned as an
 ImageProblem in its place in the list; any other error fails the whole request.
 """
 
 import asyncio
 import binascii
+import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.bodies import read_body, receive
 from app.errors import ImageProblem, Problem
 from app.service import Upload
 from app.settings import Settings
+from app.wording import shown
+
+# It writes a line for each malformed body, with bytes of the client's; the answer and the line of the request tell it.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 FIELD = "image"
 PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
+URL_SAFE = str.maketrans("-_", "+/")
 DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
+MAX_COUNTED_NAMES = 64
+"""Names of a JSON object that are each searched for in the body."""
 DISPOSITION = b"content-disposition"
 
 
@@ -37,6 +48,7 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
         uploads = await asyncio.to_thread(_parse_json, body, settings)
     else:
         body = await read_body(request, settings)
+        _refuse_text(body)
         uploads = [body] if body else []
     if not uploads:
         raise Problem(
@@ -46,11 +58,37 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     return uploads
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """Return the whole body. Raises Problem if it exceeds the limits."""
-    body = bytearray()  # not a list of chunks: many small chunks must not take more memory
-    await _receive(request, settings, body.extend)
-    return bytes(body)
+TEXTS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\s*(\{\s*\"|\[\s*[\"{])"), "the body looks like JSON; send it with Content-Type: application/json"),
+    (
+        re.compile(rb"\s*\"?data:[\w.+-]*/?[\w.+-]*[;,]", re.IGNORECASE),
+        'the body is a data: URI; send the file\'s bytes, or JSON: {"images": ["data:..."]}',
+    ),
+    (
+        re.compile(rb"\s*\"?(https?|ftp|file|s3|gs)://\S", re.IGNORECASE),
+        "the body is a URL, and URLs are not fetched; send the file's bytes",
+    ),
+    (
+        re.compile(rb"--[^\r\n]{1,70}\r?\n(content-[\w-]+:)", re.IGNORECASE),
+        "the body looks like a form; send it with Content-Type: multipart/form-data and its boundary",
+    ),
+    (
+        re.compile(rb"[\w.-]{1,40}=@?[\w./~%-]{1,200}\Z"),
+        "the body is a form without a file; send the file as multipart (curl -F image=@cat.png)",
+    ),
+    (
+        re.compile(rb"(iVBORw0KGgo|/9j/[0-9A-Za-z+/]{8}|R0lGOD[dl]h|UklGR[0-9A-Za-z+/]{8})"),
+        'the body looks like base64; send the file\'s bytes, or JSON: {"images": ["<base64>"]}',
+    ),
+)
+"""What a raw body may be that is written for another type than it has, and what to do."""
+
+
+def _refuse_text(body: bytes) -> None:
+    """Raise Problem for a body that is text of a known kind, and no file."""
+    for pattern, sentence in TEXTS:
+        if pattern.match(body[:300]):
+            raise Problem("not_an_image", sentence)
 
 
 def check_count(images: int, settings: Settings) -> None:
@@ -60,13 +98,31 @@ def check_count(images: int, settings: Settings) -> None:
 
 
 def _from_base64(text: str) -> Upload:
-    """Decode base64, or a `data:` URI of base64."""
+    """Decode base64, or a `data:` URI of base64: with line breaks, without padding and in its form for URLs as well."""
     head, comma, rest = text.partition(",")
+    is_uri = bool(comma and DATA_URI.fullmatch(head))
+    encoded = rest if is_uri else text
     try:
-        encoded = rest if comma and DATA_URI.fullmatch(head) else text
         return binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError:  # includes binascii.Error and UnicodeEncodeError
-        return ImageProblem("bad_base64", "the string must be base64 or a data: URI of base64; URLs are not fetched")
+        pass
+    if is_uri and "%" in encoded:
+        encoded = unquote(encoded)  # in a URI, these characters may be written as %2B, %2F and %3D
+    plain = "".join(encoded.split()).translate(URL_SAFE).rstrip("=")
+    try:
+        return binascii.a2b_base64(f"{plain}{'=' * (-len(plain) % 4)}".encode("ascii"), strict_mode=True)
+    except ValueError:
+        return ImageProblem("bad_base64", f"the string must be base64 or a data: URI of base64; {_mistaken(text)}")
+
+
+def _mistaken(text: str) -> str:
+    """Say what a string is that is no base64."""
+    start = text[:64].lstrip().lower()
+    if start.startswith(("http://", "https://", "file://", "s3://", "gs://")):
+        return "this is a URL, and URLs are not fetched"
+    if start.startswith("data:"):
+        return "this data: URI is not one of base64"
+    return "URLs are not fetched and paths are not read"
 
 
 async def decode_base64(texts: Sequence[str], settings: Settings) -> list[Upload]:
@@ -76,39 +132,6 @@ async def decode_base64(texts: Sequence[str], settings: Settings) -> list[Upload
     """
     check_count(len(texts), settings)
     return await asyncio.to_thread(lambda: [_from_base64(text) for text in texts])
-
-
-async def _receive(request: Request, settings: Settings, consume: Callable[[bytes], object]) -> None:
-    """Pass each chunk of the body to `consume` as it arrives.
-
-    Raises Problem for a body that is compressed, too large (before it is read, if it declares its length), or not
-    complete by the deadline.
-    """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        detail = f"the Content-Encoding {encoding[:100]!r} is not supported; send the body without one"
-        raise Problem("format_not_allowed", detail)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > settings.max_upload_bytes:
-        raise _too_large(settings)
-    # Vitrine's own server knows when the request's first byte arrived. Under another server the time starts here.
-    deadline = request.scope["state"].get("receive_deadline")
-    received, more = 0, True
-    try:
-        async with asyncio.timeout_at(deadline or asyncio.get_running_loop().time() + settings.receive_timeout_s):
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    # No client receives this; it ends the handler.
-                    raise Problem("malformed_body", "the client disconnected before the body was complete")
-                chunk, more = message.get("body", b""), message.get("more_body", False)
-                received += len(chunk)
-                if received > settings.max_upload_bytes:
-                    raise _too_large(settings)
-                consume(chunk)
-    except TimeoutError as error:
-        detail = f"the request was not received completely within {settings.receive_timeout_s:g} s"
-        raise Problem("too_slow", detail) from error
 
 
 def json_object(body: bytes, hint: str = "") -> dict[str, Any]:
@@ -122,11 +145,37 @@ def json_object(body: bytes, hint: str = "") -> dict[str, Any]:
     return content
 
 
+def check_given_once(body: bytes, content: dict[str, Any]) -> None:
+    """Raise Problem if the JSON has a member twice, of which parsing has kept one: at the top or in `parameters`.
+
+    Reading JSON a second time is slow for a body of many megabytes, so it is only done where a name may occur twice.
+    """
+    parameters = content.get("parameters")
+    names = [*content, *(parameters if isinstance(parameters, dict) else ())]
+    few = len(names) <= MAX_COUNTED_NAMES and b"\\u" not in body
+    if few and all(body.count(orjson.dumps(name)) < 2 for name in names):
+        return
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise Problem("invalid_parameter", f"the member {shown(name)} is given twice")
+            found[name] = value
+        return found
+
+    try:
+        json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise Problem("malformed_body", "the body is not valid JSON") from error
+
+
 def _parse_json(body: bytes, settings: Settings) -> list[Upload]:
     content = json_object(body, '; send {"images": ["<base64>", ...]}')
+    check_given_once(body, content)
     unknown = sorted(set(content) - {"images"})
     if unknown:
-        raise Problem("unknown_parameter", f"unknown member {unknown[0][:100]!r}; {PARAMETERS_HINT}")
+        raise Problem("unknown_parameter", f"unknown member {shown(unknown[0])}; {PARAMETERS_HINT}")
     images = content.get("images", [])
     if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
         raise Problem("malformed_body", '"images" must be a list of strings, each base64 or a data: URI of base64')
@@ -167,7 +216,7 @@ class _Form:
         name = options.get(b"name", b"").decode("utf-8", "replace")
         # Every part with a file name is an image, whatever its field is called. The file name itself is never used.
         if name != FIELD and b"filename" not in options:
-            raise Problem("unknown_parameter", f"unknown form field {name[:100]!r}; {PARAMETERS_HINT}")
+            raise Problem("unknown_parameter", f"unknown form field {shown(name)}; {PARAMETERS_HINT}")
         if len(self.uploads) == self.settings.max_images_per_request:
             raise _too_many(self.settings)
 
@@ -188,21 +237,20 @@ CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
 async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
     if media_type != b"multipart/form-data":
         raise Problem("malformed_body", "multipart/form-data is the only multipart type that is supported")
+    if not boundary:
+        detail = "the Content-Type multipart/form-data has no boundary; let the client library set the header"
+        raise Problem("malformed_body", detail)
     form = _Form(settings)
     callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict of these names
-        await _receive(request, settings, parser.write)
+        await receive(request, settings, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise Problem("malformed_body", "the body is not valid multipart/form-data") from error
     if not form.ended:
         raise Problem("malformed_body", "the multipart body ended before its closing boundary")
     return form.uploads
-
-
-def _too_large(settings: Settings) -> Problem:
-    return Problem("body_too_large", f"the body is larger than the limit of {settings.max_upload_bytes} bytes")
 
 
 def _too_many(settings: Settings) -> Problem:

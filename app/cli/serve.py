@@ -30,7 +30,9 @@ def command(**flags: Any) -> None:
     except CheckpointError as error:
         raise click.ClickException(f"the model could not be loaded: {error}") from error
     except OSError as error:
-        raise click.ClickException(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise click.ClickException(
+            f"cannot listen on {server.authority(settings.host, settings.port)}: {error.strerror}"
+        ) from error
     logger.info("listening on %s, loading %s", server.url(listener), settings.model)
     from app.main import create_app
 

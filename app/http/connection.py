@@ -17,6 +17,8 @@ from uvicorn.server import ServerState
 from app.errors import Problem
 from app.http.deadlines import ArrivalDeadline, DeliveryDeadline
 from app.http.disconnect import DisconnectProbe
+from app.http.head import head_problem, refused_head_problem
+from app.http.headers.origins import Origins
 from app.http.linger import Linger
 from app.http.problems import problem_bytes
 from app.http.transport import PipelineFlow, ResponseTransport
@@ -36,12 +38,22 @@ class Connections(ServerState):
 
     Args:
         client_timeout_s: how long a request may take to arrive, and a client to read its response.
+        keep_alive_s: how long a connection stays open after a response without another request.
+        origins: those that may read the response to a request that no handler has seen.
         on_refused: called with the problem and the request id of a request that no handler has seen.
     """
 
-    def __init__(self, client_timeout_s: float, on_refused: Callable[[Problem, str], None]) -> None:
+    def __init__(
+        self,
+        client_timeout_s: float,
+        keep_alive_s: float,
+        origins: Origins,
+        on_refused: Callable[[Problem, str], None],
+    ) -> None:
         super().__init__()
         self.client_timeout_s = client_timeout_s
+        self.keep_alive_s = keep_alive_s
+        self.origins = origins
         self.on_refused = on_refused
         self.leaving = False
         """Whether every response is to be the last one of its connection."""
@@ -57,8 +69,11 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.timeout_keep_alive = self.server_state.keep_alive_s  # type: ignore[assignment]  # need not be whole
         self._head_bytes = 0
         self._in_head = True
+        self._last_data = b""  # of a head
+        self._problem: Problem | None = None  # of the head that arrived last
         self._running: RequestResponseCycle | None = None  # uvicorn's `cycle` is the one that arrived last
 
     @property
@@ -87,6 +102,7 @@ class Connection(HttpToolsProtocol):
             self._arrival.start()
         if self._in_head:
             self._head_bytes += len(data)
+            self._last_data = data
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
@@ -98,14 +114,13 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the handler, unless the head has to be refused."""
-        self._in_head, self._head_bytes = False, 0
-        names = {name for name, _ in self.headers}
+        self._in_head, self._head_bytes, self._last_data = False, 0, b""
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
             self._head_bytes = MAX_HEAD_BYTES + 1
             raise ValueError("the head is too large")
-        if names >= {b"content-length", b"transfer-encoding"}:
-            # A proxy in front may use the other one (RFC 9112, 6.3: request smuggling).
-            raise ValueError("two lengths")
+        self._problem = head_problem(self.parser.get_http_version(), self.headers)
+        if self._problem is not None:
+            raise ValueError(self._problem.detail)
         super().on_headers_complete()
         self.scope["state"]["receive_deadline"] = self._arrival.time
         response = ResponseTransport(self.transport, self.cycle, self.close, self.linger)
@@ -139,7 +154,9 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
         else:
-            self._refuse(Problem("malformed_request", "this is not a valid HTTP/1.1 request"))
+            invalid = Problem("malformed_request", "this is not a valid HTTP/1.1 request")
+            own = self._problem or (refused_head_problem(self._last_data) if self._in_head else None)
+            self._refuse(own or invalid)
 
     def _refuse_head(self) -> None:
         detail = f"the request line and the headers are larger than {MAX_HEAD_BYTES} bytes, the most that is allowed"
@@ -150,12 +167,14 @@ class Connection(HttpToolsProtocol):
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
+            cycle.scope["state"]["refused"] = not cycle.response_started
             cycle.message_event.set()
             if cycle.response_started:
                 self.transport.close()
                 return
         request_id = uuid.uuid4().hex
-        self.transport.write(problem_bytes(problem, request_id))
+        origins = self.server_state.origins.headers(self.headers or [])
+        self.transport.write(problem_bytes(problem, request_id, origins))
         self.server_state.on_refused(problem, request_id)
         self.linger()
 

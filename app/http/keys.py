@@ -14,7 +14,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import Problem
 from app.http.problems import error_format_of, problem_response
 
-OPEN_PATHS = {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+PROBES = {"/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"}
+"""Probes of balancers and orchestrators, which have no key; they tell only whether the service runs."""
+
+OPEN_PATHS = {"/", "/docs", "/docs/oauth2-redirect", "/openapi.json", *PROBES}
 STATIC_FILES = ("/static/", "/static-offline-docs/")
 """Open prefixes: the files of the playground and of Swagger UI."""
 
@@ -25,30 +28,23 @@ class ApiKeys:
     Args:
         app: the ASGI application behind it.
         keys: the valid keys.
-        root_path: the path under which a proxy publishes the service.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], root_path: str = "") -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
         self._digests = [_digest(key) for key in keys]
-        self._root_path = root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that has a valid key or an open path; answer 401 to any other."""
-        if scope["type"] != "http" or self._is_open(scope["path"]) or self._has_key(Headers(scope=scope)):
+        if (
+            scope["type"] != "http"
+            or _is_open(scope["path"].removeprefix(scope["root_path"]))
+            or self._has_key(Headers(scope=scope))
+        ):
             await self.app(scope, receive, send)
             return
-        problem = Problem(
-            "unauthorized",
-            "this service requires an API key: send it as 'Authorization: Bearer <key>'",
-            {"WWW-Authenticate": "Bearer"},
-        )
+        problem = _unauthorized(Headers(scope=scope))
         await problem_response(problem, scope["state"]["request_id"], error_format_of(scope))(scope, receive, send)
-
-    def _is_open(self, path: str) -> bool:
-        if self._root_path and path.startswith(f"{self._root_path}/"):
-            path = path.removeprefix(self._root_path)
-        return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
 
     def _has_key(self, headers: Headers) -> bool:
         """Compare the token with every key, in constant time, so that the time reveals nothing about any key."""
@@ -56,6 +52,25 @@ class ApiKeys:
         digest = _digest(token.strip())
         matches = [hmac.compare_digest(digest, valid) for valid in self._digests]
         return scheme.lower() == "bearer" and any(matches)
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
+
+
+def _unauthorized(headers: Headers) -> Problem:
+    """Return the problem of a request without a valid key; it tells a wrong key from none (RFC 6750, section 3)."""
+    how, challenge = "send one as 'Authorization: Bearer <key>'", "Bearer"
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        detail = f"this service requires an API key: {how}"
+    elif scheme.lower() != "bearer":
+        detail = f"the Authorization header has another scheme than Bearer; this service requires an API key: {how}"
+    elif not token.strip():
+        detail = f"the Authorization header has no key after 'Bearer': {how}"
+    else:
+        detail, challenge = f"the API key is not one of this service's keys; {how}", 'Bearer error="invalid_token"'
+    return Problem("unauthorized", detail, {"WWW-Authenticate": challenge})
 
 
 def _digest(key: str) -> bytes:

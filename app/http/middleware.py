@@ -17,6 +17,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Problem, internal
+from app.http.headers.origins import Origins
 from app.http.problems import error_format_of, problem_response
 from app.telemetry import tracing
 from app.telemetry.metrics import CLIENT_LEFT, Metrics
@@ -59,11 +60,13 @@ class RequestContext:
         app: the ASGI application behind it.
         max_body_bytes: the limit for the bodies of all requests together.
         metrics: where requests are counted.
+        origins: those that may read the response to an unhandled error, which passes no other middleware.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics, origins: Origins) -> None:
         self.app = app
         self.metrics = metrics
+        self._origins = origins
         self._bodies = BodyMemory(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +84,8 @@ class RequestContext:
                 logger.error("request %s failed", exchange.request_id, exc_info=error)
             if exchange.status:
                 raise  # the response has begun: the server closes the connection
-            await problem_response(problem, exchange.request_id, error_format_of(scope))(scope, receive, exchange.send)
+            response = problem_response(problem, exchange.request_id, error_format_of(scope))
+            await self._origins.wrap(response)(scope, receive, exchange.send)
         finally:
             self.metrics.http.in_progress.dec()
             exchange.end(self.metrics)
@@ -107,10 +111,16 @@ class _Exchange:
         self._body_unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         self._watcher: asyncio.Task[None] | None = None
         self._client_left = False
-        scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings)
+        self._is_head = scope["method"] == "HEAD"
+        scope.setdefault("state", {}).update(request_id=self.request_id, timings=self.timings, hold_body=self._hold)
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it."""
+        """Run the handler until it ends or the client disconnects. Raises Problem if the server cancels it.
+
+        HEAD is answered like GET, without the body. The server needs its own method to write the response.
+        """
+        if self._is_head:
+            self._scope["method"] = "GET"
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -121,6 +131,8 @@ class _Exchange:
                 detail = "the service is shutting down, and the request did not finish in time"
                 raise Problem("draining", detail, {"Retry-After": "1", "Connection": "close"}) from None
         finally:
+            if self._is_head:
+                self._scope["method"] = "HEAD"
             if self._watcher is not None:
                 self._watcher.cancel()
 
@@ -151,6 +163,9 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a part of the response on; add the request id and the timings to its headers."""
+        if self._is_head:
+            self._scope["method"] = "HEAD"
+            message = message if message["type"] == "http.response.start" else {**message, "body": b""}
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.timings.add("total", time.perf_counter() - self.started)
@@ -181,6 +196,8 @@ class _Exchange:
         Of what the client sent, log and metrics get only the request id, which is checked.
         """
         self._bodies.give_back(self._held_bytes)
+        if self._scope["state"].get("refused"):
+            return  # by the connection, in the middle of the body, which has counted and logged it
         seconds = time.perf_counter() - self.started
         route = getattr(self._scope.get("route"), "path", None)
         method = self._scope["method"] if route else "-"

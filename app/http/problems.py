@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import STATUSES, Problem
-from app.wording import requirement
+from app.wording import SHOWN, requirement, shown
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,19 @@ def problem_response(problem: Problem, request_id: str, shape: ErrorFormat = PRO
     return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
 
 
-def problem_bytes(problem: Problem, request_id: str) -> bytes:
-    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs."""
+def problem_bytes(problem: Problem, request_id: str, headers: Mapping[str, str]) -> bytes:
+    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs.
+
+    Args:
+        problem: what is wrong.
+        request_id: of the request.
+        headers: further headers of the response.
+    """
     response = problem_response(problem, request_id)
-    response.headers.update({"X-Request-ID": request_id, "Connection": "close"})
+    response.headers.update({"X-Request-ID": request_id, "Connection": "close", **headers})
     status_line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
-    headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-    return status_line + headers + b"\r\n" + bytes(response.body)
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    return status_line + lines + b"\r\n" + bytes(response.body)
 
 
 class _ProblemResponse(Response):
@@ -94,25 +100,30 @@ def install(app: FastAPI, error_formats: Mapping[str, ErrorFormat]) -> None:
         return problem_response(problem, request.state.request_id, error_format_of(request.scope))
 
 
-def invalid(fault: Any, what: str) -> Problem:
+def invalid(fault: Any, what: str, hint: str = "") -> Problem:
     """Return the problem of a value that pydantic refused.
 
     Args:
         fault: one of `ValidationError.errors()`.
         what: the kind of value, such as "query parameter".
+        hint: how the sentence about an unknown name ends.
     """
-    name = ".".join(str(part) for part in fault["loc"])[:100]
+    name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        return Problem("unknown_parameter", f"unknown {what} {name!r}")
+        return Problem("unknown_parameter", f"unknown {what} {shown(name)}{hint}")
     if fault["type"] == "missing":
-        return Problem("invalid_parameter", f"{what} {name!r} is missing")
-    value = str(fault.get("input"))[:100]
-    return Problem("invalid_parameter", f"{name}={value!r}: {requirement(fault)}")
+        return Problem("invalid_parameter", f"{what} {shown(name)} is missing")
+    if not name:  # the values do not fit together
+        return Problem("invalid_parameter", f"the {what}s {requirement(fault)}")
+    label = name if len(name) <= SHOWN else shown(name)
+    return Problem("invalid_parameter", f"{label}={shown(fault.get('input'))}: {requirement(fault)}")
 
 
 def _of_http(request: Request, error: HTTPException) -> Problem:
     if error.status_code == STATUSES["method_not_allowed"]:
         allowed = (error.headers or {}).get("Allow", "")
+        if "GET" in allowed:
+            allowed = ", ".join(sorted({*allowed.split(", "), "HEAD"}))
         detail = f"{request.method} is not allowed on this path; allowed is {allowed}"
         return Problem("method_not_allowed", detail, {"Allow": allowed})
     return Problem("not_found", "there is no endpoint at this path; /docs lists all endpoints")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.inference.allocator import trim
 from models.network.config import ViTConfig
 from models.network.kernels import AttentionFunction, select_attention, varlen_attention
 from models.preprocess import Pixels
@@ -97,6 +98,7 @@ class Backend:
         """Return the memory that a failed batch has left with the allocator."""
         if self.on_cuda:
             torch.cuda.empty_cache()
+        trim()
 
     @staticmethod
     def is_lost(error: Exception) -> bool:

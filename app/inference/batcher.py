@@ -1,11 +1,12 @@
 """Run batches of waiting work: one thread owns the model, and never waits while there is work.
 
-In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch. `queue.py`
-selects what goes into a batch.
+In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch.
+`app/inference/queue/` selects what goes into a batch.
 
 The batcher is work-conserving: an idle model takes waiting work at once, and under load batches form while the previous
-one runs. Work leaves the queue when its client disconnects or its deadline passes, and never reaches the model. A batch
-that fails is split in halves until the piece of work that causes it is alone, so that it fails no other request.
+one runs. Work leaves the queue when its client disconnects or when it would miss its deadline, and never reaches the
+model. A batch that fails is split in halves until the piece of work that causes it is alone, so that it fails no other
+request.
 """
 
 import asyncio
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from app.errors import Fatal
-from app.inference.queue import Entry, Queue, Reservation, Result, Work
+from app.inference.queue.queue import ANYONE, SLOW, Queue
+from app.inference.queue.work import Asker, Call, Entry, NotInTime, Reservation, Result, Work, call_of
 from app.threads.event_loop import call_soon
 
 P = TypeVar("P")  # payload
@@ -35,6 +37,11 @@ class BatchRunner(Protocol[P_contra, A_co]):
     @property
     def max_batch_cost(self) -> int:
         """The budget of one batch; a single piece of work may cost more."""
+        ...
+
+    @property
+    def measured(self) -> tuple[int, float] | None:
+        """The cost of a batch that ran before the first one of a client, and the seconds that it took."""
         ...
 
     def run(self, payloads: Sequence[P_contra], /) -> Sequence[A_co | Exception]:
@@ -55,6 +62,18 @@ class BatchReport(Generic[P]):
     run_s: float
 
 
+@dataclass(frozen=True)
+class Observer(Generic[P]):
+    """What is called on the event loop.
+
+    on_batch: after each batch.
+    on_waste: with payloads that were computed in vain: the client had gone, or another part of its request failed.
+    """
+
+    on_batch: Callable[[BatchReport[P]], None] = lambda _: None
+    on_waste: Callable[[Sequence[P]], None] = lambda _: None
+
+
 class Batcher(Generic[P, A]):
     """A queue and the device thread that empties it.
 
@@ -63,7 +82,7 @@ class Batcher(Generic[P, A]):
         report: called on the event loop when `prepare` has ended, with its error if it failed; and again, with the
             error, if the runner is lost later.
         max_queue_cost: limit of the queue. None: 16 batches.
-        on_batch: called on the event loop after each batch.
+        observer: is told what was computed.
     """
 
     def __init__(
@@ -71,15 +90,18 @@ class Batcher(Generic[P, A]):
         prepare: Callable[[], BatchRunner[P, A]],
         report: Callable[[Exception | None], None],
         max_queue_cost: int | None = None,
-        on_batch: Callable[[BatchReport[P]], None] = lambda _: None,
+        observer: Observer[P] | None = None,
     ) -> None:
         self.queue: Queue[P, A] = Queue(max_queue_cost)
-        self._on_batch = on_batch
+        self._observer: Observer[P] = observer or Observer()
         self._prepare = prepare
         self._report = report
         self._running: Sequence[Entry[P, A]] = ()
         self._lost: Exception | None = None
         self._busy_since: float | None = None
+        self._ended_at = math.inf
+        self.batches = 0
+        """How many batches have run."""
         self._thread = threading.Thread(target=self._run_thread, name="device", daemon=True)
         self._loop: asyncio.AbstractEventLoop
 
@@ -105,27 +127,39 @@ class Batcher(Generic[P, A]):
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last batch; 0 while one runs, and before the first one."""
+        return 0.0 if self.busy_s else max(0.0, time.monotonic() - self._ended_at)
+
     async def submit(
-        self, works: Sequence[Work[P]], deadline: float = math.inf, reservation: Reservation | None = None
+        self, works: Sequence[Work[P]], asker: Asker = ANYONE, reservation: Reservation | None = None
     ) -> list[Result[A]]:
         """Queue all of the work or none of it, and wait for the answers; cancelling the call withdraws the work.
 
         Args:
             works: the work.
-            deadline: on the monotonic clock; work that has not started by then is not run.
+            asker: who waits, and until when; work that would not end by then is not run.
             reservation: space that `queue.reserve` returned for it.
 
-        Raises QueueFull, Expired, or the error by which the runner was lost.
+        Raises Refused, Expired, or the error by which the runner was lost.
         """
         if self._lost is not None:
             raise self._lost
-        now = time.monotonic()
-        entries = [Entry(work, self._loop.create_future(), now, deadline) for work in works]
-        self.queue.put(entries, reservation)
+        call: Call[P, A] = call_of(works, asker, time.monotonic(), self._loop)
+        self.queue.put(call, reservation)
         try:
-            return [await entry.future for entry in entries]
-        finally:
-            self.queue.withdraw(entries)
+            return [await entry.future for entry in call.entries]
+        except BaseException:
+            self._give_up(call)
+            raise
+
+    def _give_up(self, call: Call[P, A]) -> None:
+        """Withdraw what has not run, and count what has run for nothing."""
+        for entry in call.entries:
+            entry.future.cancel()
+        self.queue.withdraw(call)
+        self._observer.on_waste([entry.work.payload for entry in call.entries if entry.has_answer])
 
     def abandon(self, error: Exception) -> None:
         """Give up the runner: all waiting, running and later work fails with this error. Call it on the event loop."""
@@ -146,6 +180,9 @@ class Batcher(Generic[P, A]):
             call_soon(self._loop, self._report, error)
             return
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * runner.max_batch_cost
+        self.queue.forecast.budget = runner.max_batch_cost
+        if runner.measured:
+            self.queue.forecast.observe(*runner.measured)
         call_soon(self._loop, self._report, None)
         try:
             self._work(runner)
@@ -158,45 +195,63 @@ class Batcher(Generic[P, A]):
             batch, late = self.queue.take(lambda: runner.max_batch_cost)
             self._running = batch
             if late:
-                call_soon(self._loop, self._fail, late, Expired())
+                call_soon(self._loop, self._give_back, late)
             elif not batch:
                 return
             if batch:
                 self._run(runner, batch)
 
+    def _give_back(self, late: Sequence[Call[P, A]]) -> None:
+        """Tell the callers of work that was not begun, because it would have been late."""
+        now = time.monotonic()
+        for call in late:
+            call.fail(Expired() if call.asker.deadline <= now else NotInTime(SLOW, self.queue.retry_after_s))
+
     def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]]) -> None:
         self._busy_since = started = time.monotonic()
-        answers = _answers(runner, [entry.work.payload for entry in batch])
+        answers = _answers(runner, batch)
+        ended = self._ended_at = time.monotonic()
         self._busy_since = None
-        ended = time.monotonic()
-        self._measure(sum(entry.work.cost for entry in batch), ended - started)
+        self.batches += 1
+        if not any(isinstance(answer, Exception) for answer in answers):  # a failure may be quick, or run several times
+            afresh = any(entry.call.trial for entry in batch)
+            self.queue.forecast.observe(sum(entry.work.cost for entry in batch), ended - started, afresh)
         call_soon(self._loop, self._resolve, batch, answers, started, ended)
 
     def _resolve(self, batch: list[Entry[P, A]], answers: list[A | Exception], started: float, ended: float) -> None:
         """Set the answers on the futures, on the event loop."""
-        waited = [started - entry.queued_at for entry in batch]
+        waited = [started - entry.call.queued_at for entry in batch]
+        wasted = [entry.work.payload for entry in batch if entry.future.done()]
         for entry, answer, queue_s in zip(batch, answers, waited, strict=True):
             if not entry.future.done():
                 entry.future.set_result(Result(answer, queue_s, ended - started))
-        self._on_batch(BatchReport([entry.work.payload for entry in batch], waited, ended - started))
-
-    def _measure(self, cost: int, seconds: float) -> None:
-        rate, before = cost / max(seconds, 1e-9), self.queue.cost_per_s
-        self.queue.cost_per_s = 0.8 * before + 0.2 * rate if before else rate
+        self._observer.on_batch(BatchReport([entry.work.payload for entry in batch], waited, ended - started))
+        if wasted:
+            self._observer.on_waste(wasted)
 
 
-def _answers(runner: BatchRunner[P, A], payloads: list[P]) -> list[A | Exception]:
-    """Return answers for all payloads; if the batch fails as a whole, run its halves. Raises Fatal."""
+def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]]) -> list[A | Exception]:
+    """Return answers for all entries; if the batch fails as a whole, run its halves, without those that have gone.
+
+    Raises Fatal.
+    """
     try:
-        answers = list(runner.run(payloads))
-        if len(answers) != len(payloads):
-            raise RuntimeError(f"{len(payloads)} payloads got {len(answers)} answers")
+        answers = list(runner.run([entry.work.payload for entry in batch]))
+        if len(answers) != len(batch):
+            raise RuntimeError(f"{len(batch)} payloads got {len(answers)} answers")
         return answers
     except Fatal:
         raise
     except Exception as error:  # noqa: BLE001 - any error must reach its own callers, and no others
-        if len(payloads) == 1:
+        if len(batch) == 1:
             return [error]
     # Outside of the except block: the error's traceback holds on to the failed batch's memory.
-    half = len(payloads) // 2
-    return _answers(runner, payloads[:half]) + _answers(runner, payloads[half:])
+    half = len(batch) // 2
+    return [answer for part in (batch[:half], batch[half:]) for answer in _answers_of_part(runner, part)]
+
+
+def _answers_of_part(runner: BatchRunner[P, A], part: Sequence[Entry[P, A]]) -> list[A | Exception]:
+    """Return answers for a part of a batch that has failed; Expired for those whose callers have gone."""
+    wanted = [entry for entry in part if not entry.future.done()]
+    answers = iter(_answers(runner, wanted) if wanted else ())
+    return [next(answers) if entry in wanted else Expired() for entry in part]

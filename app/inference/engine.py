@@ -4,11 +4,10 @@ In: network pixels, and what to read off for each image. Out: arrays on the CPU.
 one thread owns it.
 """
 
-import hashlib
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +15,9 @@ from torch import Tensor
 
 from app.inference import readouts
 from app.inference.backend import Backend, DeviceUnavailable, Dtype
+from app.inference.fingerprint import fingerprint
 from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInvalid, Ranking
+from app.inference.normalise import Normaliser
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
@@ -24,9 +25,6 @@ from models.network.vit import Readout
 from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
-
-NUMERICS = 2
-"""Raise it only when the answers of the same weights change."""
 
 MEMORY_PROBE_IMAGES = 8
 """Images of the batch whose memory is measured."""
@@ -52,6 +50,9 @@ class Engine:
     stuck_after_s = 120.0
     """A batch that runs longer than this is considered hung."""
 
+    measured: tuple[int, float] | None = None
+    """The cost of the last batch of `warm_up`, and the seconds that it took."""
+
     def __init__(  # noqa: PLR0913 - each is a separate setting
         self,
         checkpoint: Checkpoint,
@@ -70,12 +71,8 @@ class Engine:
         self.network.set_attention(self.backend.attention(self.config))
         self.readouts = self.network.readouts
         self._compiled, self.colour = compiled, colour
-        preprocess = checkpoint.content.preprocess
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
-        # (x / 255 - mean) / std, as one product and one sum.
-        self._scale = (1 / (255 * std)).float().to(self.device)[:, None, None]
-        self._shift = (-mean / std).float().to(self.device)[:, None, None]
-        self.fingerprint = self._fingerprint()
+        self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
+        self.fingerprint = fingerprint(checkpoint, self.dtype, colour)
 
     @property
     def device(self) -> torch.device:
@@ -102,10 +99,6 @@ class Engine:
         """The width of the vector of a request without `pool`."""
         return self.config.embed_dim if self.default_readout is Readout.CLS else self.config.native_dim
 
-    def budget(self, size: Size | None, resize: Resize | None, max_patches: int | None) -> int | None:
-        """Return the number of patches that bounds each image of a request, or None if it has a size."""
-        return self.checkpoint.content.preprocess.budget(size, resize, max_patches)
-
     def network_size(
         self, size: Size | None = None, resize: Resize | None = None, max_patches: int | None = None
     ) -> Size:
@@ -113,10 +106,10 @@ class Engine:
 
         With a budget of patches, which each image uses in its own shape, it is a size of as many patches.
         """
-        patch = self.config.patch_size
-        if (patches := self.budget(size, resize, max_patches)) is not None:
+        preprocess, patch = self.checkpoint.content.preprocess, self.config.patch_size
+        if (patches := preprocess.budget(size, resize, max_patches)) is not None:
             return patch[0], patches * patch[1]
-        return whole_patches(size or self.checkpoint.content.preprocess.input_size, patch)
+        return whole_patches(size or preprocess.input_size, patch)
 
     def cost(self, height: int, width: int, attention_spec: AttentionSpec | None = None) -> int:
         """Return the cost of an image of this size: its tokens, and attention's share on top for long sequences.
@@ -133,7 +126,7 @@ class Engine:
         return tokens + attention + again + (UNFUSED_COST * attention if attention_spec.rollout else 0)
 
     def warm_up(self) -> None:
-        """Run one image of the checkpoint's own size; measure how large a batch fits into a GPU's memory.
+        """Run images of the checkpoint's own size; measure their time, and how large a batch fits into a GPU's memory.
 
         Raises OutputInvalid if the weights give no finite answer, or another one than the checkpoint's golden.json, and
         DeviceUnavailable where the network cannot be compiled.
@@ -154,6 +147,8 @@ class Engine:
             logger.info("batches of up to %d tokens", self.max_batch_cost)
         if self.checkpoint.golden is not None:
             self._compare(self.checkpoint.golden)
+        else:
+            self._timed([probe])
 
     def probe(self) -> Job:
         """Return a job with a grey picture of the checkpoint's own size: used to check that the model still answers."""
@@ -196,15 +191,9 @@ class Engine:
         for place, job in enumerate(jobs):
             by_shape.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
         for places in by_shape.values():
-            batch = self._normalised(self.backend.upload([jobs[place].pixels for place in places]))
+            batch = self._normalise(self.backend.upload([jobs[place].pixels for place in places]))
             images.update(zip(places, batch, strict=True))
         return [images[place] for place in range(len(jobs))]
-
-    def _normalised(self, batch: Tensor) -> Tensor:
-        """(n, 3, height, width) uint8 -> the network's input, computed in float32 whatever the network's type is."""
-        if batch.dtype == torch.float32:
-            return batch.to(self.backend.torch_dtype)
-        return torch.addcmul(self._shift, batch.float(), self._scale).to(self.backend.torch_dtype)
 
     def _compile(self) -> None:
         """Compile, and run the shapes that requests use: one image and several, all tokens and [CLS] alone."""
@@ -224,33 +213,15 @@ class Engine:
             detail = f"compile: the network cannot be compiled here; {needs}"
             raise DeviceUnavailable(f"{detail} (torch: {type(error).__name__})") from error
 
+    def _timed(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+        started = time.monotonic()
+        answers = self.run(jobs)
+        self.measured = sum(self.cost(*job.pixels.shape[1:]) for job in jobs), time.monotonic() - started
+        return answers
+
     def _compare(self, golden: Golden) -> None:
         pixels = picture(*self.checkpoint.content.preprocess.input_size)
-        cls, best = self.run([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
+        cls, best = self._timed([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
         if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.matches(cls, best.indices[0]):
             detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
             raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")
-
-    def _fingerprint(self) -> str:
-        """Digest what decides the answers: weights, network, preprocessing, profile, dtype, colours and our numerics.
-
-        The default of colours leaves it as it was before there was a choice.
-        """
-        content = self.checkpoint.content
-        described = (_stated(content.config), _stated(content.preprocess), content.profile)
-        parts: tuple[object, ...] = (self.checkpoint.digest, *described, self.dtype, NUMERICS)
-        parts += () if self.colour == "original" else (self.colour,)
-        return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
-
-
-def _stated(values: Any) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, also of rules among them.
-
-    A new field does not change the fingerprints of models that do not use it.
-    """
-    stated = ((field, getattr(values, field.name)) for field in fields(values))
-    return {
-        field.name: _stated(value) if is_dataclass(value) else value
-        for field, value in stated
-        if field.default is MISSING or value != field.default
-    }

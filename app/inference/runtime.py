@@ -6,20 +6,21 @@ drains.
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 
 from app.errors import Fatal, Problem
-from app.inference.allocator import keep_large_blocks
-from app.inference.batcher import Batcher, BatchReport, Expired
+from app.inference.allocator import keep_large_blocks, limit_compiled_shapes, trim
+from app.inference.batcher import Batcher, Expired, Observer
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
-from app.inference.queue import QueueFull, Reservation, Result, Work
+from app.inference.queue.queue import ANYONE
+from app.inference.queue.work import Asker, Refused, Reservation, Result, Work
 from app.settings import Settings
 from app.threads.cores import usable_cores
+from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.checkpoints.checkpoint import open_checkpoint
 from models.checkpoints.describe import assumptions
@@ -39,6 +40,10 @@ LAST_BATCH_S = 5.0
 """Timeout for the batch that runs when the process ends."""
 
 
+TRIM_AFTER_S = 10.0
+"""After so long without a batch, freed memory is given back to the system. The next batch takes a tenth longer."""
+
+
 class Stuck(Fatal):
     """A forward pass does not end."""
 
@@ -46,6 +51,7 @@ class Stuck(Fatal):
 def load_engine(settings: Settings) -> Engine:
     """Open the checkpoint, move it to its device and warm it up."""
     keep_large_blocks()
+    limit_compiled_shapes(settings.compiled_shapes)
     # torch counts the machine's physical cores (or OMP_NUM_THREADS), and knows no quota of a container.
     torch.set_num_threads(settings.torch_threads or min(torch.get_num_threads(), usable_cores()))
     checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
@@ -65,14 +71,14 @@ class Runtime:
     Args:
         settings: how the service runs.
         load: creates the engine, on the device thread.
-        on_batch: called after each batch.
+        observer: is told what was computed.
     """
 
     def __init__(
         self,
         settings: Settings,
         load: Load = load_engine,
-        on_batch: Callable[[BatchReport[Job]], None] = lambda _: None,
+        observer: Observer[Job] | None = None,
     ) -> None:
         self.settings = settings
         self.state: State = "loading"
@@ -85,7 +91,7 @@ class Runtime:
         self._report: Callable[[], None] = lambda: None
         self._failures = 0
         self._watchdog: asyncio.Task[None] | None = None
-        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, on_batch)
+        self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, observer)
 
     @property
     def engine(self) -> Engine:
@@ -148,21 +154,26 @@ class Runtime:
         waits = self.finished_loading.is_set() and self.failure is None
         await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
-    def reserve(self, cost: int) -> Reservation:
+    def check_space(self, cost: int, asker: Asker) -> None:
+        """Raise Problem if work of this cost would be refused now."""
+        if (refused := self.batcher.queue.refusal(cost, asker)) is not None:
+            raise overloaded(refused)
+
+    def reserve(self, cost: int, asker: Asker) -> Reservation:
         """Reserve space in the queue for images that are still to be decoded. Raises Problem."""
         try:
-            return self.batcher.queue.reserve(cost)
-        except QueueFull as full:
-            raise overloaded(full.retry_after_s) from full
+            return self.batcher.queue.reserve(cost, asker)
+        except Refused as refused:
+            raise overloaded(refused) from refused
 
     async def run(
-        self, works: Sequence[Work[Job]], deadline: float = math.inf, reservation: Reservation | None = None
+        self, works: Sequence[Work[Job]], asker: Asker = ANYONE, reservation: Reservation | None = None
     ) -> list[Result[Answer]]:
         """Return the answer or the error of each piece of work. Raises Problem for an error of the whole request."""
         try:
-            dones = await self.batcher.submit(works, deadline, reservation)
-        except QueueFull as full:
-            raise overloaded(full.retry_after_s) from full
+            dones = await self.batcher.submit(works, asker, reservation)
+        except Refused as refused:
+            raise overloaded(refused) from refused
         except Expired as expired:
             raise TimeoutError from expired
         except Fatal as fatal:
@@ -174,6 +185,7 @@ class Runtime:
 
     def _prepare(self) -> Engine:
         lower_priority()
+        show_name()
         self._engine = self._load(self.settings)
         return self._engine
 
@@ -197,14 +209,21 @@ class Runtime:
         return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
 
     async def _watch(self) -> None:
-        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it."""
-        while not self._stuck:  # noqa: ASYNC110 - there is no event to wait for: a hang is the absence of one
+        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it.
+
+        Give freed memory back when the device is idle.
+        """
+        trimmed = 0
+        while not self._stuck:
             await asyncio.sleep(0.5)
+            if self.batcher.batches != trimmed and self.batcher.idle_s > TRIM_AFTER_S:
+                trimmed = self.batcher.batches
+                await asyncio.to_thread(trim)
         failure = Stuck(f"a forward pass has been running for {self.batcher.busy_s:.0f} s")
         self.batcher.abandon(failure)
         self._fail(failure)
 
 
-def overloaded(retry_after_s: int) -> Problem:
-    """Return the problem of a full queue."""
-    return Problem("overloaded", "the queue is full", {"Retry-After": str(retry_after_s)})
+def overloaded(refused: Refused) -> Problem:
+    """Return the problem of a queue that does not take a request."""
+    return Problem("overloaded", refused.detail, {"Retry-After": str(refused.retry_after_s)})

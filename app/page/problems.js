@@ -14,6 +14,7 @@ const TITLES = {
   undecodable: "This image is damaged",
   too_complex: "This image is too complex",
   too_many_pixels: "This image is too large",
+  crop_too_large: "This image is too long and thin",
   body_too_large: "This file is too large",
   too_many_images: "Too many images at once",
   too_many_tokens: "This resolution is too high",

@@ -34,17 +34,19 @@ from app.pictures.header import Header, Limits, check_size, read_header
 from app.pictures.modes import Samples, to_rgb
 from app.pictures.orientation import turn_of, turned
 from app.pictures.tiff import read_samples
-from app.settings import Colour
+from app.settings import Colour, ImageFormat
 from models.preprocess import Plan, Size
 
 try:
     import pillow_heif
 except ImportError:
     pillow_heif = None
+    MISSING: tuple[ImageFormat, ...] = ("HEIC",)
 else:
+    MISSING = ()
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
-__all__ = ["Limits", "Picture", "decode", "limit_pillow", "to_network"]
+__all__ = ["MISSING", "Limits", "Picture", "decode", "limit_pillow", "to_network"]
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about broken metadata, which this service does not use
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded in parallel already

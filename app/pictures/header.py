@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from app.errors import ImageProblem
 from app.pictures.formats.container import damaged
+from app.pictures.formats.foreign import foreign_name
 from app.pictures.formats.table import FORMATS
 from app.settings import ImageFormat
 
@@ -23,10 +24,17 @@ class Limits:
 
     formats: the accepted container formats.
     max_pixels: the largest number of pixels of a JPEG; see `max_pixels_of` for other formats.
+    missing: formats whose decoder is not installed.
     """
 
     formats: tuple[ImageFormat, ...]
     max_pixels: int
+    missing: tuple[ImageFormat, ...] = ()
+
+    @property
+    def readable(self) -> tuple[ImageFormat, ...]:
+        """The accepted formats that can be decoded here."""
+        return tuple(name for name in self.formats if name not in self.missing)
 
     def max_pixels_of(self, image_format: ImageFormat) -> int:
         """Return the largest number of pixels that an image of this format may have."""
@@ -79,9 +87,11 @@ def _recognise(data: bytes, limits: Limits) -> ImageFormat:
     if not data:
         raise ImageProblem("empty_image", "the image has 0 bytes")
     image_format = next((name for name, container in FORMATS.items() if container.matches(data)), None)
-    allowed = f"allowed formats are {', '.join(limits.formats)}"
+    allowed = f"allowed formats are {', '.join(limits.readable)}"
     if image_format is None:
-        raise ImageProblem("not_an_image", f"these bytes are not an image in a known format; {allowed}")
+        name = foreign_name(data)
+        what = f"this is {name}" if name else "these bytes are not an image in a known format"
+        raise ImageProblem("not_an_image", f"{what}; {allowed}")
     if image_format not in limits.formats:
         raise ImageProblem("format_not_allowed", f"{image_format} images are not accepted; {allowed}")
     return image_format

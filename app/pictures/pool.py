@@ -1,23 +1,27 @@
 """Decode uploads in a bounded thread pool, to images that are ready for the queue.
 
-Two things bound decoding: the number of threads, and the memory of all images that are being decoded.
+Two things bound decoding: the number of threads, and the memory of all images that are being decoded. Clients take
+turns.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from app.errors import ImageProblem
+from app.fairness.slots import Slots
 from app.pictures.budget import MemoryBudget
 from app.pictures.colour import is_available
-from app.pictures.decode import decode, limit_pillow, to_network
+from app.pictures.decode import MISSING, decode, limit_pillow, to_network
 from app.pictures.header import Limits, read_header
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.settings import BadSettings, Settings
+from app.settings import BadSettings, ImageFormat, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
+from app.threads.names import show_name
 from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Size
 
@@ -30,6 +34,9 @@ A larger image may keep its own number of pixels."""
 
 READ_ON_THE_LOOP_BYTES = 2**14
 """The header of a larger file is read on a decoding thread: a hostile file can hide its size behind many segments."""
+
+SLOTS_PER_THREAD = 2
+"""Images that are decoded or about to be, for each thread: it finds the next one without waiting for the event loop."""
 
 OVERSAMPLING = 2
 """How many times larger than the resized image a JPEG is decoded at least: the filter then still averages pixels."""
@@ -74,7 +81,7 @@ class Decoder:
     """
 
     def __init__(self, settings: Settings, on_decoded: Callable[[float], None]) -> None:
-        self._limits = Limits(settings.image_formats, settings.max_pixels)
+        self._limits = Limits(settings.image_formats, settings.max_pixels, MISSING)
         limit_pillow(self._limits)
         self._fast, self._colour = settings.decode == "fast", settings.colour
         if self._colour == "srgb" and not is_available():
@@ -82,15 +89,20 @@ class Decoder:
         self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
-        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=lower_priority)
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=_begin)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
-        self._pending = 0
+        self._slots = Slots(SLOTS_PER_THREAD * self.threads, settings.fair)
         self._decode_s = 0.0  # moving average of the time that an image takes
 
     @property
+    def formats(self) -> tuple[ImageFormat, ...]:
+        """The accepted formats that can be decoded here."""
+        return self._limits.readable
+
+    @property
     def wait_s(self) -> float:
-        """How long a new image would wait for a thread, at the measured rate."""
-        return self._pending * self._decode_s / self.threads
+        """How long a new image of the running client would wait for a thread, at the measured rate."""
+        return self._slots.ahead * self._decode_s / self.threads
 
     def stop(self) -> None:
         """Shut the thread pool down without waiting for it."""
@@ -100,7 +112,7 @@ class Decoder:
         self, uploads: Sequence[Upload | PreparedImage], transform: Transform
     ) -> list[PreparedImage | ImageProblem]:
         """Return each image's pixels or its own problem, in order; a `PreparedImage` is returned unchanged."""
-        self._pending += len(uploads)
+        self._slots.expect(len(uploads))
         try:
             if len(uploads) == 1:  # the usual case, which needs no task
                 return [await self._prepare(uploads[0], transform)]
@@ -110,32 +122,38 @@ class Decoder:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            self._pending -= len(uploads)
+            self._slots.expect(-len(uploads))
         return [task.result() for task in tasks]
 
     async def _prepare(self, upload: Upload | PreparedImage, transform: Transform) -> PreparedImage | ImageProblem:
-        """Wait for memory, then decode on a thread."""
+        """Wait for the client's turn and for memory, then decode on a thread."""
         if not isinstance(upload, bytes):
             return upload
+        await self._slots.take()
+        job: Future[PreparedImage | ImageProblem] | None = None
+        taken = 0
         try:
             if len(upload) <= READ_ON_THE_LOOP_BYTES:
                 header = read_header(upload, self._limits)
             else:
                 loop = asyncio.get_running_loop()
                 header = await loop.run_in_executor(self._pool, read_header, upload, self._limits)
+            taken = await self._memory.take(header.decode_bytes)
+            job = self._pool.submit(self._decode, upload, transform)
+            return await asyncio.wrap_future(job)
         except ImageProblem as problem:
             return problem
-        taken = await self._memory.take(header.decode_bytes)
-        job = self._pool.submit(self._decode, upload, transform)
-        try:
-            return await asyncio.wrap_future(job)
         finally:
             # A thread cannot be stopped: a decode whose request was cancelled still uses its memory.
-            if job.done():
-                self._memory.give_back(taken)
+            if job is None or job.done():
+                self._give_back(taken)
             else:
-                loop = asyncio.get_running_loop()
-                job.add_done_callback(lambda _: call_soon(loop, self._memory.give_back, taken))
+                job.add_done_callback(partial(call_soon, asyncio.get_running_loop(), self._give_back, taken))
+
+    def _give_back(self, taken: int, _: object = None) -> None:
+        """Return an image's memory and its slot."""
+        self._memory.give_back(taken)
+        self._slots.give_back()
 
     def _decode(self, upload: bytes, transform: Transform) -> PreparedImage | ImageProblem:
         """Decode, resize and crop one image. Runs on a thread of the pool."""
@@ -168,9 +186,16 @@ def _check_patches(plan: Plan, transform: Transform) -> None:
         raise ImageProblem("too_many_tokens", f"{detail}; try resize=fit, resize=crop or resize=squash")
 
 
+def _begin() -> None:
+    """Prepare a thread of the pool."""
+    lower_priority()
+    show_name()
+
+
 def _check_scaled(picture: Size, plan: Plan) -> None:
     """Refuse an image that would have too many pixels after the resize. Raises ImageProblem."""
     height, width = plan.scaled
     if height * width > max(MAX_SCALED_PIXELS, picture[0] * picture[1]):
         detail = f"an image of {picture[1]} x {picture[0]} pixels would be resized to {width} x {height}"
-        raise ImageProblem("too_many_pixels", f"{detail}; try resize=fit or resize=squash")
+        allowed = f"at most {MAX_SCALED_PIXELS} pixels are allowed before the crop"
+        raise ImageProblem("crop_too_large", f"{detail}; {allowed}; try resize=fit or resize=squash")

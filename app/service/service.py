@@ -1,7 +1,8 @@
 """The path that all requests share: bytes -> decode -> queue -> one forward pass -> answers.
 
-A request is refused before its body is read if the queue has no space for one image, or if decoding would wait longer
-than half of the timeout. An image for which the queue has no space is refused before it is decoded.
+A request is refused before its body is read if the queue has no space or no time for one image, or if decoding would
+wait longer than half of the timeout. Images for which the queue has no space or no time are refused before they are
+decoded. Clients take turns in both.
 """
 
 import asyncio
@@ -13,10 +14,12 @@ from contextlib import asynccontextmanager
 from itertools import islice
 
 from app.errors import ImageProblem, Problem, internal
-from app.inference.batcher import BatchReport
+from app.fairness.client import CLIENT
+from app.inference.batcher import BatchReport, Observer
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job, OutOfMemory, OutputInvalid
-from app.inference.queue import Reservation, Result, Work
+from app.inference.queue.queue import SLOW
+from app.inference.queue.work import Asker, NotInTime, Reservation, Result, Work
 from app.inference.runtime import Load, Runtime, load_engine, overloaded
 from app.inference.task import Task
 from app.pictures.pool import Decoder, Transform
@@ -44,7 +47,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
-        self.runtime = Runtime(settings, load, self._count_batch)
+        self.runtime = Runtime(settings, load, Observer(self._count_batch, self._count_waste))
         self._cache: Cache[ImageAnswer | ImageProblem] | None = (
             Cache(settings.cache_mb * 2**20, cached_bytes, self.metrics.cache.asked) if settings.cache_mb else None
         )
@@ -66,12 +69,16 @@ class Service:
 
     def admit(self) -> Engine:
         """Return the engine if it accepts requests now. Call it before a body is read. Raises Problem."""
-        engine, queue = self.engine, self.runtime.batcher.queue
-        if not queue.has_space(engine.cost(*engine.network_size())):
-            raise overloaded(queue.retry_after_s)
-        if self.decoder.wait_s > self.settings.request_timeout_s / 2:
-            raise overloaded(math.ceil(self.decoder.wait_s))
+        engine = self.engine
+        self.runtime.check_space(engine.cost(*engine.network_size()), self._asker())
+        if (wait_s := self.decoder.wait_s) > self.settings.request_timeout_s / 2:
+            raise overloaded(NotInTime(SLOW, min(60, math.ceil(wait_s))))
         return engine
+
+    def _asker(self) -> Asker:
+        """Return who asks, and until when, if the request's time begins now."""
+        client = CLIENT.get() if self.settings.fair else ""
+        return Asker(client, time.monotonic() + self.settings.request_timeout_s)
 
     async def answer(
         self,
@@ -111,15 +118,15 @@ class Service:
         task: Task,
         timings: Timings,
     ) -> list[ImageAnswer | ImageProblem]:
-        deadline = time.monotonic() + self.settings.request_timeout_s
+        asker = self._asker()
         # Before anything is decoded: under overload that work would be wasted.
         answers = 2 if task.second else 1
         expected = len(uploads) * answers * engine.cost(*engine.network_size(*resolution), task.attention_spec)
-        with self.runtime.reserve(expected) as reservation:
+        with self.runtime.reserve(expected, asker) as reservation:
             async with self._deadline():
                 images = await self._decode(engine, uploads, resolution, timings)
                 good = [image for image in images if isinstance(image, PreparedImage)]
-                done = iter(await self._run(engine, good, task, deadline, reservation))
+                done = iter(await self._run(engine, good, task, asker, reservation))
         return [
             image
             if isinstance(image, ImageProblem)
@@ -160,14 +167,14 @@ class Service:
         return images
 
     async def _run(
-        self, engine: Engine, images: Sequence[PreparedImage], task: Task, deadline: float, reservation: Reservation
+        self, engine: Engine, images: Sequence[PreparedImage], task: Task, asker: Asker, reservation: Reservation
     ) -> list[Result[Answer]]:
         works = [
             Work(engine.cost(*image.plan.size, task.attention_spec), job)
             for image in images
             for job in task.jobs_for(image.pixels)
         ]
-        results = await self.runtime.run(works, deadline, reservation)
+        results = await self.runtime.run(works, asker, reservation)
         if any(isinstance(result.answer, OutOfMemory) for result in results):
             raise Problem("out_of_memory", "the device has not enough memory for this request", {"Retry-After": "1"})
         return results
@@ -200,6 +207,9 @@ class Service:
     def _count_batch(self, batch: BatchReport[Job]) -> None:
         tokens = [self._network_tokens(job) for job in batch.payloads]
         self.metrics.batches.ran(tokens, batch.queue_s, batch.run_s)
+
+    def _count_waste(self, jobs: Sequence[Job]) -> None:
+        self.metrics.batches.wasted(sum(self._network_tokens(job) for job in jobs))
 
     def _network_tokens(self, job: Job) -> int:
         _, height, width = job.pixels.shape

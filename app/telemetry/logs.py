@@ -19,6 +19,8 @@ from typing import Literal
 
 import orjson
 
+from app.threads.names import show_name
+
 QUEUED_LINES = 8192
 """Lines that may wait to be written: some seconds of full load."""
 
@@ -54,8 +56,8 @@ def configure(level: str, form: Format = "text", output: int = 2) -> None:
     # Do not collect what no line shows (docs.python.org/3/howto/logging.html#optimization).
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # The service logs start and stop itself.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # The service logs start, stop and every request itself; uvicorn would add a line to each that is not valid HTTP.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def finish() -> None:
@@ -144,6 +146,7 @@ class QueuedHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
+        show_name()
         reported, last = 0, False
         while not last:
             lines, last = self._take()

@@ -148,6 +148,11 @@ class _Batches:
         )
         self._images = Histogram("vitrine_batch_images", "Images in a batch.", buckets=IMAGES, registry=registry)
         self._tokens = Histogram("vitrine_batch_tokens", "Tokens in a batch.", buckets=TOKENS, registry=registry)
+        self._wasted = Counter(
+            "vitrine_tokens_in_vain",
+            "Tokens of vitrine_batch_tokens whose request was not answered: its client had gone or it failed.",
+            registry=registry,
+        )
         self._forward = Histogram(
             "vitrine_forward_duration_seconds",
             "Forward pass of one batch.",
@@ -174,6 +179,10 @@ class _Batches:
         self._forward.observe(run_s)
         for seconds in queue_s:
             self._queue.observe(seconds)
+
+    def wasted(self, tokens: int) -> None:
+        """Count tokens that were computed for a request that was not answered."""
+        self._wasted.inc(tokens)
 
 
 class _Cache:

@@ -20,6 +20,8 @@ from models.checkpoints.relative import BEIT_NAMES, RELPOS_NAMES, timm_relative
 from models.errors import CheckpointUnsupported
 from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
+from models.layouts.timm import eva
+from models.layouts.timm.architectures import ARCHITECTURES
 from models.layouts.timm.config import POOLS, SECTION
 from models.network.config import ViTConfig
 from models.network.positions.learned import Resampling
@@ -90,11 +92,16 @@ def _check(content: Converted) -> None:
         "norms after the residual branch with a layer scale": config.norm_post and config.layer_scale,
         "preprocessing that keeps the aspect ratio without a crop": content.preprocess.steps not in CROP_MODES,
         "position embeddings that are computed": isinstance(config.position, SinCos),
-        "an attention pooling of this form": config.pool == "attention" and not _usual_pooling(config),
-        "RMSNorm in this form": (config.norm_type == "rms" or config.embed_norm) and not _is_aimv2(config),
     }
+    if config.rotary is None:
+        unsupported |= {
+            "an attention pooling of this form": config.pool == "attention" and not _usual_pooling(config),
+            "RMSNorm in this form": (config.norm_type == "rms" or config.embed_norm) and not _is_aimv2(config),
+        }
     if config.relative is not None:
         unsupported |= _unsupported_with_relative(content)
+    if config.rotary is not None:
+        unsupported |= eva.unsupported(config)
     if feature := next((name for name, present in unsupported.items() if present), None):
         raise CheckpointUnsupported(
             f"timm cannot express {feature}, so this checkpoint cannot be converted to its layout"
@@ -138,8 +145,9 @@ def _has_key_bias(content: Converted) -> bool:
 def _architecture(content: Converted) -> str:
     config = content.config
     if config.relative is not None:
-        beit = config.relative.class_token and not config.norm_post and not _has_key_bias(content)
-        return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
+        return _relative_architecture(content, config.relative)
+    if config.rotary is not None:
+        return eva.architecture(config) or PLAIN
     two_heads = config.pool == "cls_dist"
     usual = not (config.swiglu or config.norm_pre or config.qk_norm) and config.num_extra_tokens == 1 and config.norm
     candidates = (
@@ -155,8 +163,14 @@ def _architecture(content: Converted) -> str:
     return next((name for name, fits in candidates if fits), PLAIN)
 
 
+def _relative_architecture(content: Converted, rule: Relative) -> str:
+    config = content.config
+    beit = rule.class_token and not config.norm_post and not _has_key_bias(content)
+    return BEIT if beit else RELATIVE_NORM_AFTER if config.norm_post else RELATIVE
+
+
 def _timm_eps(content: Converted) -> float:
-    return 1e-5 if _architecture(content) in (CLIP, BEIT3, RMS) else 1e-6
+    return ARCHITECTURES[_architecture(content)].family.norm_eps
 
 
 def timm_weights(content: Converted) -> dict[str, Tensor]:
@@ -188,6 +202,7 @@ def timm_weights(content: Converted) -> dict[str, Tensor]:
         if f"projection.{part}" in weights:
             weights[f"head.{part}"] = weights.pop(f"projection.{part}")
     weights = _renamed(weights, _architecture(content))
+    weights = eva.weights(weights, config) if config.rotary is not None else weights
     return {name: tensor.contiguous().clone() for name, tensor in weights.items()}
 
 
@@ -248,6 +263,8 @@ def _arguments(content: Converted) -> dict[str, Any]:
         "mlp_ratio": _ratio(rows, config.embed_dim),
         "init_values": 1e-5 if config.layer_scale else None,
     }
+    if config.rotary is not None:
+        return arguments | eva.arguments(config) | {"global_pool": GLOBAL_POOLS[config.pool], "dynamic_img_size": True}
     if config.relative is not None:
         return arguments | _relative_arguments(config, config.relative, architecture)
     arguments["dynamic_img_size"] = True
@@ -344,7 +361,8 @@ def _pretrained(preprocess: Preprocess, outputs: int) -> dict[str, Any]:
 
 def _section(content: Converted) -> dict[str, Any]:
     """Return what timm's config has no field for."""
-    return {
+    rotary = {"rotary": changes} if content.config.rotary and (changes := eva.changes(content.config)) else {}
+    return rotary | {
         "profile": content.profile,
         "norm_eps": content.config.norm_eps,
         "head": "projection" if content.config.projection_dim else "classes",
@@ -369,6 +387,13 @@ def _differences(content: Converted) -> list[str]:
         found.append(
             "relative position biases at other sizes: timm resamples them by its own rule, the original by another "
             f"({config.relative.resampling})"
+        )
+    changes = eva.changes(config) if config.rotary is not None else {}
+    if "rounded" in changes:
+        found.append("rotary positions: timm computes their periods in float32, the original rounds them to bfloat16")
+    if "reference" in changes:
+        found.append(
+            "rotary positions at other sizes: timm scales them to the network's own size, the original does not"
         )
     if content.preprocess.max_patches is not None:
         found.append("preprocessing: timm crops the centre, the original keeps the picture's shape")

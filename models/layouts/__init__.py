@@ -11,7 +11,9 @@ tensors of a file without a config give away.
 
 from types import ModuleType
 
-from models.layouts import dinov3, facebook, jax, open_clip, torchvision
+from models.layouts import jax, open_clip, torchvision
+from models.layouts.facebook import bare as facebook
+from models.layouts.facebook import dinov3 as facebook_dinov3
 from models.layouts.timm import layout as timm
 from models.layouts.transformers import aimv2 as transformers_aimv2
 from models.layouts.transformers import beit as transformers_beit
@@ -33,6 +35,6 @@ LAYOUTS: tuple[ModuleType, ...] = (
     transformers_dinov3,
     transformers_vit,
     timm,
-    dinov3,
+    facebook_dinov3,
     facebook,
 )

@@ -95,18 +95,23 @@ def read(source: Source) -> Reading:
         preprocess=_preprocess(source.open_clip["preprocess_cfg"], vision)
         if "preprocess_cfg" in source.open_clip
         else None,
-        reasons={
-            "assumed": "" if model else _assumption(openai),
-            "layout": "the tensors have the names of OpenAI's CLIP and open_clip"
-            + (", with a timm network inside" if naming is NAMINGS[1] else ""),
-            "profile": "half precision or the tensor 'input_resolution' mark OpenAI's own files"
-            if openai
-            else "neither half precision nor 'input_resolution', which mark OpenAI's own files",
-            "num_heads": "head_width in open_clip_config.json" if width else "",
-            "preprocess": "open_clip_config.json" if "preprocess_cfg" in source.open_clip else "",
-            "left out": left_out,
-        },
+        reasons=_reasons(source, openai, naming is NAMINGS[1]) | {"left out": left_out},
     )
+
+
+def _reasons(source: Source, openai: bool, trunk: bool) -> dict[str, str]:
+    model = source.open_clip.get("model_cfg") or {}
+    states_heads = (model.get("vision_cfg") or {}).get("head_width")
+    return {
+        "assumed": "" if model else _assumption(openai),
+        "layout": "the tensors have the names of OpenAI's CLIP and open_clip"
+        + (", with a timm network inside" if trunk else ""),
+        "profile": "half precision or the tensor 'input_resolution' mark OpenAI's own files"
+        if openai
+        else "neither half precision nor 'input_resolution', which mark OpenAI's own files",
+        "num_heads": "head_width in open_clip_config.json" if states_heads else "",
+        "preprocess": "open_clip_config.json" if "preprocess_cfg" in source.open_clip else "",
+    }
 
 
 def _assumption(openai: bool) -> str:

@@ -45,6 +45,11 @@ PROFILES: dict[str, Profile] = {
     "flexivit": Profile(BILINEAR, "bilinear", "gelu", 1e-6),
     "timm-par": Profile(Resampling(antialias=True, square=True), "bicubic, antialiased, to a square that is cropped"),
     "timm-parfac": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
+    "radio": Profile(Resampling("bilinear", square=True), "bilinear, to a square that is cropped"),
+    "radio-aligned": Profile(
+        Resampling("bilinear", align_corners=True, square=True),
+        "bilinear, corners aligned, to a square that is cropped",
+    ),
     "timm-npz": Profile(BILINEAR, "bilinear, erf GELU: timm's loading of a JAX file", "gelu", 1e-6),
     "transformers": Profile(PLAIN, "bicubic", offsets="bilinear", rounded=False),
     "transformers-registers": Profile(ANTIALIASED, "bicubic, antialiased"),

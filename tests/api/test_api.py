@@ -233,7 +233,8 @@ def test_an_image_that_resizing_would_make_huge_is_rejected(client: httpx.Client
     file = io.BytesIO()
     Image.new("RGB", (20_000, 1)).save(file, "PNG")
     response = client.post("/classify", content=file.getvalue())
-    assert (response.status_code, response.json()["code"]) == (422, "too_many_pixels")
+    assert (response.status_code, response.json()["code"]) == (422, "crop_too_large")
+    assert "at most 16000000 pixels are allowed before the crop" in response.json()["detail"]
     assert client.post("/classify?resize=fit", content=file.getvalue()).status_code == 200
 
 

@@ -35,6 +35,10 @@ SIGLIP: dict[str, tuple[str, str, dict[str, Any]]] = {
     "SigLIP 2 NaFlex": ("SigLIP 2 NaFlex vision", "Siglip2ImageProcessor", {"patch_size": 8, "max_num_patches": 50}),
 }
 PROCESSORS |= {name: (processor, fields) for name, (_, processor, fields) in SIGLIP.items()}
+ROUNDLESS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DINOv3": ("DINOv3ViTImageProcessor", {"size": {"height": 64, "width": 64}}),
+}
+"""Processors that resize fractions and not 8-bit pixels; they have no backend of Pillow."""
 SIZES = [(480, 640), (256, 259), (200, 90), (77, 300), (50, 41)]
 
 
@@ -80,7 +84,7 @@ def processed(folder: Path, data: bytes, backend: str = "pil") -> NDArray[np.flo
 
 def pixel_differences(folder: Path, name: str, backend: str) -> list[float]:
     """Return for each picture the largest difference from the pixels of transformers' image processor."""
-    processor, fields = PROCESSORS[name]
+    processor, fields = (PROCESSORS | ROUNDLESS)[name]
     transformers_family.VARIANTS[SIGLIP[name][0] if name in SIGLIP else "ViT"](folder)
     key = "feature_extractor_type" if "FeatureExtractor" in processor else "image_processor_type"
     (folder / "preprocessor_config.json").write_text(json.dumps({key: processor, **fields}))

@@ -1,5 +1,6 @@
 """A checkpoint converted to timm's layout gives the same answers, in Vitrine and in timm."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ REFUSED = {
     "DINOv2, head on 4 blocks": "last 4 blocks",
     "DINOv2 registers, head on 4 blocks": "last 4 blocks",
     "DINOv2, head of a training run": "cls_avg",
+    "DINOv3, head": "cls_avg",
     "JAX, representation layer": "representation layer",
     "torchvision, representation layer": "representation layer",
     "transformers, DeiT, bare": "representation layer",
@@ -69,6 +71,9 @@ def assert_timm_agrees(folder: Path, network: Any, differences: list[str]) -> No
     model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     native = tuple(json.loads((folder / "config.json").read_text())["model_args"]["img_size"])
     images = pictures((native[0], native[1]))
+    if any("periods" in difference for difference in differences):
+        network.rotary.rule = dataclasses.replace(network.rotary.rule, rounded=False)
+        network.rotary._cache._values.clear()
     with torch.inference_mode():
         expected, ours = model(images), network(list(images))
     answer = ours.logits if ours.logits is not None else ours.native

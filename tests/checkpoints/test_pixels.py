@@ -28,6 +28,11 @@ def test_the_torchvision_backend_of_transformers_differs_by_at_most_one_level(tm
     assert 1e-5 < max(pixel_differences(tmp_path, "ViT, constants", "torchvision")) <= 1.01 * 2 / 255
 
 
+def test_the_pixels_of_dinov3_differ_by_at_most_one_level(tmp_path: Path) -> None:
+    # Its processor resizes without rounding; Pillow rounds to 8 bits. One level is 1 / 255 / std, and std is 0.224.
+    assert max(pixel_differences(tmp_path, "DINOv3", "torchvision")) <= 1.01 / 255 / 0.224
+
+
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 1.0])
 def test_pixels_equal_timm(mode: str, crop_pct: float, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.errors import STATUSES
-from app.main import EXPOSED_HEADERS
+from app.http.headers.origins import EXPOSED_HEADERS
 from app.schemas import ResolutionQuery
 from app.settings import Settings
 from tests.server import ROOT, Server

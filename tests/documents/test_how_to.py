@@ -2,13 +2,9 @@
 
 import importlib.util
 import json
-import os
 import re
-import shutil
-import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +14,8 @@ import numpy as np
 import pytest
 
 from app.settings import Settings
-from tests.documents.how_to import HOW_TO, Reader, blocks, page, process
+from tests.documents.how_to import HOW_TO, Reader, blocks, page
+from tests.nginx import free_port, nginx, require_nginx
 from tests.server import ROOT
 
 TIMM = """
@@ -96,11 +93,7 @@ def test_size_a_machine(tmp_path: Path) -> None:
 
 @pytest.fixture
 def behind_nginx(tmp_path: Path) -> Iterator[Reader]:
-    for program in ("nginx", "openssl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    if os.geteuid() != 0:
-        pytest.skip("nginx of the system writes into folders of its own, which only root may")
+    require_nginx("nginx", "openssl")
     with Reader(tmp_path) as reader:
         yield reader
 
@@ -123,31 +116,6 @@ def test_behind_nginx(behind_nginx: Reader, prefix: str) -> None:
         reader.ports[8443] = port
         reader.run_command((ask_below if prefix else ask).replace("localhost:8443", f"localhost:{port}"))
         check_through_the_proxy(reader, port, prefix)
-
-
-def nginx(folder: Path, command: str, port: int) -> ExitStack:
-    """Start nginx by the page's command, with a pid file and logs in the folder, and wait until it listens."""
-    stack = ExitStack()
-    options = f"-e {folder}/nginx-errors -g 'daemon off; pid {folder}/nginx.pid;'"
-    started = stack.enter_context(process(folder, folder / "nginx-log", f"exec {command} {options}"))
-    end = time.monotonic() + 30
-    while not listens(port):
-        assert started.poll() is None, (folder / "nginx-log").read_text()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return stack
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def check_through_the_proxy(reader: Reader, port: int, prefix: str) -> None:

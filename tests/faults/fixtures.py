@@ -27,6 +27,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("strict") / "log"
     limits: dict[str, Any] = {
         "receive_timeout_s": 2,
+        "keep_alive_s": 3,
         "max_upload_bytes": 2**20,
         "max_images_per_request": 4,
         "max_pixels": 4_000_000,

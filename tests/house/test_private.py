@@ -92,7 +92,9 @@ METHODS = {
 """What app/http/connection.py and app/server.py override, call, or rely on being called by: a digest of its source."""
 
 ATTRIBUTES = {
-    f"{HTTPTOOLS}.HttpToolsProtocol": "cycle flow headers loop pipeline scope server_state transport url",
+    f"{HTTPTOOLS}.HttpToolsProtocol": (
+        "cycle flow headers loop parser pipeline scope server_state timeout_keep_alive transport url"
+    ),
     CYCLE: "disconnected keep_alive message_event more_body response_complete response_started scope transport",
     f"{SERVER}.ServerState": "connections total_requests",
     f"{SERVER}.Server": "config lifespan server_state servers should_exit",

@@ -160,11 +160,6 @@ def test_bytes_around_a_form_count_and_cost_little(strict: Server, cat: bytes) -
     assert answer.seconds < 5
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip"])
-def test_a_compressed_body_is_refused(strict: Server, cat: bytes, encoding: str) -> None:
-    refused(ask(strict, post("/classify", cat, content_encoding=encoding)), 415, "format_not_allowed")
-
-
 def test_the_declared_type_is_ignored(strict: Server, espresso: bytes) -> None:
     for kind in ("image/png", "text/plain", "application/pdf", "image/x-eps"):
         assert ask(strict, post("/classify", espresso, content_type=kind)).status == 200

@@ -4,12 +4,14 @@ import http.client
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
+from app.settings import Settings
 from tests.faults.wire import Answer, ask, connected, get, post, read, resident_bytes, send
-from tests.server import Server
+from tests.server import Server, serving
 
 # The `strict` server gives a client 2 seconds.
 DEADLINE_S = 2.0
@@ -100,6 +102,24 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_kept(strict: Server) -> 
     connection.close()
 
 
+def test_a_connection_is_kept_for_as_long_as_the_setting_says(tmp_path: Path) -> None:
+    """Also past the time in which a request must arrive."""
+    with serving(tmp_path / "log", receive_timeout_s=1, keep_alive_s=6.5) as server, connected(server) as sock:
+        for idle_s in (0, 5.5):
+            time.sleep(idle_s)
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        idle = read(sock, patience_s=20)
+    assert idle.closed
+    assert idle.raw == b""
+    assert 6 < idle.seconds < 6.5 + 5
+
+
+def test_by_default_a_connection_outlives_a_balancers() -> None:
+    """nginx and AWS's balancers keep connections for 60 s."""
+    assert Settings.model_validate({}).keep_alive_s > 60
+
+
 def test_slow_connections_do_not_affect_others(strict: Server, espresso: bytes) -> None:
     slow = []
     try:
@@ -160,9 +180,63 @@ def test_invalid_http_is_refused_and_the_connection_closed(strict: Server, reque
     assert answer.headers["x-request-id"] == answer.json["request_id"]
 
 
-def test_host_and_upgrade_headers_are_ignored(strict: Server) -> None:
-    assert ask(strict, get("/healthz").replace(b"host: x", b"host: evil.example")).status == 200
-    assert ask(strict, get("/healthz").replace(b"host: x\r\n", b"")).status == 200
+HOSTS = {
+    "missing": (b"", 400, "no Host header"),
+    "twice": (b"host: x\r\nhost: x\r\n", 400, "more than one Host header"),
+    "a path": (b"host: x/y\r\n", 400, "must be a name or an address"),
+    "a user": (b"host: user@x\r\n", 400, "must be a name or an address"),
+    "a list": (b"host: x y\r\n", 400, "must be a name or an address"),
+    "empty": (b"host:\r\n", 200, ""),
+    "another": (b"host: evil.example\r\n", 200, ""),
+    "IPv6": (b"host: [::1]:8000\r\n", 200, ""),
+}
+
+
+@pytest.mark.parametrize(("host", "status", "words"), HOSTS.values(), ids=HOSTS.keys())
+def test_a_request_has_one_host(strict: Server, host: bytes, status: int, words: str) -> None:
+    answer = ask(strict, get("/healthz").replace(b"host: x\r\n", host))
+    assert answer.status == status
+    if status == 400:
+        assert answer.json["code"] == "malformed_request"
+        assert words in answer.json["detail"]
+        assert answer.closed
+
+
+def test_http_1_0_needs_no_host(strict: Server) -> None:
+    assert ask(strict, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
+
+
+CODINGS = ["gzip, chunked", "chunked, chunked", "gzip", "identity", "identity, chunked", "xchunked"]
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_transfer_encoding_other_than_chunked_alone_is_not_implemented(strict: Server, coding: str) -> None:
+    answer = ask(strict, post("/classify", b"0\r\n\r\n", content_length=None, transfer_encoding=coding))
+    assert (answer.status, answer.json["code"]) == (501, "unsupported_transfer_encoding")
+    assert coding in answer.json["detail"]
+    assert answer.closed
+
+
+def test_chunked_alone_is_read_in_any_case(strict: Server) -> None:
+    for coding in ("chunked", "Chunked", " CHUNKED "):
+        request = post("/classify", b"1\r\nx\r\n0\r\n\r\n", content_length=None, transfer_encoding=coding)
+        assert ask(strict, request).status == 415
+    twice = post("/classify", content_length=None, transfer_encoding="chunked").replace(
+        b"host", b"Transfer-Encoding: chunked\r\nhost"
+    )
+    assert ask(strict, twice, b"0\r\n\r\n").status == 501
+
+
+def test_a_refused_head_leaves_nothing_to_the_next_connection(strict: Server) -> None:
+    """The request behind a smuggled body is not answered."""
+    first = post("/classify", b"0\r\n\r\n", transfer_encoding="chunked", connection="keep-alive")
+    answer = ask(strict, first, get("/healthz"))
+    assert answer.status == 400
+    assert b'"status":"ok"' not in answer.raw
+    assert "both a Content-Length and a Transfer-Encoding" in answer.json["detail"]
+
+
+def test_an_upgrade_is_ignored(strict: Server) -> None:
     upgrade = get("/healthz").replace(b"connection: close", b"connection: upgrade\r\nupgrade: websocket")
     with connected(strict) as sock:
         sock.sendall(upgrade)

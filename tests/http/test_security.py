@@ -27,10 +27,14 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz", "/readyz", "/", "/static/main.js", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"],
+    [
+        *("/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"),
+        *("/", "/static/main.js", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"),
+    ],
 )
 def test_open_paths_require_no_key(locked: Server, path: str) -> None:
     assert httpx.get(locked.url + path).status_code in (200, 307)
+    assert httpx.head(locked.url + path).status_code in (200, 307)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +47,21 @@ def test_open_paths_require_no_key(locked: Server, path: str) -> None:
         "/attention",
         "/preprocess",
         "/nothing",
+        "/v2",
+        "/v2/models/vit-small-tiny-imagenet/ready",
+        "/v1/models",
         "/healthz/",
+        "/ping/",
+        "/v2/health/live/x",
         "//healthz",
         "/docs/../model",
     ],
 )
 def test_all_other_paths_require_a_key(locked: Server, path: str) -> None:
     answer = ask(locked, post(path, b"x"))
-    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+    assert answer.status == 401
+    if not path.startswith(("/v1", "/v2")):  # whose errors have another form
+        assert answer.json["code"] == "unauthorized"
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["x-request-id"]
 
@@ -78,6 +89,22 @@ def test_each_key_is_accepted(locked: Server, key: str, cat: bytes) -> None:
 def test_no_other_credential_is_accepted(locked: Server, value: str) -> None:
     assert httpx.get(f"{locked.url}/model", headers={"Authorization": value}).status_code == 401
     assert httpx.get(f"{locked.url}/model?key={KEY}").status_code == 401
+
+
+REFUSALS = {
+    "none": (None, "requires an API key", "Bearer"),
+    "a wrong one": ("Bearer x", "not one of this service's keys", 'Bearer error="invalid_token"'),
+    "another scheme": (f"Basic {KEY}", "another scheme than Bearer", "Bearer"),
+    "an empty one": ("Bearer", "no key after 'Bearer'", "Bearer"),
+}
+
+
+@pytest.mark.parametrize(("value", "words", "challenge"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_wrong_key_is_told_from_none(locked: Server, value: str | None, words: str, challenge: str) -> None:
+    response = httpx.get(f"{locked.url}/model", headers={} if value is None else {"Authorization": value})
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, challenge)
+    assert words in response.json()["detail"]
+    assert KEY not in response.text
 
 
 def test_a_body_without_a_key_is_not_read(locked: Server) -> None:

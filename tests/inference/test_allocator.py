@@ -1,4 +1,7 @@
-"""Memory that a forward pass has freed is there for the next one: counted in page faults, of processes of their own."""
+"""What memory the process keeps: freed blocks, counted in page faults; compiled shapes, as oneDNN's own log has them.
+
+Each is measured in a process of its own.
+"""
 
 import subprocess
 import sys
@@ -68,3 +71,71 @@ def test_a_pass_reuses_the_memory_of_the_one_before(kept: int) -> None:
 def test_what_the_operator_has_set_stays(kept: int) -> None:
     chosen = {"MALLOC_TRIM_THRESHOLD_": str(2**20), "MALLOC_MMAP_THRESHOLD_": str(2**20)}
     assert faults("keep", **chosen) > 5 * kept
+
+
+SIZES = """
+import sys
+import numpy as np
+import torch
+from app.inference.allocator import limit_compiled_shapes
+from app.inference.engine import Engine
+from app.inference.jobs import Job
+from models.checkpoints.checkpoint import open_checkpoint
+from models.network.vit import Readout
+
+torch.set_num_threads(1)
+limit_compiled_shapes(int(sys.argv[1]))
+engine = Engine(open_checkpoint("weights/vit-small-tiny-imagenet"), "cpu", "bfloat16")
+for time in ("first", "second"):
+    print(time, flush=True)
+    for side in range(2, 12):
+        engine.run([Job(np.zeros((3, 14 * side, 14 * side), np.uint8), Readout.MEAN)])
+"""
+
+
+def compiled_again(capacity: int, **variables: str) -> bool:
+    """Whether sizes that have been seen are compiled once more."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SIZES, str(capacity)],
+        cwd=ROOT,
+        env=environment() | {"ONEDNN_VERBOSE": "profile_create"} | variables,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    first, second = ended.stdout.split("second")
+    assert "create:cache_miss" in first
+    return "create:cache_miss" in second
+
+
+def test_the_number_of_compiled_shapes_is_limited() -> None:
+    assert not compiled_again(1000)
+    assert compiled_again(8)
+    assert not compiled_again(8, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1000")  # what the operator has set stays
+
+
+FREED = """
+import torch
+from app.inference.allocator import keep_large_blocks, trim
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_large_blocks()
+before = resident()
+blocks = [torch.ones(2**20) for _ in range(64)]  # 4 MiB each, from the heap
+last = torch.ones(2**20)  # the end of the heap: what lies before it does not return by itself
+del blocks
+kept = resident() - before
+trim()
+print(kept, resident() - before)
+"""
+
+
+def test_what_is_kept_can_be_given_back() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FREED], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, check=True, text=True
+    )
+    kept, left = map(int, ended.stdout.split())
+    assert kept > 200 * 2**20
+    assert left < 50 * 2**20

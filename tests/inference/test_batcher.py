@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.inference.batcher import Batcher
-from app.inference.queue import QueueFull, Result, Work
+from app.inference.queue.work import QueueFull, Result, Work
 
 
 class Doubler:
     """Answers twice the payload; fails on any batch with a poisoned payload in it."""
+
+    measured = None
 
     def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = ()) -> None:
         self.max_batch_cost = max_batch_cost
@@ -137,11 +139,11 @@ def test_a_full_queue_refuses_exactly_what_does_not_fit() -> None:
                 clients = [await submitted(batcher, Work(1, n)) for n in range(8)]
                 done, _ = await asyncio.wait(clients, timeout=0.1)
                 assert len(done) == 3
-                assert not batcher.queue.has_space(1)
+                assert isinstance(batcher.queue.refusal(1), QueueFull)
             outcomes = await asyncio.gather(*clients, return_exceptions=True)
             assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False] * 5 + [True] * 3
             assert all(outcome.retry_after_s >= 1 for outcome in outcomes if isinstance(outcome, QueueFull))
-            assert batcher.queue.has_space(1)
+            assert batcher.queue.refusal(1) is None
             assert len(await batcher.submit([Work(1, 9)])) == 1
 
     asyncio.run(scenario())
@@ -171,7 +173,7 @@ def test_room_that_is_kept_counts_as_taken_until_it_is_used_or_given_back() -> N
                 with pytest.raises(QueueFull):
                     batcher.queue.reserve(2)
                 assert [done.answer for done in await batcher.submit([Work(3, 2)], reservation=reservation)] == [4]
-                assert batcher.queue.has_space(5)
+                assert batcher.queue.refusal(5) is None
             assert batcher.queue.cost == 0
             with batcher.queue.reserve(4) as reservation:
                 assert len(await batcher.submit([Work(9, 3)], reservation=reservation)) == 1  # nobody else is there

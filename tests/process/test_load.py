@@ -32,7 +32,7 @@ def ask(server: Server, number: int) -> httpx.Response:
 def test_of_a_burst_exactly_those_are_refused_that_do_not_fit(
     faulty: Faulty, forwarded: Callable[[], list[str]]
 ) -> None:
-    limits = {"max_batch_tokens": TOKENS + 20, "max_queue_tokens": 10 * (TOKENS + 2)}
+    limits = {"max_batch_tokens": TOKENS + 20, "max_queue_tokens": 10 * (TOKENS + 2), "request_timeout_s": 60}
     with faulty(FORWARD_S=3, **limits) as server, ThreadPoolExecutor(32) as pool:
         assert ask(server, 0).status_code == 200  # measures the rate
         running = pool.submit(ask, server, 1)
@@ -95,6 +95,90 @@ def test_ten_times_the_load_leaves_the_rate_of_answers_as_it_was(faulty: Faulty)
         assert sorted(refusals)[len(refusals) // 2] < 2
         assert resident_bytes(server) < memory + 50 * 2**20
         assert ask(server, 5).status_code == 200
+
+
+def test_a_slow_network_refuses_what_it_cannot_answer_in_time(
+    faulty: Faulty, forwarded: Callable[[], list[str]]
+) -> None:
+    """A timeout of three batches, and sixteen batches of clients: nobody waits in vain."""
+    limits = {"max_batch_tokens": 4 * (TOKENS + 2), "request_timeout_s": 2.4}
+    with faulty(FORWARD_S=0.8, **limits) as server:
+        _, statuses, refusals = load(server, clients=64, seconds=8)
+        assert set(statuses) <= {200, 503}
+        assert statuses[503] > statuses[200]
+        assert counted(server, "vitrine_batch_images_sum") >= 3 * counted(server, "vitrine_batch_images_count")  # of 4
+        assert sorted(refusals)[len(refusals) // 2] < 1
+        assert in_vain(server) <= 0.03 * len(forwarded()) * TOKENS
+
+
+def test_a_slow_network_refuses_from_the_first_batch_on(faulty: Faulty) -> None:
+    """No batch was measured, so what counts is the one that ran before the first request."""
+    with (
+        faulty(FORWARD_S=1.5, max_batch_tokens=TOKENS + 20, request_timeout_s=4) as server,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = list(pool.map(lambda number: ask(server, number), range(8)))
+        assert Counter(answer.status_code for answer in answers) == {200: 2, 503: 6}
+        refused = next(answer for answer in answers if answer.status_code == 503)
+        assert refused.json()["detail"] == "too much is waiting: the answer would come later than a request may take"
+        assert int(refused.headers["retry-after"]) >= 1
+        assert in_vain(server) == 0
+
+
+def test_a_client_who_leaves_during_the_forward_pass_is_counted_as_computed_in_vain(faulty: Faulty) -> None:
+    with faulty(FORWARD_S=1.5) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/classify", content=solid(colour_of(1)), timeout=0.5)
+        end = time.monotonic() + 10
+        while in_vain(server) != TOKENS:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("fair", [True, False], ids=["fair", "unfair"])
+def test_beside_a_greedy_client_a_polite_one_is_answered(faulty: Faulty, fair: bool) -> None:
+    """Each has an API key. The greedy one keeps forty requests going, of which a batch takes two."""
+    keys = {"api_keys": "greedy,polite", "fair": fair}
+    limits = {"max_batch_tokens": 2 * (TOKENS + 2), "max_queue_tokens": 16 * (TOKENS + 2), "request_timeout_s": 60}
+    with faulty(FORWARD_S=0.4, **limits, **keys) as server:
+        stop = threading.Event()
+
+        def greedy() -> None:
+            while not stop.is_set():
+                answer = ask_as("greedy", server)
+                time.sleep(0.05 if answer.status_code == 503 else 0)
+
+        threads = [threading.Thread(target=greedy) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        took = []
+        for _ in range(6):
+            began = time.monotonic()
+            answer = ask_as("polite", server)
+            took.append((answer.status_code, time.monotonic() - began))
+            time.sleep(0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    served = [seconds for status, seconds in took if status == 200 and seconds < 3 * 0.4 + 1]
+    assert len(served) == 6 if fair else len(served) < 6
+
+
+def ask_as(key: str, server: Server) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{server.url}/classify", content=solid(colour_of(7)), headers=headers, timeout=60)
+
+
+def in_vain(server: Server) -> float:
+    """Return the tokens that were computed for nobody."""
+    return counted(server, "vitrine_tokens_in_vain_total")
+
+
+def counted(server: Server, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    (line,) = [line for line in lines if line.startswith(f"{name} ")]
+    return float(line.split()[1])
 
 
 def load(server: Server, clients: int, seconds: float) -> tuple[float, Counter[int], list[float]]:

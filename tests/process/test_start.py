@@ -5,15 +5,18 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
+from app.settings import load_settings
 from tests.environment import environment
-from tests.server import ROOT, serving
+from tests.server import ROOT, serving, spawn
 
 SERVE = [sys.executable, "-m", "app", "serve", "--port", "0"]
 AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -167,3 +170,33 @@ def test_a_wrong_path_is_reported_before_the_port_is_bound(tmp_path: Path) -> No
 def test_the_listening_line_names_a_url_to_open(tmp_path: Path) -> None:
     with serving(tmp_path / "log", ready=False, host="0.0.0.0") as server:
         assert re.search(rf"listening on http://localhost:{server.port}\b", server.log.read_text())
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
+def test_an_ipv6_address_may_be_in_brackets_and_is_in_what_is_printed(tmp_path: Path) -> None:
+    try:
+        taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("there is no IPv6")
+    with taken, (tmp_path / "log").open("w") as log:
+        port = taken.getsockname()[1]
+        process = spawn(log, host="::1", port=port)
+        assert process.wait(60) == 1
+        assert f"cannot listen on [::1]:{port}: " in (tmp_path / "log").read_text()
+    for host in ("[::1]", "::1"):
+        with (tmp_path / "log").open("w") as log:
+            process = spawn(log, host=host, port=0)
+        try:
+            end = time.monotonic() + 60
+            while not (found := re.search(r"listening on (http://\[::1\]:\d+), ", (tmp_path / "log").read_text())):
+                assert time.monotonic() < end, (tmp_path / "log").read_text()
+                time.sleep(0.05)
+            assert httpx.get(f"{found[1]}/healthz").status_code == 200
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.mark.parametrize(("host", "meant"), [("[::1]", "::1"), ("[::]", "::"), ("::", "::"), ("0.0.0.0", "0.0.0.0")])
+def test_a_host_is_read_with_or_without_brackets(host: str, meant: str) -> None:
+    assert load_settings({"VITRINE_HOST": host})[0].host == meant

@@ -3,9 +3,12 @@
 import json
 import logging
 import os
+import resource
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,23 @@ def test_a_full_pipe_stops_neither_answers_nor_the_end(cat: bytes) -> None:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+def test_a_process_without_file_descriptors_says_so_once_a_minute(tmp_path: Path) -> None:
+    def warnings() -> list[str]:
+        found = [line["message"] for line in lines(server.log)]
+        return [message for message in found if message.startswith("no file descriptors are left")]
+
+    with serving(tmp_path / "log") as server, ExitStack() as connections:
+        _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, hard))
+        for _ in range(100):
+            connections.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        end = time.monotonic() + 30
+        while not warnings():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        time.sleep(3)
+        assert len(warnings()) == 1
+        connections.close()
+        assert httpx.get(f"{server.url}/healthz").status_code == 200

@@ -12,10 +12,13 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.dialects.shared import answer_all, is_json, read_json
+from app.api.bodies import read_body
+from app.api.dialects.shared import PASSED_OVER, answer_all, is_json, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
-from app.api.uploads import decode_base64, read_body
+from app.api.responses import JSON, negotiate
+from app.api.route import strict_route
+from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.schemas import TOP_K, ResolutionQuery, VectorQuery
@@ -35,7 +38,17 @@ class Error(BaseModel):
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/pipeline", tags=["Hugging Face"])
+IN_THE_BODY = "top_k and function_to_apply of /pipeline/image-classification belong into 'parameters' of the JSON body"
+router = APIRouter(prefix="/pipeline", tags=["Hugging Face"], route_class=strict_route(IN_THE_BODY))
+
+
+IN_PARAMETERS = """'parameters', as in {"inputs": "<base64>", "parameters": {"top_k": 2}}, for image classification"""
+IN_THE_QUERY = "the query, as in ?size=224"
+BELONGS = {
+    **dict.fromkeys(("top_k", "function_to_apply"), IN_PARAMETERS),
+    **dict.fromkeys(("size", "resize", "pool"), IN_THE_QUERY),
+}
+"""Where a parameter belongs that is written in another place of the JSON body."""
 
 
 class Parameters(BaseModel):
@@ -57,6 +70,7 @@ class ClassificationRequest(BaseModel):
 
     inputs: str = Field(description="An image file as base64, or as a data: URI of base64.")
     parameters: Parameters = Parameters()
+    options: Any = Field(default=None, description=PASSED_OVER)
 
 
 class FeaturesRequest(BaseModel):
@@ -66,6 +80,9 @@ class FeaturesRequest(BaseModel):
 
     inputs: str | list[str] = Field(description="One image or a list, each as base64 or as a data: URI of base64.")
     normalize: bool | None = Field(None, description="Scale each vector to length 1.")
+    options: Any = Field(default=None, description=PASSED_OVER)
+    truncate: Any = Field(default=None, description=PASSED_OVER)
+    truncation_direction: Any = Field(default=None, description=PASSED_OVER)
 
 
 class Label(BaseModel):
@@ -80,7 +97,7 @@ def _endpoint(summary: str, body: type[BaseModel], response: Any) -> dict[str, A
     return {
         "summary": summary,
         "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, shape=ERROR_FORMAT)},
-        "openapi_extra": json_request(body, **{"image/*": FILE}),
+        "openapi_extra": json_request(body, {"image/*": FILE}),
     }
 
 
@@ -89,9 +106,10 @@ async def image_classification(request: Request, query: Annotated[ResolutionQuer
     """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     parameters = Parameters()
     if is_json(request):
-        body = await read_json(request, service.settings, ClassificationRequest)
+        body = await read_json(request, service.settings, ClassificationRequest, BELONGS)
         parameters, uploads = body.parameters, await decode_base64([body.inputs], service.settings)
     else:
         uploads = await _read_file(request)
@@ -108,9 +126,10 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
     """Return a list with one vector per image, the same as /embed."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     normalize = query.normalize
     if is_json(request):
-        body = await read_json(request, service.settings, FeaturesRequest)
+        body = await read_json(request, service.settings, FeaturesRequest, BELONGS)
         inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
         uploads = await decode_base64(inputs, service.settings)
         normalize = normalize if body.normalize is None else body.normalize

@@ -1,26 +1,26 @@
 """OpenAI's API: POST /v1/embeddings and GET /v1/models, for OpenAI's official clients.
 
-Where OpenAI's models take text, an input is an image: base64, a data: URI of base64, or `{"image": ...}`. The vectors
-are those of /embed. The request may also contain the parameters of /embed.
+Where OpenAI's models take text, an input is an image (`openai_inputs.py`). The vectors are those of /embed, and the
+request may also contain its parameters.
 https://platform.openai.com/docs/api-reference/embeddings
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, model_validator
 
-from app.api.dialects.shared import ModelName, answer_all, check_model, read_json
+from app.api.dialects.openai_inputs import Chat, ImageInput
+from app.api.dialects.shared import PASSED_OVER, ModelName, VectorMembers, answer_all, check_model, read_json
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
-from app.api.responses import float32_base64
+from app.api.responses import JSON, float32_base64, negotiate
+from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.schemas import VectorQuery
 from app.service import Resolution, Service, Task
 
 
@@ -47,44 +47,35 @@ class Error(BaseModel):
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=strict_route("parameters are members of the JSON body"))
 
 
-class ImageItem(BaseModel):
-    """An image as an object."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: str = Field(description="An image file as base64, or as a data: URI of base64.")
-
-
-class EmbeddingRequest(VectorQuery):
+class EmbeddingRequest(VectorMembers):
     """The body of POST /v1/embeddings."""
 
     model: str = Field(description="Name of the model, as in GET /v1/models.")
-    input: str | ImageItem | list[str | ImageItem] = Field(
-        description="One image or a list, each as base64, a data: URI or an object."
+    input: ImageInput | None = Field(
+        None,
+        description="One image or a list, each as base64, a data: URI of base64, or an object. Without it, `messages`.",
     )
+    messages: Chat | None = Field(None, description="A chat with one image, in the place of `input`.")
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="Encoding of the vectors. `float`: a list of numbers. `base64`: little-endian float32."
     )
     dimensions: int | None = Field(None, description="If given, it must be the length of the model's vectors.")
-    user: str | None = Field(None, description="Ignored.")
+    user: Any = Field(default=None, description=PASSED_OVER)
+    input_type: Any = Field(default=None, description=PASSED_OVER)
+    truncate: Any = Field(default=None, description=PASSED_OVER)
 
-    @field_validator("input", mode="wrap")
-    @classmethod
-    def _in_one_sentence(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
-        """Report one error: for a union, pydantic reports what is wrong with each of its members."""
-        try:
-            return handler(value)
-        except ValidationError as error:
-            allowed = 'must be base64, a data: URI of base64, {"image": ...} with one of these, or a list of them'
-            raise ValueError(allowed) from error
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.input is None) == (self.messages is None):
+            raise ValueError("must have either 'input' or 'messages'")
+        return self
 
     def encoded_images(self) -> list[str]:
         """Return the images as base64 or data: URIs, in order."""
-        items = self.input if isinstance(self.input, list) else [self.input]
-        return [item.image if isinstance(item, ImageItem) else item for item in items]
+        return [self.messages] if self.messages is not None else self.input or []
 
 
 class EmbeddingItem(BaseModel):
@@ -137,6 +128,7 @@ async def embeddings(request: Request) -> Response:
     """Return one vector per image, the same as /embed. If one image fails, the whole request fails."""
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON)
     parameters = await read_json(request, service.settings, EmbeddingRequest)
     check_model(engine, parameters.model)
     resolution = Resolution(*parameters.resolution)

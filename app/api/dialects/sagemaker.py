@@ -5,8 +5,8 @@ the parameters, written as a query string. Errors have the usual format, because
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
+import re
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
@@ -15,14 +15,21 @@ from app.api.images.classify import classify
 from app.api.images.embed import embed
 from app.api.openapi import image_endpoint
 from app.api.operation.health import readyz
+from app.api.route import parameters_of, strict_route
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
 from app.service import Readout, Service
-
-router = APIRouter(tags=["SageMaker"])
+from app.wording import shown
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+NAMES = {"task", *ClassifyQuery.model_fields, *EmbedQuery.model_fields}
+TRACE = re.compile(
+    r"(x[-_])?((amzn?|b3)[-_])?((trace|span|request|correlation|session)[-_]?id|traceparent|tracestate)", re.I
+)
+"""Names of attributes by which a client follows a request; they are passed over."""
+
+router = APIRouter(tags=["SageMaker"], route_class=strict_route(f"parameters are in the header {ATTRIBUTES}"))
 
 
 @router.get("/ping", summary="Check readiness", responses=responses("loading", "draining", "unhealthy"))
@@ -44,14 +51,16 @@ async def invocations(
             alias=ATTRIBUTES,
             max_length=1024,  # SageMaker's own limit
             description="A query string: `task=classify` (the default if the model has a classifier) or `task=embed`, "
-            "and the parameters of that endpoint.",
+            "and the parameters of that endpoint. An id alone, and attributes such as `trace_id`, are ignored.",
             examples=["task=embed&size=224&normalize=true"],
         ),
     ] = "",
 ) -> Response:
     """Return what /classify or /embed returns for the same body and parameters."""
     service: Service = request.app.state.service
-    parameters = dict(parse_qsl(attributes, keep_blank_values=True))
+    if len(request.headers.getlist(ATTRIBUTES)) > 1:
+        raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
+    parameters = _parameters(attributes)
     task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")
     try:
         if task == "classify":
@@ -60,4 +69,11 @@ async def invocations(
             return await embed(request, EmbedQuery.model_validate(parameters))
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)[0], "attribute") from error
-    raise Problem("invalid_parameter", f"task={task[:100]!r}: must be 'classify' or 'embed'")
+    raise Problem("invalid_parameter", f"task={shown(task)}: must be 'classify' or 'embed'")
+
+
+def _parameters(attributes: str) -> dict[str, str]:
+    """Return the parameters in the attributes, without the id of a trace. Raises Problem for one that comes twice."""
+    if "=" not in attributes and attributes not in NAMES:  # an id alone, as in AWS's own example
+        return {}
+    return {name: value for name, value in parameters_of(attributes, "attribute").items() if not TRACE.fullmatch(name)}

@@ -8,7 +8,17 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.responses import JSON, NPY, accepts, answer_of, check_single, json_response, npy_response, png_response
+from app.api.responses import (
+    JSON,
+    NPY,
+    PNG,
+    answer_of,
+    check_single,
+    json_response,
+    negotiate,
+    npy_response,
+    png_response,
+)
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.pictures.drawing import attention_png
@@ -30,8 +40,8 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
     engine = service.admit()
     resolution = Resolution(*query.resolution)
     task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
-    as_npy = query.output is None and accepts(request, NPY)
-    as_json = query.output == "json" or (query.output is None and accepts(request, JSON))
+    chosen = negotiate(request, PNG, JSON, NPY) if query.output is None else ""
+    as_npy, as_json = chosen == NPY, query.output == "json" or chosen == JSON
 
     uploads = await read_uploads(request, service.settings)
     if not (as_npy or as_json):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.responses import NPY, accepts, json_response, npy_response
+from app.api.responses import JSON, NPY, json_response, negotiate, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.schemas import ClassifyQuery, ClassifyResponse
@@ -22,7 +22,7 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     """Return the best classes of each image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
-    as_npy = accepts(request, NPY)
+    as_npy = negotiate(request, JSON, NPY) == NPY
     resolution = Resolution(*query.resolution)
     task = Task.classes(engine, None if as_npy else query.top_k)
 

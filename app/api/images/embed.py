@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.responses import NPY, accepts, float32_base64, json_response, npy_response
+from app.api.responses import JSON, NPY, float32_base64, json_response, negotiate, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.errors import Problem
@@ -28,9 +28,10 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     engine = service.admit()
     resolution = Resolution(*query.resolution)
     task = Task.vector(engine, query.pool, query.normalize)
+    offers = (NPY,) if task.readout is Readout.PATCHES else (JSON, NPY)
+    as_npy = negotiate(request, *offers) == NPY
 
     uploads = await read_uploads(request, service.settings)
-    as_npy = accepts(request, NPY) or task.readout is Readout.PATCHES
     if task.readout is Readout.PATCHES:
         _check_patches_bytes(engine, resolution, len(uploads))
     outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.openapi import image_endpoint
-from app.api.responses import JSON, accepts, answer_of, check_single, json_response, png_response
+from app.api.responses import JSON, PNG, answer_of, check_single, json_response, negotiate, png_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.pictures.drawing import to_png
@@ -27,7 +27,7 @@ async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()
     service: Service = request.app.state.service
     engine = service.admit()
     resolution = Resolution(*query.resolution)
-    as_json = query.output == "json" or (query.output is None and accepts(request, JSON))
+    as_json = query.output == "json" or (query.output is None and negotiate(request, PNG, JSON) == JSON)
 
     uploads = await read_uploads(request, service.settings)
     if not as_json:

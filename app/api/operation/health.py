@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter, Request
 
+from app.api.route import StrictRoute
 from app.errors import Problem
 from app.http.problems import responses
 from app.schemas import Health
 from app.service import Service
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 
 @router.get("/healthz", summary="Check liveness", responses=responses("unhealthy"))

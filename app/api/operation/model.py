@@ -1,15 +1,16 @@
 """GET /model: describe the model that is served, how its format was recognised, and the limits on requests."""
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.api.route import StrictRoute
 from app.http.problems import responses
 from app.service import Engine, Service
-from app.settings import Settings
 from models.checkpoints.describe import describe as describe_checkpoint
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 
 @router.get("/model", summary="Describe the model", responses=responses("loading", "draining"))
@@ -17,12 +18,14 @@ async def model(request: Request) -> dict[str, Any]:
     """Return the model's architecture, labels and preprocessing, the device it runs on, and the limits on requests."""
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
-    return describe(service.engine) | {"threads": threads, "limits": _limits(service.settings, service.engine)}
+    return describe(service.engine) | {"threads": threads, "limits": _limits(service)}
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """Return the checkpoint's description, the device and dtype that run it, and what is done with colours."""
-    return describe_checkpoint(engine.checkpoint) | {
+    """Return the checkpoint's description without its place on this machine, the device, dtype and colours."""
+    described = describe_checkpoint(engine.checkpoint)
+    return described | {
+        "source": _public(described["source"]),
         "device": str(engine.device),
         "dtype": engine.dtype,
         "colour": engine.colour,
@@ -30,9 +33,18 @@ def describe(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _limits(settings: Settings, engine: Engine) -> dict[str, Any]:
+def _public(source: str) -> str:
+    """Return a repository of the hub as it is, and of a local path only its last part."""
+    path = Path(source)
+    return (
+        path.absolute().name if path.is_absolute() or path.exists() or path.parts[:1] in {("..",), (".",)} else source
+    )
+
+
+def _limits(service: Service) -> dict[str, Any]:
     names = (
-        *("max_upload_bytes", "max_pixels", "image_formats", "max_images_per_request", "max_tokens_per_image"),
+        *("max_upload_bytes", "max_pixels", "max_images_per_request", "max_tokens_per_image"),
         *("request_timeout_s", "receive_timeout_s"),
     )
-    return {name: getattr(settings, name) for name in names} | {"max_batch_tokens": engine.max_batch_cost}
+    limits = {name: getattr(service.settings, name) for name in names}
+    return limits | {"image_formats": service.decoder.formats, "max_batch_tokens": service.engine.max_batch_cost}

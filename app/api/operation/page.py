@@ -1,11 +1,14 @@
 """GET /: the playground, a page of static files that sends requests only to this service."""
 
+import hashlib
+from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
 from string import Template
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import NotModifiedResponse
 
 from app.errors import Problem
 
@@ -31,6 +34,9 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 
+CACHED_PAGES = 8
+"""Pages that are kept, one for each path under which a proxy publishes the service."""
+
 EXAMPLE = Template(
     '<li><button type="button" title="$name" data-path="examples/$file">'
     '<img src="static/examples/$file" alt=""><span>$name</span></button></li>'
@@ -39,23 +45,35 @@ DOCS = '<a href="docs">API</a>'
 
 
 def install(app: FastAPI, *, docs: bool) -> None:
-    """Serve the page and its files. Only files that exist now are served, so no path can reach another file.
-
-    Uses routes instead of a `StaticFiles` mount, which does not find its files behind a proxy that strips `root_path`.
-    """
+    """Serve the page and its files. Only files that exist now are served, so no path can reach another file."""
     files = {path.name: path for path in FILES.iterdir()}
     files |= {f"examples/{path.name}": path for path in EXAMPLES.glob("*") if path.suffix in TYPES}
-    page = _render(files, app.root_path.rstrip("/"), docs=docs)
+    render = lru_cache(CACHED_PAGES)(partial(_render, files, docs=docs))
 
     @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return HTMLResponse(page, headers=HEADERS)
+    async def root(request: Request) -> Response:
+        response = HTMLResponse(render(request.scope["root_path"]), headers=HEADERS)
+        response.headers["ETag"] = f'"{hashlib.blake2b(bytes(response.body), digest_size=12).hexdigest()}"'
+        return _unless_known(request, response)
 
     @app.get("/static/{name:path}", include_in_schema=False)
-    async def static(name: str) -> Response:
+    async def static(request: Request, name: str) -> Response:
         if name not in files:
             raise Problem("not_found", "the page has no file with this name")
-        return FileResponse(files[name], headers=HEADERS, media_type=TYPES.get(files[name].suffix))
+        path = files[name]
+        response = FileResponse(path, headers=HEADERS, media_type=TYPES.get(path.suffix), stat_result=path.stat())
+        return _unless_known(request, response)
+
+
+def _unless_known(request: Request, response: Response) -> Response:
+    """Return the response, or 304 if the client has the same already (RFC 9110, 13.2.2)."""
+    if tags := request.headers.get("if-none-match"):
+        known = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        same = "*" in known or response.headers["ETag"] in known
+    else:
+        since = request.headers.get("if-modified-since")
+        same = since is not None and since == response.headers.get("Last-Modified")
+    return NotModifiedResponse(response.headers) if same else response
 
 
 def _render(files: dict[str, Path], root_path: str, *, docs: bool) -> str:

@@ -334,6 +334,33 @@ FAMILIES: dict[str, Family] = {
         profile="timm-par",
         naflex=True,
     ),
+    "naflex_radio": Family(
+        names={
+            (24, 16): "naflexvit_large_patch16_radio_v3",
+            (27, 16): "naflexvit_so400m_patch16_radio_v4",
+            (32, 16): "naflexvit_huge_patch16_radio_v4",
+            (40, 24): "naflexvit_giant_patch16_radio_v3",
+        },
+        profile="radio",
+        naflex=True,
+    ),
+    "naflex_radio_aligned": Family(
+        names={
+            (12, 12): "naflexvit_base_patch16_radio_v3",
+            (32, 16): "naflexvit_huge_patch16_radio_v3",
+        },
+        profile="radio-aligned",
+        naflex=True,
+    ),
+    "radio": Family(
+        names={
+            (12, 12): "vit_base_patch16_radio_v3",
+            (24, 16): "vit_large_patch16_radio_v3",
+            (27, 16): "vit_so400m_patch16_radio_v4",
+            (32, 16): "vit_huge_patch16_radio_v3 vit_huge_patch16_radio_v4",
+            (40, 24): "vit_giant_patch16_radio_v3",
+        },
+    ),
     "naflex_parfac": Family(
         names={
             (12, 12): "naflexvit_base_patch16_parfac_gap",
@@ -387,7 +414,6 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 REFUSED = {
     "^samvit_": "windows and a neck (SAM)",
-    "radio": "the patch generator and the teachers' heads of RADIO",
     r"_r\d*_s\d+_|_mci_|_resnet\d|_patch16_224_r50": "a convolutional stem (hybrid)",
     "_dp?wee_|_dlittle_": "differential attention",
     "_pwee_|_18x2_|_parallel_": "parallel blocks",

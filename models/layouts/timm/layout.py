@@ -16,6 +16,7 @@ from models.layouts.naming import PARTS, SCALE, Naming, join
 from models.layouts.profiles import profile_named
 from models.layouts.source import Reading, Source
 from models.layouts.timm import config as timm_config
+from models.layouts.timm import eva
 from models.layouts.timm.family import Architecture
 
 BLOCK = r"blocks\.(?:\d+\.)?(\d+)\."  # DINOv2 trained in chunks has the chunk's number before the block's
@@ -94,9 +95,9 @@ def read(source: Source) -> Reading:
         norm_type=family.norm_type,
         norm_eps=section.get("norm_eps") or family.norm_eps,
         norm_post=family.norm_post,
-        rotary=family.rotary,
+        rotary=eva.changed(family.rotary, section.get("rotary") or {}),
         pool=timm_config.pool(config) if "dist_token" not in tensors else None,
-        pool_heads=family.pool_heads,
+        pool_heads=timm_config.arguments(config).get("attn_pool_num_heads") or family.pool_heads,
         pool_prefix=family.pool_prefix or bool(timm_config.arguments(config).get("pool_include_prefix")),
         projection_tanh=not family.projects and not section,
         expected=timm_config.expected(config, named, "head.weight" in tensors),

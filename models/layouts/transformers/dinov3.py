@@ -63,7 +63,8 @@ def read(source: Source) -> Reading:
     reading = make_reading(source, tensors, {"left out": left_out}, "cls")
     rotary = Rotary(float(fields["rope_theta"]), "centred", interleaved=False)
     expected = {**reading.expected, "num_extra_tokens": fields["num_register_tokens"]}
-    return replace(reading, rotary=rotary, expected=expected)
+    act = None if fields["use_gated_mlp"] else reading.act  # the gate's activation is part of the feed-forward
+    return replace(reading, act=act, rotary=rotary, expected=expected)
 
 
 def _add_biases(tensors: dict[str, Tensor], fields: Mapping[str, Any]) -> None:

@@ -47,5 +47,5 @@ BAD_IMAGES = {
     "tiff": BadImage(tiff, 415, "format_not_allowed"),
     "cut short": BadImage(cut_short, 422, "undecodable"),
     "too many pixels": BadImage(too_many_pixels, 422, "too_many_pixels"),
-    "too thin": BadImage(too_thin, 422, "too_many_pixels"),
+    "too thin": BadImage(too_thin, 422, "crop_too_large"),
 }

@@ -65,6 +65,32 @@ def test_the_asynchronous_client(server: Server, reference: Reference) -> None:
     assert_equal_in_float32(asyncio.run(embed()), reference.vectors[1:])
 
 
+def test_options_of_other_servers_are_passed_over(client: httpx.Client, server: Server, reference: Reference) -> None:
+    text = reference.texts[0]
+    options = {"inputs": text, "options": {"wait_for_model": True, "use_cache": False}}
+    for path in (CLASSIFICATION, FEATURES):
+        assert client.post(path, json=options).status_code == 200
+    assert client.post(CLASSIFICATION, json={"inputs": text, "parameters": None}).status_code == 200
+    assert_equal_in_float32(extractor(server).feature_extraction(text, truncate=True), reference.vectors[:1])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"top_k": 2}, """it belongs into 'parameters', as in {"inputs": "<base64>", "parameters": {"top_k": 2}}"""),
+        ({"function_to_apply": "softmax"}, "it belongs into 'parameters'"),
+        ({"parameters": {"size": 224}}, "it belongs into the query, as in ?size=224"),
+        ({"size": "224"}, "it belongs into the query, as in ?size=224"),
+    ],
+)
+def test_a_parameter_in_another_place_is_told_its_own(
+    client: httpx.Client, reference: Reference, body: dict[str, Any], words: str
+) -> None:
+    response = client.post(CLASSIFICATION, json={"inputs": reference.texts[0]} | body)
+    assert (response.status_code, response.json()["error_type"]) == (422, "unknown_parameter")
+    assert words in response.json()["error"]
+
+
 def assert_hugging_face_error(error: HfHubHTTPError, status: int, code: str) -> None:
     assert error.response.status_code == status
     body = error.response.json()
@@ -91,7 +117,7 @@ def test_errors_have_hugging_faces_format(server: Server, reference: Reference, 
         (lambda: classifier(server, "?size=2000").image_classification(cat), 422, "too_many_tokens"),
         (lambda: classifier(server, "?colour=red").image_classification(cat), 422, "unknown_parameter"),
         (lambda: extractor(server).feature_extraction("a cat, in words"), 422, "bad_base64"),
-        (lambda: extractor(server).feature_extraction(text, truncate=True), 422, "unknown_parameter"),
+        (lambda: extractor(server).feature_extraction(text, prompt_name="query"), 422, "unknown_parameter"),
         (lambda: extractor(server).feature_extraction(many), 413, "too_many_images"),
         (lambda: classifier(server, "/nothing").image_classification(cat), 404, "not_found"),
     ):

@@ -68,6 +68,76 @@ def test_health_and_metadata(official: Any) -> None:
     }
 
 
+def test_the_model_has_one_version(official: Any, reference: Reference, client: httpx.Client) -> None:
+    assert official.is_model_ready(MODEL, "1")
+    assert official.get_model_metadata(MODEL, "1") == official.get_model_metadata(MODEL)
+    assert official.get_model_metadata(MODEL)["versions"] == ["1"]
+    given = [tensor("image", files(*reference.files), "BYTES")]
+    result = official.infer(MODEL, given, model_version="1")
+    assert_all_outputs(result, reference)
+    assert result.get_response()["model_version"] == "1"
+    for path in (f"/v2/models/{MODEL}/versions/2", f"/v2/models/{MODEL}/versions/2/ready"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert "there is no version '2'" in response.json()["error"]
+    with pytest.raises(InferenceServerException) as refused:
+        official.infer(MODEL, given, model_version="latest")
+    assert "serves version '1'" in refused.value.message()
+    with pytest.raises(InferenceServerException) as refused:
+        official.get_model_metadata("another", "1")
+    assert "no model 'another'" in refused.value.message()
+
+
+def test_the_models_are_listed(official: Any, client: httpx.Client) -> None:
+    assert client.get("/v2/models").json() == {"models": [MODEL]}
+    index = [{"name": MODEL, "version": "1", "state": "READY"}]
+    assert official.get_model_repository_index() == index
+    assert client.get("/v2/repository/index").json() == index
+    assert client.post("/v2/repository/index", json={"ready": True}).json() == index
+    assert client.post("/v2/repository/index", json={"raedy": True}).status_code == 422
+
+
+PASSED_OVER: dict[str, dict[str, Any]] = {
+    "timeout": {"parameters": {"timeout": 5_000_000}},
+    "content_type": {"parameters": {"content_type": "np", "headers": {"x": "y"}}},
+    "priority": {"parameters": {"priority": 1}},
+    "of a tensor": {"tensor": {"parameters": {"content_type": "base64"}}},
+    "of an output": {"outputs": [{"name": "embedding", "parameters": {"content_type": "np"}}]},
+    "null": {"id": None, "parameters": {"size": None, "pool": None, "normalize": None, "top_k": None}},
+    "a null list": {"outputs": None, "parameters": None},
+}
+
+
+@pytest.mark.parametrize("more", PASSED_OVER.values(), ids=PASSED_OVER.keys())
+def test_what_cannot_change_an_answer_is_passed_over(
+    client: httpx.Client, reference: Reference, more: dict[str, Any]
+) -> None:
+    body = dict(more)
+    given = {"name": "image", "datatype": "BYTES", "shape": [1], "data": reference.texts[:1]} | body.pop("tensor", {})
+    answer = client.post(
+        f"/v2/models/{MODEL}/infer", json={"outputs": [{"name": "embedding"}], "inputs": [given]} | body
+    )
+    assert answer.status_code == 200, answer.text
+    values = {output["name"]: output for output in answer.json()["outputs"]}["embedding"]
+    assert_equal_in_float32(values["data"], reference.vectors[0])
+
+
+def test_the_shapes_are_those_of_the_metadata(official: Any, reference: Reference) -> None:
+    """Whatever the parameters are."""
+    shapes = {one["name"]: one["shape"] for one in official.get_model_metadata(MODEL)["outputs"]}
+    given = [tensor("image", files(*reference.files), "BYTES")]
+    asked: list[dict[str, Any]] = [{}, {"top_k": 0}, {"pool": "mean", "size": 70}, {"pool": "native", "size": "70x98"}]
+    for parameters in asked:
+        result = official.infer(MODEL, given, parameters=parameters)
+        for output in result.get_response()["outputs"]:
+            expected = shapes[output["name"]]
+            assert len(output["shape"]) == len(expected)
+            assert all(declared in (-1, length) for declared, length in zip(expected, output["shape"], strict=True))
+    with pytest.raises(InferenceServerException) as refused:
+        official.infer(MODEL, given, parameters={"pool": "patches"})
+    assert "parameters.pool='patches': must be 'cls', 'mean' or 'native'" in refused.value.message()
+
+
 def assert_all_outputs(result: Any, reference: Reference) -> None:
     assert_equal_in_float32(result.as_numpy("embedding"), reference.vectors)
     assert_equal_in_float32(result.as_numpy("scores"), [[row["score"] for row in rows] for rows in reference.classes])

@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -40,10 +41,134 @@ def test_vectors_are_those_of_embed_in_both_encodings(official: openai.OpenAI, r
 def test_every_form_of_input(official: openai.OpenAI, reference: Reference) -> None:
     text = reference.texts[0]
     uri = f"data:image/png;base64,{text}"
+    part: Any = {"type": "image_url", "image_url": {"url": uri}}
     forms: list[Any] = [text, uri, [text], [uri], {"image": text}, [{"image": uri}, text]]
+    forms += [part, [part, text], {"type": "image_url", "image_url": uri}, {"type": "input_image", "image_url": uri}]
+    forms += [{"type": "image_url", "image_url": {"url": text, "detail": "high"}}, {"image_url": {"url": uri}}]
     for form in forms:
         answered = vectors(official.embeddings.create(model=MODEL, input=form))
         assert_equal_in_float32(answered, np.repeat(reference.vectors[:1], len(answered), axis=0))
+
+
+def in_lines(text: str) -> str:
+    return "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+
+
+ENCODINGS: dict[str, Callable[[bytes], str]] = {
+    "lines": lambda file: in_lines(base64.b64encode(file).decode()),
+    "a last line break": lambda file: base64.b64encode(file).decode() + "\n",
+    "no padding": lambda file: base64.b64encode(file).decode().rstrip("="),
+    "for URLs": lambda file: base64.urlsafe_b64encode(file).decode(),
+    "for URLs, without padding": lambda file: base64.urlsafe_b64encode(file).decode().rstrip("="),
+    "lines of a data: URI": lambda file: "data:image/png;base64," + in_lines(base64.b64encode(file).decode()),
+    "a data: URI with escapes": lambda file: "data:image/png;base64," + quote(base64.b64encode(file), safe=""),
+    "a data: URI with a name": lambda file: "data:image/png;name=a.png;base64," + base64.b64encode(file).decode(),
+}
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS.keys())
+def test_base64_is_read_as_programs_write_it(
+    official: openai.OpenAI, client: httpx.Client, reference: Reference, cat: bytes, encode: Callable[[bytes], str]
+) -> None:
+    for file in (cat, cat + b"\0", cat + b"\0\0"):  # each length of padding; a PNG ends before
+        answered = vectors(official.embeddings.create(model=MODEL, input=encode(file)))
+        assert_equal_in_float32(answered, reference.vectors[:1])
+        assert client.post("/classify", json={"images": [encode(file)]}).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["AA AA=A", "A", "AAAAA", "AA==AA", "äöü", "AA%3D", "data:image/png,AAAA", "."])
+def test_what_is_no_base64_is_refused(client: httpx.Client, text: str) -> None:
+    response = client.post("/classify", json={"images": [text]})
+    assert (response.status_code, response.json()["code"]) == (422, "bad_base64")
+
+
+def chat(*content: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": list(content)}]}
+
+
+def test_a_chat_with_an_image(client: httpx.Client, reference: Reference) -> None:
+    """As vLLM takes it."""
+    url = f"data:image/png;base64,{reference.texts[0]}"
+    image = {"type": "image_url", "image_url": {"url": url}}
+    blank = {"type": "text", "text": " "}
+    for body in (chat(image), chat(image, blank), chat(image) | {"encoding_format": "float", "input": None}):
+        response = client.post("/v1/embeddings", json=body)
+        assert response.status_code == 200, response.text
+        assert_equal_in_float32(response.json()["data"][0]["embedding"], reference.vectors[0])
+    refused = {
+        "must have no text": chat(image, {"type": "text", "text": "Represent the image."}),
+        "have 2": chat(image, image),
+        "have 0": chat(),
+        "either 'input' or 'messages'": chat(image) | {"input": reference.texts[0]},
+        "messages with 'role' and 'content'": {"model": MODEL, "messages": [{"role": "user"}]},
+        "image_url": chat({"type": "input_audio", "input_audio": {}}),
+    }
+    for words, body in refused.items():
+        response = client.post("/v1/embeddings", json=body)
+        assert response.status_code == 422
+        assert words in response.json()["error"]["message"]
+
+
+def test_null_is_what_is_left_out(client: httpx.Client, reference: Reference) -> None:
+    names = ("encoding_format", "normalize", "size", "resize", "pool", "dimensions", "user", "messages")
+    body = {"model": MODEL, "input": reference.texts[0]} | dict.fromkeys(names)
+    assert_equal_in_float32(
+        client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"], reference.vectors[0]
+    )
+
+
+def test_a_size_may_be_a_number(client: httpx.Client, reference: Reference) -> None:
+    body = {"model": MODEL, "input": reference.texts[0]}
+    number, text = (client.post("/v1/embeddings", json=body | {"size": size}) for size in (70, "70"))
+    assert number.json()["usage"] == text.json()["usage"] == {"prompt_tokens": 26, "total_tokens": 26}
+    for size in (70.5, True, [70], -70):
+        assert client.post("/v1/embeddings", json=body | {"size": size}).status_code == 422
+
+
+def test_members_that_cannot_change_an_answer_are_passed_over(client: httpx.Client, reference: Reference) -> None:
+    body = {"model": MODEL, "input": reference.texts[0], "input_type": "query", "truncate": "END", "user": "me"}
+    assert client.post("/v1/embeddings", json=body).status_code == 200
+
+
+def test_no_error_repeats_a_picture(client: httpx.Client, reference: Reference) -> None:
+    text = reference.texts[0]
+    wrong: list[Any] = [
+        {"model": MODEL, "input": [text, 5]},
+        {"model": MODEL, "input": {"image": text, "x": 1}},
+        {"model": MODEL, "input": {"image": {"url": text}}},
+        {"model": MODEL, "input": text, "size": text},
+        {"model": MODEL, "input": text, "pool": [text]},
+        {"model": text, "input": text},
+        {"model": MODEL, "input": text, text: 1},
+        {"model": MODEL, "input": text[:-3] + "!!!"},
+        {"model": MODEL, "messages": [{"role": "user", "content": text}]},
+    ]
+    responses = [client.post("/v1/embeddings", json=body) for body in wrong]
+    responses += [
+        client.post("/classify", json={text: [text]}),
+        client.post("/classify", json={"images": text}),
+        client.post("/classify", files={text[:90] + "x": (None, b"x")}),
+        client.post("/pipeline/image-classification", json={"inputs": [text]}),
+        client.post("/pipeline/image-classification", json={"inputs": text, "parameters": {"top_k": text}}),
+        client.post(f"/v2/models/{MODEL}/infer", json={"inputs": text, "id": [text]}),
+        client.post(f"/v2/models/{MODEL}/infer", json={"inputs": [{"name": text, "datatype": text, "shape": text}]}),
+    ]
+    for response in responses:
+        assert 400 <= response.status_code < 500
+        if "form field" not in response.text:
+            assert text[:24] not in response.text
+        assert len(response.text) < 900
+
+
+def test_patches_are_refused(client: httpx.Client, reference: Reference) -> None:
+    """A vector of each patch is not what the schema of these answers has; /embed answers them."""
+    body = {"model": MODEL, "input": reference.texts[0], "pool": "patches"}
+    for response in (
+        client.post("/v1/embeddings", json=body),
+        client.post("/pipeline/image-feature-extraction?pool=patches", content=reference.files[0]),
+    ):
+        assert response.status_code == 422
+        assert "must be 'cls', 'mean' or 'native'" in response.text
 
 
 def test_a_request_may_have_the_parameters_of_embed(

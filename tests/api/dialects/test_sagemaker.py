@@ -39,12 +39,29 @@ def test_attributes_carry_the_parameters_and_accept_selects_the_format(client: h
 
 
 @pytest.mark.parametrize(
+    "attributes",
+    [
+        "c000b4f9-df62-4c85-a0bf-7c525f9104a4",
+        "trace_id=4bf92f3577b34da6&top_k=5",
+        "X-Amzn-Trace-Id=Root%3D1-5759e988&request-id=7",
+    ],
+)
+def test_the_id_of_a_trace_is_passed_over(client: httpx.Client, cat: bytes, attributes: str) -> None:
+    response = client.post("/invocations", content=cat, headers={ATTRIBUTES: attributes})
+    assert response.status_code == 200, response.text
+    assert len(response.json()["results"][0]["predictions"]) == 5
+
+
+@pytest.mark.parametrize(
     ("attributes", "content", "status", "code"),
     [
         ("", b"", 400, "no_image"),
         ("", b"hello", 415, "not_an_image"),
         ("task=paint", b"x", 422, "invalid_parameter"),
         ("task=embed&top_k=2", b"x", 422, "unknown_parameter"),
+        ("sise=70", b"x", 422, "unknown_parameter"),
+        ("normalize", b"x", 422, "unknown_parameter"),
+        ("task", b"x", 422, "invalid_parameter"),
         ("size=0", b"x", 422, "invalid_parameter"),
         ("size=2000", b"x", 422, "too_many_tokens"),
         ("a" * 1025, b"x", 422, "invalid_parameter"),

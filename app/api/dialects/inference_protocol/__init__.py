@@ -5,9 +5,11 @@ normalised; or `pixel_values`, FP32 (n, 3, H, W), normalised by the checkpoint's
 Outputs: `embedding`, the vectors of /embed; `scores` and `labels`, the best classes of /classify.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 
-routes: the endpoints. schemas: their JSON. tensors: tensors in JSON or as binary data. pixels: preprocessed images.
+repository: the endpoints that list models, and those with a version. routes: the others. schemas: their JSON.
+tensors: tensors in JSON or as binary data. pixels: preprocessed images.
 """
 
-from app.api.dialects.inference_protocol.routes import ERROR_FORMAT, router
+from app.api.dialects.inference_protocol.repository import router
+from app.api.dialects.inference_protocol.routes import ERROR_FORMAT
 
 __all__ = ["ERROR_FORMAT", "router"]

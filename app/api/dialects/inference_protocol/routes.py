@@ -9,8 +9,10 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
+from app.api.bodies import read_body
 from app.api.dialects.inference_protocol.pixels import prepared_images
 from app.api.dialects.inference_protocol.schemas import (
+    VERSION,
     Error,
     InferParameters,
     InferRequest,
@@ -19,7 +21,6 @@ from app.api.dialects.inference_protocol.schemas import (
     ModelMetadata,
     ModelReady,
     Ready,
-    Server,
     TensorMetadata,
     model_outputs,
 )
@@ -34,10 +35,13 @@ from app.api.dialects.shared import ModelName, answer_all, check_model, parse_js
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
-from app.api.uploads import check_count, decode_base64, read_body
+from app.api.responses import JSON, negotiate
+from app.api.route import strict_route
+from app.api.uploads import check_count, decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
 from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
+from app.wording import shown
 
 INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
 """The datatype of each input."""
@@ -48,13 +52,20 @@ def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+IN_THE_BODY = "parameters are in 'parameters' of the JSON body"
+Route = strict_route(IN_THE_BODY)
+router = APIRouter(route_class=Route)
 
 
-@router.get("", summary="Describe the server", responses=responses("unhealthy", shape=ERROR_FORMAT))
-async def server() -> Server:
-    """Return the server's name, version and supported extensions."""
-    return Server()
+INFER: dict[str, Any] = {
+    "summary": "Embed and classify images",
+    "responses": {
+        200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
+        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
+    },
+    "openapi_extra": json_request(InferRequest, {BINARY: FILE}),
+}
+"""The arguments of a route that infers."""
 
 
 @router.get("/health/live", summary="Check liveness", responses=responses("unhealthy", shape=ERROR_FORMAT))
@@ -99,15 +110,7 @@ async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine))
 
 
-@router.post(
-    "/models/{name:path}/infer",
-    summary="Embed and classify images",
-    responses={
-        200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
-        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
-    },
-    openapi_extra=json_request(InferRequest, **{BINARY: FILE}),
-)
+@router.post("/models/{name:path}/infer", **INFER)
 async def infer(request: Request, name: ModelName) -> Response:
     """Return embeddings and classes of image files or of preprocessed pixels. If one image fails, the request fails.
 
@@ -115,6 +118,7 @@ async def infer(request: Request, name: ModelName) -> Response:
     """
     service: Service = request.app.state.service
     engine = service.admit()
+    negotiate(request, JSON, BINARY)
     check_model(engine, name)
     body = await read_body(request, service.settings)
     header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
@@ -131,7 +135,7 @@ async def infer(request: Request, name: ModelName) -> Response:
     outputs = _tensors(engine, [answer.answer for answer in answers])
     if task.second:
         outputs |= _tensors(engine, [answer.second for answer in answers])
-    head = {"model_name": name} | ({} if content.id is None else {"id": content.id})
+    head = {"model_name": name, "model_version": VERSION} | ({} if content.id is None else {"id": content.id})
     response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
     # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
     return response if prepared else with_fingerprint(response, engine, resolution, task)
@@ -149,7 +153,7 @@ async def _read_images(
     tensor = content.inputs[0]
     if INPUTS.get(tensor.name) != tensor.datatype:
         inputs = ", ".join(f"{name} ({datatype})" for name, datatype in INPUTS.items())
-        given = f"{tensor.name[:100]} ({tensor.datatype})"
+        given = f"{shown(tensor.name)} ({tensor.datatype})"
         raise Problem("invalid_parameter", f"there is no input {given}; the inputs are {inputs}")
     if tensor.datatype == "BYTES":
         elements = tensor.elements(binary_data)

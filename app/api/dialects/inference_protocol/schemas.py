@@ -6,8 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app import __version__
 from app.api.dialects.inference_protocol.tensors import InputTensor
-from app.schemas import TOP_K, VectorQuery
+from app.api.dialects.shared import PASSED_OVER, VectorMembers
+from app.schemas import TOP_K
 from app.service import Engine, Readout
+
+VERSION = "1"
+"""The version of the model; there is no other."""
 
 OutputName = Literal["embedding", "scores", "labels"]
 
@@ -40,6 +44,7 @@ class ModelMetadata(BaseModel):
     """The model and its tensors."""
 
     name: str = Field(description="Name of the model.")
+    versions: tuple[str, ...] = Field(default=(VERSION,), description="The one version, `1`.")
     platform: str = Field(default="vitrine_vit", description="Always `vitrine_vit`.")
     inputs: list[TensorMetadata] = Field(description="The possible inputs; a request has exactly one of them.")
     outputs: list[TensorMetadata] = Field(description="The outputs that a request can select.")
@@ -63,6 +68,28 @@ class ModelReady(Ready):
     name: str = Field(description="Name of the model.")
 
 
+class ModelNames(BaseModel):
+    """The models that are served."""
+
+    models: list[str] = Field(description="The name of the one model.")
+
+
+class IndexRequest(BaseModel):
+    """The JSON of POST /v2/repository/index, which may be empty."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ready: bool = Field(False, description="List only models that are ready. The one that is served is.")
+
+
+class IndexEntry(BaseModel):
+    """A model of the repository."""
+
+    name: str = Field(description="Name of the model.")
+    version: str = Field(default=VERSION, description="Always `1`.")
+    state: Literal["READY"] = Field(default="READY", description="Always `READY`: a model that is loading is a 503.")
+
+
 class OutputParameters(BaseModel):
     """Parameters of an output."""
 
@@ -72,6 +99,7 @@ class OutputParameters(BaseModel):
         default=None,
         description="Whether the tensor follows the JSON as binary data. Default: `binary_data_output` of the request.",
     )
+    content_type: Any = Field(default=None, description=PASSED_OVER)
 
 
 class RequestedOutput(BaseModel):
@@ -83,10 +111,14 @@ class RequestedOutput(BaseModel):
     parameters: OutputParameters = OutputParameters()
 
 
-class InferParameters(VectorQuery):
+class InferParameters(VectorMembers):
     """The parameters of /embed and /classify. `size`, `resize` and `max_patches` apply only to the input `image`."""
 
     top_k: int = Field(5, ge=0, description=TOP_K)
+    timeout: Any = Field(default=None, description=PASSED_OVER)
+    priority: Any = Field(default=None, description=PASSED_OVER)
+    content_type: Any = Field(default=None, description=PASSED_OVER)
+    headers: Any = Field(default=None, description=PASSED_OVER)
     binary_data_output: bool = Field(
         False, description="Return tensors as binary data after the JSON, except where an output overrides it."
     )
@@ -114,13 +146,15 @@ class InferResponse(BaseModel):
     """The JSON of the response."""
 
     model_name: str = Field(description="Name of the model.")
+    model_version: str = Field(default=VERSION, description="Always `1`.")
     id: str | None = Field(default=None, description="The id of the request, if it had one.")
     outputs: list[dict[str, Any]] = Field(description="The tensors: name, datatype, shape, and data or its size.")
 
 
 def model_outputs(engine: Engine) -> list[TensorMetadata]:
     """Return the outputs of the model: the embedding and, with a classifier, scores and labels."""
-    outputs = [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, engine.default_dim])]
+    dims = {engine.default_dim, engine.config.embed_dim, engine.config.native_dim}
+    outputs = [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, dims.pop() if len(dims) == 1 else -1])]
     if Readout.LOGITS in engine.readouts:
         outputs.append(TensorMetadata(name="scores", datatype="FP32", shape=[-1, -1]))
         outputs.append(TensorMetadata(name="labels", datatype="BYTES", shape=[-1, -1]))

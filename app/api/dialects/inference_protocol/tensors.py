@@ -37,6 +37,7 @@ class TensorParameters(BaseModel):
         ge=0,
         description="Length of the tensor's binary data in bytes. Without it, `data` has the values.",
     )
+    content_type: Any = Field(default=None, description="Ignored: it cannot change the answer.")
 
 
 class InputTensor(BaseModel):

@@ -1,0 +1,121 @@
+"""The endpoints of the Open Inference Protocol: the server, its models, those with a version, and the rest.
+
+Those with a version come before those without: a model's name may contain slashes, and would take a version in.
+"""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.api.bodies import read_body
+from app.api.dialects.inference_protocol import routes
+from app.api.dialects.inference_protocol.routes import (
+    ERROR_FORMAT,
+    INFER,
+    Route,
+    infer,
+    metadata,
+    model_ready,
+)
+from app.api.dialects.inference_protocol.schemas import (
+    VERSION,
+    IndexEntry,
+    IndexRequest,
+    ModelMetadata,
+    ModelNames,
+    ModelReady,
+    Server,
+)
+from app.api.dialects.shared import ModelName, parse_json
+from app.api.openapi import MODEL_PROBLEMS, json_request
+from app.errors import Problem
+from app.http.problems import responses
+from app.service import Service
+from app.wording import shown
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=Route)
+
+Version = Annotated[str, Path(description="Version of the model: `1`.", examples=[VERSION])]
+
+
+@router.get("", summary="Describe the server", responses=responses("unhealthy", shape=ERROR_FORMAT))
+async def server() -> Server:
+    """Return the server's name, version and supported extensions."""
+    return Server()
+
+
+@router.get("/models", summary="List models", responses=responses("loading", "draining", shape=ERROR_FORMAT))
+async def models(request: Request) -> ModelNames:
+    """Return the name of the one model that is served."""
+    service: Service = request.app.state.service
+    return ModelNames(models=[service.engine.checkpoint.name])
+
+
+@router.post(
+    "/repository/index",
+    summary="List models, as Triton does",
+    responses=responses(
+        *("malformed_body", "too_slow", "body_too_large", "unsupported_encoding", "unknown_parameter"),
+        *("loading", "draining"),
+        shape=ERROR_FORMAT,
+    ),
+    openapi_extra=json_request(IndexRequest, required=False),
+)
+async def repository_index(request: Request) -> list[IndexEntry]:
+    """Return the one model that is served, with its version and state."""
+    service: Service = request.app.state.service
+    if body := await read_body(request, service.settings):
+        await asyncio.to_thread(parse_json, body, IndexRequest)
+    return [IndexEntry(name=service.engine.checkpoint.name)]
+
+
+@router.get(
+    "/repository/index",
+    summary="List models, without a body",
+    responses=responses("loading", "draining", shape=ERROR_FORMAT),
+)
+async def get_repository_index(request: Request) -> list[IndexEntry]:
+    """Return what POST returns."""
+    service: Service = request.app.state.service
+    return [IndexEntry(name=service.engine.checkpoint.name)]
+
+
+@router.get(
+    "/models/{name:path}/versions/{version}/ready",
+    summary="Check a version's readiness",
+    responses=responses(*MODEL_PROBLEMS, "unhealthy", shape=ERROR_FORMAT),
+)
+async def version_ready(request: Request, name: ModelName, version: Version) -> ModelReady:
+    """Return 200 while this version of the model accepts requests."""
+    ready = await model_ready(request, name)
+    _check_version(name, version)
+    return ready
+
+
+@router.get(
+    "/models/{name:path}/versions/{version}",
+    summary="Describe a version of a model",
+    responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
+)
+async def version_metadata(request: Request, name: ModelName, version: Version) -> ModelMetadata:
+    """Return the names, data types and shapes of the model's inputs and outputs."""
+    found = await metadata(request, name)
+    _check_version(name, version)
+    return found
+
+
+@router.post("/models/{name:path}/versions/{version}/infer", **INFER)
+async def version_infer(request: Request, name: ModelName, version: Version) -> Response:
+    """Return embeddings and classes of image files or of preprocessed pixels. If one image fails, the request fails."""
+    _check_version(name, version)
+    return await infer(request, name)
+
+
+router.include_router(routes.router)
+
+
+def _check_version(name: str, version: str) -> None:
+    if version != VERSION:
+        detail = f"there is no version {shown(version)} of {shown(name)}; this service serves version {VERSION!r}"
+        raise Problem("model_not_found", detail)

@@ -1,0 +1,226 @@
+"""The queue itself: admission in space and time, withdrawal, and what goes into the next batch.
+
+Space is reserved before the work is ready, so that an image that does not fit is refused before it is decoded. So is
+what would not end by its deadline. Clients take turns, and when the space is used up, whoever holds most of it gives
+some to the others. The event loop puts work in and the device thread takes it out; a lock guards both.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from app.fairness.shares import Shares
+from app.fairness.turns import Turns
+from app.inference.queue.forecast import Forecast
+from app.inference.queue.selection import ends_in_time, misses
+from app.inference.queue.work import Asker, Call, Entry, NotInTime, QueueFull, Refused, Reservation
+
+P = TypeVar("P")  # payload
+A = TypeVar("A")  # answer
+
+TURN = 256
+"""Cost of one turn of a client: an image of 224 pixels with patches of 14."""
+
+TRIAL_S = 60.0
+"""An idle device tries, once in this time, what seems to take too long: the estimate may come from a bad moment."""
+
+FULL = "the queue is full"
+SLOW = "too much is waiting: the answer would come later than a request may take"
+ANYONE = Asker()
+
+
+class Queue(Generic[P, A]):
+    """A queue with a limit on the total cost, in which clients take turns.
+
+    Args:
+        max_cost: the limit; an empty queue accepts work of any cost. None: the limit is not known yet, and nothing is
+            refused.
+        clock: tells the time in seconds, as deadlines do.
+    """
+
+    def __init__(self, max_cost: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_cost = max_cost
+        self._clock = clock
+        self.forecast = Forecast()
+        self._shares = Shares()
+        self._turns: Turns[Entry[P, A]] = Turns(TURN)
+        self._reservations: list[Reservation] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._idle_since = math.inf  # infinity while a batch runs
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    @property
+    def cost(self) -> int:
+        """Cost of the waiting work and of the reservations together."""
+        return self._shares.total
+
+    @property
+    def retry_after_s(self) -> int:
+        """Estimate the whole seconds until the queue is empty, from 1 to 60."""
+        return min(60, max(1, math.ceil(self.forecast.seconds(self.cost))))
+
+    def refusal(self, cost: int, asker: Asker = ANYONE) -> Refused | None:
+        """Return why work of this cost would be refused now, or None if it would be accepted."""
+        with self._changed:
+            late_s = self._late_by(cost, asker)
+            if late_s > 0 and not self._is_trial(late_s):
+                return NotInTime(SLOW, min(60, max(1, math.ceil(late_s))))
+            accepted = self._has_space(cost) or self._can_yield(cost, asker)
+            return None if accepted else QueueFull(FULL, self.retry_after_s)
+
+    def reserve(self, cost: int, asker: Asker = ANYONE) -> Reservation:
+        """Reserve space for work that is still to be prepared. Raises Refused. Call it on the event loop."""
+        with self._changed:
+            trial = self._admit(cost, asker)
+            self._shares.add(asker.client, cost)
+            reservation = Reservation(cost, asker, trial, self._release)
+            self._reservations.append(reservation)
+        return reservation
+
+    def put(self, call: Call[P, A], reservation: Reservation | None = None) -> None:
+        """Add a call; the reservation's space is used first. Raises Refused. Call it on the event loop."""
+        cost = sum(entry.work.cost for entry in call.entries)
+        with self._changed:
+            kept = reservation.cost if reservation else 0
+            self._shares.add(call.asker.client, -kept)
+            call.trial = reservation is not None and reservation.trial
+            try:
+                if cost > kept:
+                    call.trial = self._admit(cost, call.asker) or call.trial
+            except Refused:
+                self._shares.add(call.asker.client, kept)
+                raise
+            if reservation:
+                reservation.cost = 0
+            for entry in call.entries:
+                self._turns.add(call.asker.client, entry.work.cost, entry)
+            call.waiting = cost
+            self._shares.add(call.asker.client, cost)
+            self._changed.notify()
+
+    def withdraw(self, call: Call[P, A]) -> None:
+        """Remove what waits of a call whose caller has gone."""
+        with self._changed:
+            self._remove(call)
+
+    def take(self, budget: Callable[[], int]) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
+        """Wait for work, and take in turn what fits into the budget and ends in time, at least one.
+
+        Returns the batch, and the calls that are given up because they would not end in time. Both are empty only when
+        the queue is closed and empty. Call it on the device thread when the device is idle.
+        """
+        with self._changed:
+            self.forecast.free_at, self._idle_since = 0.0, self._clock()
+            while True:
+                self._changed.wait_for(lambda: self._turns or self._closed)
+                self.forecast.budget = budget()
+                batch, late = self._next(self._clock())
+                if batch or late or self._closed:
+                    break
+            if batch:
+                cost = sum(entry.work.cost for entry in batch)
+                self.forecast.free_at, self._idle_since = self._clock() + self.forecast.seconds(cost), math.inf
+            return batch, late
+
+    def close(self) -> None:
+        """Let `take` return empty lists once nothing waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def clear(self) -> list[Entry[P, A]]:
+        """Remove and return all waiting entries."""
+        with self._changed:
+            entries = list(self._turns)
+            for call in {entry.call for entry in entries}:
+                self._remove(call)
+            return entries
+
+    # --- with the lock held ---
+
+    def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
+        batch: list[Entry[P, A]] = []
+        late: list[Call[P, A]] = []
+        while True:
+            self._pick(batch, late, now)
+            calls = misses(batch, self.forecast, now)
+            if not calls:
+                return batch, late
+            for call in calls:
+                self._remove(call)
+            late += calls
+            batch = [entry for entry in batch if entry.call not in calls]
+
+    def _pick(self, batch: list[Entry[P, A]], late: list[Call[P, A]], now: float) -> None:
+        """Move what fits into the batch, in turn; give up calls that would be late even if nothing else ran."""
+        room = self.forecast.budget - sum(entry.work.cost for entry in batch)
+        while self._turns and (not batch or self._turns.next_cost() <= room):
+            entry = self._turns.take()
+            call, cost = entry.call, entry.work.cost
+            if not entry.future.done() and not ends_in_time(call, call.waiting, self.forecast, now):
+                late.append(call)
+                self._remove(call)
+                continue
+            self._shares.add(call.asker.client, -cost)
+            call.waiting -= cost
+            if not entry.future.done():
+                room -= cost
+                batch.append(entry)
+
+    def _has_space(self, cost: int) -> bool:
+        return self.max_cost is None or not self.cost or self.cost + cost <= self.max_cost
+
+    def _can_yield(self, cost: int, asker: Asker) -> bool:
+        """Whether another client holds more than this one would."""
+        return self._shares.of(self._shares.largest()) > self._shares.of(asker.client) + cost
+
+    def _late_by(self, cost: int, asker: Asker) -> float:
+        """Estimate by how many seconds work would miss its deadline: its batch takes what else waits along."""
+        waits = min(self.cost + cost, self.forecast.budget)
+        takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)))
+        now = self._clock()
+        return max(now, self.forecast.free_at) + takes_s - asker.deadline
+
+    def _is_trial(self, late_s: float) -> bool:
+        return late_s > 0 and not self.cost and self._clock() - self._idle_since > TRIAL_S
+
+    def _admit(self, cost: int, asker: Asker) -> bool:
+        """Make space, at the expense of the clients that hold most, if need be. Return whether it is a trial.
+
+        Raises Refused.
+        """
+        refusal = self.refusal(cost, asker)
+        while refusal is None and not self._has_space(cost):
+            self._evict(self._shares.largest())
+            refusal = self.refusal(cost, asker)
+        if refusal is not None:
+            raise refusal
+        return self._is_trial(self._late_by(cost, asker))
+
+    def _evict(self, client: str) -> None:
+        """Give up the newest call of a client, or what it has reserved, if nothing of it waits."""
+        newest = self._turns.newest(client)
+        if newest is not None:
+            self._remove(newest.call)
+            newest.call.fail(QueueFull(FULL, self.retry_after_s))
+        else:
+            mine = (held for held in reversed(self._reservations) if held.asker.client == client and held.cost)
+            self._release(next(mine))
+
+    def _remove(self, call: Call[P, A]) -> None:
+        if call.waiting:
+            self._turns.remove(call.asker.client, set(call.entries))
+            self._shares.add(call.asker.client, -call.waiting)
+            call.waiting = 0
+
+    def _release(self, reservation: Reservation) -> None:
+        with self._changed:
+            self._shares.add(reservation.asker.client, -reservation.cost)
+            reservation.cost = 0
+            if reservation in self._reservations:
+                self._reservations.remove(reservation)
