@@ -100,6 +100,12 @@ returns neither, the cell is the difference of the vector that the head reads. T
 original does not support. "Its formulas" is a reimplementation from the original's published code, for originals that
 cannot be installed next to the others. The default model runs at 518, 70, 560, 98 x 140 and 140 x 98.
 
+Two originals have more than one rule. transformers' Dinov2WithRegisters is compared with release {transformers}, which
+resamples position embeddings to the exact grid, antialiased (since its pull request 35411); its first version used a
+scale factor. flexivit has two rules in timm: weights loaded for another size are resampled bilinearly without
+antialiasing ("flexivit", the default here), and a network that was made with `dynamic_img_size` resamples by timm's
+usual rule, bicubic and antialiased ("flexivit, dynamic size"; set `VITRINE_PROFILE=timm`).
+
 timm and BEiT's authors resample tables of relative positions differently: the learned offsets are spaced
 geometrically over the new grid in both, but between them timm interpolates linearly, and BEiT's fine-tuning by cubic
 splines of SciPy. timm has the splines too, with `TIMM_USE_SCIPY_INTERP=1` and a SciPy before 1.14; Vitrine and this

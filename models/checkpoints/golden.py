@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import CheckpointBroken
-from models.files.readable import is_file
+from models.files.readable import is_file, refuse_stand_in
 
 FILE = "golden.json"
 
@@ -45,6 +45,7 @@ def read_golden(folder: Path) -> Golden | None:
     path = folder / FILE
     if not is_file(path):
         return None
+    refuse_stand_in(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Golden(np.array(content["cls"], np.float32), int(content["top_1"]))

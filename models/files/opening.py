@@ -15,22 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
+from models.files.location import PREFERRED
 from models.files.pickles import load_pickle
-from models.files.readable import exists, is_file
+from models.files.readable import exists, is_file, refuse_stand_in
 from models.files.wrappers import Content, one_network, unwrap
 from models.layouts.source import Source
 
 CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
-
-PREFERRED = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-"""Files of weights in a directory, in order of preference: safetensors, which cannot contain code, before pickles."""
 
 SINGLE = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 """Suffixes of files of weights; a directory may contain one such file under any name."""
@@ -45,7 +36,7 @@ def open_source(path: Path) -> Source:
         raise CheckpointNotFound(f"{path}: no such file or directory")
     weights = choose_weights(path, [child.name for child in path.iterdir()]) if path.is_dir() else path
     if not is_file(weights):
-        raise CheckpointNotFound(f"{weights}: not a file, or a link whose target does not exist")
+        raise CheckpointNotFound(f"{weights}: not a file")
     content = one_network(read_tensors(weights))
     config, processor, open_clip = (read_json(weights.parent / name) for name in CONFIGS)
     return Source(weights, content.tensors, config, processor, open_clip, content.wrappers, content.left_out)
@@ -74,6 +65,7 @@ def choose_weights(folder: Path, names: Iterable[str]) -> Path:
 
 def read_tensors(path: Path) -> Content:
     """Return the tensors of a file or of all shards of an index, and the keys of the dictionaries around them."""
+    refuse_stand_in(path)
     if path.name.endswith(".index.json"):
         return Content(_shards(path))
     if path.suffix == ".safetensors":
@@ -90,6 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, or an empty one if there is no such file. Raises CheckpointBroken."""
     if not is_file(path):
         return {}
+    refuse_stand_in(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -140,4 +133,6 @@ def _npz(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: torch.from_numpy(np.ascontiguousarray(archive[name])) for name in archive.files}
     except Exception as error:
-        raise CheckpointBroken(f"{path}: not a readable .npz archive of numeric arrays ({error})") from error
+        raise CheckpointBroken(
+            f"{path}: not a readable .npz archive of numeric arrays: it is damaged, or contains other objects"
+        ) from error

@@ -51,16 +51,15 @@ def load_pickle(path: Path) -> Any:
         ) from error
     except Exception as error:
         raise CheckpointBroken(
-            f"{path}: not readable by torch.load ({_first_line(error)}); download it again"
+            f"{path}: not readable by torch.load; it is damaged, or not a file of torch.save; download it again"
         ) from error
 
 
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except zipfile.BadZipFile:  # torch.load says that it is damaged
+        return False

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from models.errors import CheckpointNotFound
+from models.errors import CheckpointBroken, CheckpointNotFound
 
 SPECIAL_FILES = {
     stat.S_IFIFO: "a named pipe (FIFO)",
@@ -17,6 +17,14 @@ SPECIAL_FILES = {
     stat.S_IFBLK: "a device",
 }
 
+STAND_INS = {
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file itself; run `git lfs pull` beside it",
+    b"/annex/objects/": "a git-annex pointer, not the file itself; run `git annex get` on it",
+    b"<!doctype html": "a web page, not the file itself; download the file by its own link",
+    b"<html": "a web page, not the file itself; download the file by its own link",
+}
+"""First bytes, in lower case, of what is often found in the place of a file -> what it is, and what to do."""
+
 EFFECTIVE_IDS = os.access in os.supports_effective_ids
 """Whether `os.access` can check the permissions of the effective user instead of the real one."""
 
@@ -24,11 +32,15 @@ EFFECTIVE_IDS = os.access in os.supports_effective_ids
 def exists(path: Path) -> bool:
     """Return whether the path is a file or a directory that this process can read; False if nothing is there.
 
-    Raises CheckpointNotFound if it has no read permission, and for a pipe, a socket or a device.
+    Raises CheckpointNotFound if it has no read permission, for a link without a target, a pipe, a socket or a device.
     """
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+    except FileNotFoundError as error:
+        if link := next((part for part in (path, *path.parents) if part.is_symlink() and not part.exists()), None):
+            raise CheckpointNotFound(f"{link}: a link whose target does not exist ({link.readlink()})") from error
+        return False
+    except (NotADirectoryError, ValueError):  # ValueError: a name that no file can have
         return False
     except PermissionError as error:
         raise permission_denied(path) from error
@@ -44,6 +56,15 @@ def exists(path: Path) -> bool:
 def is_file(path: Path) -> bool:
     """Return whether the path is a file that this process can read. Raises like `exists`."""
     return exists(path) and path.is_file()
+
+
+def refuse_stand_in(path: Path) -> None:
+    """Raise CheckpointBroken for a file that only stands in the place of the file of this name."""
+    with path.open("rb") as file:
+        start = file.read(max(map(len, STAND_INS))).lstrip().lower()
+    for beginning, what in STAND_INS.items():
+        if start.startswith(beginning):
+            raise CheckpointBroken(f"{path}: {what}")
 
 
 def permission_denied(path: Path) -> CheckpointNotFound:

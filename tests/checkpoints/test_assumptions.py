@@ -111,5 +111,5 @@ def test_inspect_the_log_and_the_model_page_say_it(tmp_path: Path) -> None:
     assert said not in vitrine("embed", CAT, "--model", str(path), "--num-heads", "4", "--profile", "mae").stderr
     log = tmp_path / "log"
     with serving(log, model=path, num_heads=HEADS) as server:
-        assert said in httpx.get(f"{server.url}/model").json()["reasons"]["assumed"]
+        assert said in httpx.get(f"{server.url}/model", timeout=30).json()["reasons"]["assumed"]
     assert said in log.read_text()

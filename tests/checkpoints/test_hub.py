@@ -137,6 +137,17 @@ def test_a_repository_is_downloaded_once_and_then_needs_no_hub(hub: Hub, tmp_pat
     assert "cannot be reached" in unreachable[2][0]
 
 
+WAYS = (
+    *(f"hf-hub:{NAME}", f"hf_hub:{NAME}", f"https://huggingface.co/{NAME}", f"https://huggingface.co/{NAME}/"),
+    *(f"huggingface.co/{NAME}", f"https://hf.co/{NAME}"),
+)
+
+
+def test_every_way_to_write_a_repository_is_read(hub: Hub, tmp_path: Path) -> None:
+    answers = open_in_child(*((way, None) for way in WAYS), home=tmp_path / "home", endpoint=hub.url)
+    assert [answer[:2] for answer in answers] == [["tiny-vit", 3]] * len(WAYS)
+
+
 def test_a_repository_or_revision_that_does_not_exist(hub: Hub, tmp_path: Path) -> None:
     sources = (("someone/else", None), (NAME, "v9"), ("no name at all", None), (str(ROOT / "weights"), "v1"))
     answers = open_in_child(*sources, home=tmp_path / "home", endpoint=hub.url)

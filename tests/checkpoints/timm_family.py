@@ -91,6 +91,12 @@ def make_flexivit(folder: Path) -> Original:
     return Original(folder, lambda pictures: forward(at_size[tuple(pictures.shape[2:])], pictures), sizes=sizes)
 
 
+def make_dynamic_flexivit(folder: Path) -> Original:
+    """flexivit with `dynamic_img_size`, which timm resamples in the forward pass by its usual rule."""
+    made = make("flexivit_small", folder)
+    return Original(made.path, made.forward, {"profile": "timm"}, made.sizes)
+
+
 def resized(model: Any, size: Size) -> Any:
     """A copy of a network of one size, as timm changes it for another one."""
     model = copy.deepcopy(model)
@@ -229,6 +235,7 @@ VARIANTS: dict[str, Any] = {
     ),
     "norms after the residual branch": partial(make, "vit_base_patch16_rpn_224"),
     "flexivit": make_flexivit,
+    "flexivit, dynamic size": make_dynamic_flexivit,
     "old flat config": make_old,
     "bare .pth": make_pth,
 }

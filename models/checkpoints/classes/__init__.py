@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.errors import CheckpointBroken, CheckpointNotFound
-from models.files.readable import permission_denied
+from models.files.readable import is_file, refuse_stand_in
 from models.layouts.profiles import PUBLIC_HEADS
 from models.layouts.source import Reading
 from models.network.config import ViTConfig
@@ -57,10 +57,11 @@ def imagenet_1k() -> tuple[str, ...]:
 
 def _from_file(path: Path) -> tuple[str, ...]:
     """Read one label per line, in the order of the head's outputs."""
+    if not is_file(path):
+        raise CheckpointNotFound(f"{path}: no such file; labels must be a file with one label per line")
+    refuse_stand_in(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except PermissionError as error:
-        raise permission_denied(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointNotFound(f"{path}: not readable as a list of labels, one per line ({error})") from error
     return tuple(line.strip() for line in lines if line.strip())
