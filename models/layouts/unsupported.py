@@ -36,7 +36,7 @@ UNSUPPORTED = {
 
 UNNAMED = {
     r"head\.probe|attn_pool\.(?:latent|q|probe).*": "an attention-pooling head (SigLIP, CoCa)",
-    r".*rel_pos\..*": "relative positions, and its tensors do not show where its norms are",
+    r".*rel_pos\..*": "relative positions",
     SPLIT_BIASES: "split biases (EVA)",
     r"blocks\.\d+\.attn\.(?:q_proj|k_proj|v_proj)\..*": "separate query, key and value projections (EVA)",
     r"blocks\.\d+\.(?:attn|mlp)\.norm\..*": "norms inside attention and feed-forward (BEiT-3, EVA)",
