@@ -44,7 +44,7 @@ class Compression:
 
 
 def _coding(accepted: dict[str, float]) -> str | None:
-    """Return the coding that the client likes best; None for none."""
+    """Return the coding that the client prefers; None for none."""
     weights = {name: accepted.get(name, accepted.get("*", 0.0)) for name in WINDOW_BITS}
     best = max(weights, key=lambda name: weights[name])
     return best if weights[best] > 0 and weights[best] >= accepted.get("identity", 0.0) else None
