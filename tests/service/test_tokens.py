@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import Problem
 from app.service import Engine, Resolution, Service
-from app.settings import Settings
+from app.settings import load_settings
 from app.telemetry.timings import Timings
 from models.checkpoints.checkpoint import Checkpoint
 
@@ -34,7 +34,7 @@ def test_too_many_tokens_are_refused_in_the_words_of_the_request(
     preprocess = replace(checkpoint.content.preprocess, steps="fit", max_patches=256)  # as NaFlex checkpoints have it
     content = replace(checkpoint.content, preprocess=preprocess)
     engine = Engine(replace(checkpoint, content=content), "cpu", "float32")
-    service = Service(Settings(max_tokens_per_image=101))
+    service = Service(load_settings({}, max_tokens_per_image=101)[0])
     with pytest.raises(Problem) as refused:
         asyncio.run(service.prepare(engine, [b""], resolution, Timings()))
     service.decoder.stop()
