@@ -30,7 +30,6 @@ from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 
 PREFIX = ("cls_token", "dist_token", "reg_token")
-PARTS = ("weight", "bias")
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 

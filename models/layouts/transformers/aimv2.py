@@ -8,10 +8,10 @@ Sources: huggingface/transformers `modeling_aimv2.py`, apple/ml-aim `aim-v2/pyth
 from dataclasses import replace
 
 from models.errors import CheckpointUnsupported
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 from models.network.pooling import Pool
 from models.network.positions.sincos import SinCos
 
@@ -54,7 +54,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "embed_norm.weight", "blocks.0.norm1.weight", "blocks.0.mlp.gate.weight"),
     IGNORED,
-    ("vision_model.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("vision_model.", *OUTER),
 )
 
 

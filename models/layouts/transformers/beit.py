@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 
 LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
 TABLE = r"relative_position_bias\.relative_position_bias_table"
@@ -47,7 +47,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.query.weight", "blocks.0.attn.query.bias"),
     IGNORED,
-    ("beit.", "data2vec_vision.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("beit.", "data2vec_vision.", *OUTER),
 )
 MODEL_TYPES = {"beit", "data2vec-vision"}
 TABLES = {
@@ -72,7 +72,7 @@ def read(source: Source) -> Reading:
             f"config.json: image_size {size} is not square; transformers reads the tables of such a network transposed"
         )
     tensors, left_out = NAMING.translate(source.tensors)
-    join(tensors, ("attn.query", "attn.key", "attn.value"), "attn.qkv", zeros="attn.key")
+    join(tensors, QKV, "attn.qkv", zeros="attn.key")
     _check_tables(fields, tensors)
     return make_reading(source, tensors, {"left out": left_out}, "avg" if fields["use_mean_pooling"] else "cls")
 

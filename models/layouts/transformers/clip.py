@@ -6,9 +6,9 @@ Source: huggingface/transformers, `modeling_clip.py`.
 from dataclasses import replace
 
 from models.errors import CheckpointBroken
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 
 LAYER = r"encoder\.layers\.(\d+)\."
 
@@ -35,7 +35,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "cls_token", "norm_pre.weight", "blocks.0.attn.query.weight"),
     IGNORED,
-    ("vision_model.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("vision_model.", *OUTER),
 )
 PROJECTING = {"CLIPModel", "CLIPVisionModelWithProjection"}
 

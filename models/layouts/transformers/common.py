@@ -6,11 +6,15 @@ from typing import Any
 from torch import Tensor
 
 from models.errors import CheckpointUnsupported
+from models.layouts.naming import WRAPPERS
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
 from models.network.pooling import Pool
 
 QKV = ("attn.query", "attn.key", "attn.value")
+
+OUTER = tuple(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")
+"""The prefixes that training code adds, without the one that is a part of transformers' own names."""
 
 
 def make_reading(

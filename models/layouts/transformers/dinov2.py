@@ -4,10 +4,10 @@ Source: huggingface/transformers, `modeling_dinov2.py` and `modeling_dinov2_with
 the hub, and those of release 5 in memory, which differ for attention and split the gated feed-forward in two.
 """
 
-from models.layouts.naming import PARTS, SCALE, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, SCALE, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 from models.network.pooling import Pool
 
 LAYER = r"encoder\.layer\.(\d+)\."
@@ -37,7 +37,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.query.weight", "blocks.0.ls1.gamma"),
     IGNORED,
-    ("dinov2_with_registers.", "dinov2.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("dinov2_with_registers.", "dinov2.", *OUTER),
 )
 
 

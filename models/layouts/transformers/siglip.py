@@ -11,10 +11,10 @@ import re
 from torch import Tensor
 
 from models.errors import CheckpointBroken
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 from models.network.pooling import Pool
 
 LAYER = r"encoder\.layers\.(\d+)\."
@@ -44,7 +44,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.bias", "pos_embed", "blocks.0.norm1.weight", "blocks.0.attn.query.weight"),
     IGNORED,
-    ("vision_model.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("vision_model.", *OUTER),
 )
 
 

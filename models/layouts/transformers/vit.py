@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.errors import CheckpointUnsupported
-from models.layouts.naming import PARTS, WRAPPERS, Naming, join
+from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading
 from models.network.pooling import Pool
 
 LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
@@ -45,7 +45,7 @@ NAMING = Naming(
     KEYS,
     ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.query.weight"),
     IGNORED,
-    ("vit.", "deit.", "ijepa.", *(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")),
+    ("vit.", "deit.", "ijepa.", *OUTER),
 )
 
 
