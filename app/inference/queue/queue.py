@@ -1,7 +1,7 @@
 """The queue itself: admission in space and time, withdrawal, and what goes into the next batch.
 
-Space is reserved before the work is ready, so that an image that does not fit is refused before it is decoded. So is
-what would not end by its deadline. Clients take turns, and when the space is used up, whoever holds most of it gives
+Space is reserved before the work is ready, so that an image that does not fit, or would not end by its deadline, is
+refused before it is decoded. Clients take turns, and when the space is used up, the client that holds most of it gives
 some to the others. The event loop puts work in and the device thread takes it out; a lock guards both.
 """
 
