@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.http.headers.coding import Decoding
+from app.errors import Problem
+from app.http.headers.coding import Decoding, coding_of
 from app.http.headers.quality import qualities
 from tests.faults.wire import Answer, ask, forget_peak, peak_bytes, post
 from tests.http.test_bodies import FORM, part
@@ -144,6 +145,24 @@ def test_the_parts_of_a_body_are_counted(strict: Server, cat: bytes, coding: str
     assert ask(strict, post("/classify", 4095 * empty + whole, content_encoding=coding)).status == 200
     detail = broken(ask(strict, post("/classify", 4096 * empty + whole, content_encoding=coding)))
     assert f"the {coding} body has more than 4096 parts" in detail
+
+
+@pytest.mark.parametrize(("coding", "encode"), list(CODINGS.values())[:-3], ids=list(CODINGS)[:-3])
+def test_a_body_is_decoded_that_arrives_byte_by_byte(coding: str, encode: Callable[[bytes], bytes]) -> None:
+    data = bytes(range(251)) * 10
+    name = coding_of(coding)
+    assert name
+    decoding = Decoding(name)
+    pieces = [piece for byte in encode(data) for piece in decoding.pieces(bytes([byte]))]
+    decoding.end()
+    assert b"".join(pieces) == data
+
+
+def test_one_byte_of_deflate_ended_early() -> None:
+    decoding = Decoding("deflate")
+    assert list(decoding.pieces(zlib.compress(b"")[:1])) == []
+    with pytest.raises(Problem, match="ended early"):
+        decoding.end()
 
 
 @pytest.mark.parametrize("encode", [zstd.compress, streamed_zstd])

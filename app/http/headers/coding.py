@@ -66,9 +66,14 @@ class Decoding:
         self._ended = False  # the last stream was complete
         self._started = 0  # streams
         self._padding = b"" if coding == "zstd" else PADDING
+        self._held = b""  # the first byte of deflate, which does not tell yet which format it is
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """Decode the next part of the body. Raises Problem for data that is not of this coding."""
+        data, self._held = self._held + data, b""
+        if self._coding == "deflate" and len(data) == 1 and not self._started:
+            self._held = data
+            return
         between = self._ended and self._stream is None
         more = bool(data.strip(self._padding) if between else data)
         try:
@@ -91,7 +96,7 @@ class Decoding:
 
     def end(self) -> None:
         """Raise Problem if the body has ended before its coding has."""
-        if self._stream is not None:
+        if self._stream is not None or self._held:
             raise Problem("malformed_body", f"the {self._coding} body ended early")
 
     def _start(self, data: bytes) -> Any:
