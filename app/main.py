@@ -55,9 +55,8 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
             logger.warning(warning)
     service = Service(settings, load)
     app = _fastapi(settings, service)
-    app.root_path = settings.root_path.rstrip(
-        "/"
-    )  # as an argument it is deprecated: uvicorn and others set it themselves
+    # Not as an argument, which is deprecated: uvicorn and others set it themselves.
+    app.root_path = settings.root_path.rstrip("/")
     app.state.service = service
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)

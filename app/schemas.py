@@ -74,8 +74,8 @@ class VectorQuery(ResolutionQuery):
     pool: Literal["cls", "mean", "native"] | None = Field(
         None,
         description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
-        "patch tokens. `native`: the vector that the checkpoint's own head reads. Default: `cls`, or `mean` for a "
-        "model without a [CLS] token.",
+        "patch tokens. `native`: the vector that the checkpoint's own head reads. Default: `cls`, or `native` for "
+        "a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
 
@@ -86,8 +86,8 @@ class EmbedQuery(ResolutionQuery):
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
         description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
-        "patch tokens. `native`: the vector that the checkpoint's own head reads. `patches`: all patch tokens, always "
-        "returned as .npy of shape (n, h, w, dim). Default: `cls`, or `native` for a model without a [CLS] token.",
+        "patch tokens. `native`: the vector that the checkpoint's own head reads. `patches`: all patch tokens, "
+        "returned only as .npy of shape (n, h, w, dim). Default: `cls`, or `native` for a model without a [CLS] token.",
     )
     normalize: bool = Field(False, description="Scale each vector to length 1.")
     encoding: Literal["float", "base64"] = Field(
@@ -168,9 +168,14 @@ class NetworkInfo(BaseModel):
 
     width: int = Field(description="Width in pixels.")
     height: int = Field(description="Height in pixels.")
-    resize: str = Field(description="How the image was brought to this size: crop, squash or fit.")
+    resize: str = Field(
+        description="How the image was brought to this size: crop, squash or fit, or border or edge of the "
+        "checkpoint's own preprocessing."
+    )
     tokens: int = Field(description="Number of tokens: patches and prefix tokens.")
-    interpolated: bool = Field(description="Whether the position embeddings were interpolated to this size.")
+    interpolated: bool = Field(
+        description="Whether the grid of patches is not the checkpoint's own, so that positions are interpolated to it."
+    )
 
 
 class Prediction(BaseModel):
@@ -205,7 +210,7 @@ class ClassifyResponse(BaseModel):
 
     model: str = Field(description=MODEL)
     activation: Literal["softmax", "sigmoid"] = Field(
-        description="Function that turns logits into probabilities: `sigmoid` for multi-label models."
+        description="Function that turns logits into probabilities: `sigmoid` for multi-label models and for one class."
     )
     failed: int = Field(description=FAILED)
     results: list[Classification | Failed] = Field(description=RESULTS)

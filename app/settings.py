@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
     )
     fair: bool = Field(
-        True, description="Let clients (API keys, else addresses) take turns; off for what does so in front."
+        True, description="Let clients (API keys, else addresses) take turns; off if something in front does so."
     )
     request_timeout_s: float = Field(
         30.0,
@@ -172,7 +172,6 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Maximum time to receive a request, and for the client to read the response, in seconds.",
     )
-
     keep_alive_s: float = Field(
         75.0,
         gt=0,

@@ -24,7 +24,7 @@ class ListedFile:
     path: as the user named it, or as found below a folder that the user named.
     size: in bytes when it was listed; None if it was already gone.
     named: whether the user named this file itself.
-    problem: why it cannot be read, such as a link that leads nowhere; None for a file.
+    problem: why it cannot be read, such as a link without a target; None for a file.
     """
 
     path: str

@@ -77,7 +77,7 @@ class Search:
         """How many of them were not listed, by the reason. A hidden folder counts as one."""
 
     def __iter__(self) -> Iterator[ListedFile]:
-        """Yield every file, and count anew."""
+        """Yield every file; the counts start at zero again."""
         self.met, self.passed_over = 0, Counter()
         for path in self._paths:
             if Path(path).is_dir():

@@ -74,10 +74,6 @@ class Turns(Generic[T]):
             del self._lines[client]
         return removed
 
-    def clear(self) -> None:
-        """Remove all items."""
-        self._lines.clear()
-
     def _front(self) -> tuple[str, _Line[T]]:
         """Return the client whose turn it is, and its line."""
         while True:

@@ -214,8 +214,8 @@ class Batcher(Generic[P, A]):
         self._busy_since = None
         self.batches += 1
         if not any(isinstance(answer, Exception) for answer in answers):  # a failure may be quick, or run several times
-            afresh = any(entry.call.trial for entry in batch)
-            self.queue.forecast.observe(sum(entry.work.cost for entry in batch), ended - started, afresh)
+            restart = any(entry.call.trial for entry in batch)
+            self.queue.forecast.observe(sum(entry.work.cost for entry in batch), ended - started, restart)
         call_soon(self._loop, self._resolve, batch, answers, started, ended)
 
     def _resolve(self, batch: list[Entry[P, A]], answers: list[A | Exception], started: float, ended: float) -> None:

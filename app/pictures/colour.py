@@ -35,7 +35,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
             return image
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         source_mode = "L" if image.mode == "LA" else image.mode
-        # Made anew for each image: no thread shares it with another one.
+        # A new one for each image, so that no two threads share it.
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
         transform = ImageCms.ImageCmsTransform(source, srgb, source_mode, mode)
     except (OSError, ValueError):  # what LittleCMS reports of a damaged profile

@@ -1,4 +1,4 @@
-"""Tell the TIFF files that Pillow reads rightly from those that it reads wrongly (TIFF 6.0, 1992).
+"""Tell the TIFF files that Pillow reads correctly from those that it reads wrongly (TIFF 6.0, 1992).
 
 Pillow reads some kinds of samples without an error and to wrong values. tests/pictures/test_modes.py writes every kind
 by hand and compares. Each kind here is refused because it failed there, or because the file does not say what it means.
@@ -92,4 +92,4 @@ KINDS: Mapping[str, Callable[[Tags], bool]] = {
     ),
     "strips or tiles without data": _has_no_data,
 }
-"""Kinds that Pillow opens and does not read rightly."""
+"""Kinds that Pillow opens and reads wrongly."""

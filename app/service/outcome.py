@@ -12,7 +12,7 @@ class ImageAnswer:
     """The answer to an image (for /preprocess: its pixels) and how it was computed.
 
     tokens: patches and prefix tokens of the image.
-    interpolated: whether the position embeddings were resampled.
+    interpolated: whether the grid of patches is not the checkpoint's own, so that positions are interpolated to it.
     second: the second answer, where the request asks for two.
     """
 

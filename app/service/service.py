@@ -224,9 +224,9 @@ class Service:
     def _check_tokens(self, engine: Engine, resolution: Resolution) -> None:
         """Raise Problem if the requested size needs too many tokens; the decoder checks the size of each image."""
         config, size = engine.config, engine.network_size(*resolution)
-        most = self.settings.max_tokens_per_image
-        if config.num_tokens(*size) > most and resolution.max_patches is not None:
-            detail = f"max_patches {resolution.max_patches} needs {config.num_tokens(*size)} tokens; {most} are allowed"
+        most, patches = self.settings.max_tokens_per_image, engine.checkpoint.content.preprocess.budget(*resolution)
+        if config.num_tokens(*size) > most and patches is not None:
+            detail = f"max_patches {patches} needs {config.num_tokens(*size)} tokens; {most} are allowed"
             raise Problem("too_many_tokens", f"{detail}, so at most {most - config.num_prefix_tokens} patches")
         if config.num_tokens(*size) > most:
             side = int((most - config.num_prefix_tokens) ** 0.5)

@@ -119,11 +119,11 @@ def _check_patch(tensors: Tensors) -> None:
 def _prefix_tokens(tensors: Tensors) -> Tensor:
     """Return the tokens before the patch tokens, in their order: (P, D)."""
     dim = tensors.shape("patch_embed.proj.weight")[0]
-    tokens = [tensors.take(name) for name in PREFIX if name in tensors]
-    for name, token in zip(PREFIX, tokens, strict=False):
+    tokens = {name: tensors.take(name) for name in PREFIX if name in tensors}
+    for name, token in tokens.items():
         if token.shape[-1] != dim:
             raise CheckpointBroken(f"tensor {name!r} has shape {tuple(token.shape)}; its last dimension must be {dim}")
-    return torch.cat([token.reshape(-1, dim) for token in tokens]) if tokens else torch.empty(0, dim)
+    return torch.cat([torch.empty(0, dim), *(token.reshape(-1, dim) for token in tokens.values())])
 
 
 def _positions(

@@ -1,9 +1,10 @@
 """Write any supported checkpoint as a directory in timm's layout: `model.safetensors` and `config.json`.
 
-timm builds the network from arguments of its `vision_transformer`, and Vitrine reads the same directory. Numerics that
-timm has no argument for (another epsilon, another resampling rule) go into the section `vitrine` of config.json, which
-timm ignores. An architecture that timm cannot build is refused, and the error names the difference.
-Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `_hub.py` and `_builder.py`.
+timm builds the network from the name of an architecture and arguments, and Vitrine reads the same directory. Numerics
+that timm has no argument for (another epsilon, another resampling rule) go into the section `vitrine` of config.json,
+which timm ignores. An architecture that timm cannot build is refused, and the error names the difference.
+Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `beit.py`, `eva.py`, `naflexvit.py`,
+`vision_transformer_relpos.py`, `_hub.py` and `_builder.py`.
 """
 
 import json

@@ -64,12 +64,12 @@ def locate_local(source: str, revision: str | None) -> Location | None:
     """
     if not source.strip():
         raise CheckpointNotFound("the model is empty; give a directory, a file, or owner/name on the hub")
-    path = _local_path(source)
+    path = local_path(source)
     if path is not None and exists(path):
         if revision is not None:
             raise CheckpointNotFound(f"{source}: a local path has no revision {revision!r}; remove the revision")
         return _location(path)
-    if source.startswith("file:") or not HUB_ID.fullmatch(_repository(source)):
+    if source.startswith("file:") or not names_repository(source):
         _raise_unknown(source)
     return None
 
@@ -83,12 +83,17 @@ def _location(path: Path) -> Location:
     return Location(path, path.parent.name if path.name in PREFERRED else path.stem)
 
 
-def _local_path(source: str) -> Path | None:
+def local_path(source: str) -> Path | None:
     """Return the path that a source can be, or None for the name of a repository that says so itself."""
     if source.startswith("file:"):
         parts = urlsplit(source)
         return Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
     return None if source.startswith(HUB_SCHEMES) else Path(source).expanduser()
+
+
+def names_repository(source: str) -> bool:
+    """Return whether a source can be the name of a repository on the hub."""
+    return HUB_ID.fullmatch(_repository(source)) is not None
 
 
 def _repository(source: str) -> str:

@@ -5,8 +5,8 @@ Knows: the names, configs and defaults of timm, transformers, torchvision, open_
 Does not know: how files are found and opened, and how the network is built.
 
 To add a layout, write a module with `recognises(source) -> bool` and `read(source) -> Reading` and add it to `LAYOUTS`,
-specific layouts before general ones. `unsupported` refuses what a config names and no table knows, and what the
-tensors of a file without a config give away.
+specific layouts before general ones. `unsupported` refuses what a config names and no table knows, and a file
+without a config whose tensors show another network than a plain one.
 """
 
 from types import ModuleType

@@ -1,8 +1,8 @@
 """Profiles: the numerics in which implementations of the same weights differ.
 
-The same tensors run in several libraries, which differ in the activation, the epsilon of LayerNorm and the resampling
-of position embeddings. A profile names one of these originals. It follows from the checkpoint's format, and a user can
-set another one.
+The same tensors run in several libraries, which differ in the activation, the epsilon of LayerNorm, the resampling of
+position embeddings and relative biases, and the rounding of rotary periods. A profile names one of these originals. It
+follows from the checkpoint's format, and a user can set another one.
 """
 
 from dataclasses import dataclass

@@ -170,7 +170,7 @@ class Block(nn.Module):
         """Change weights so that the same function takes fewer operations.
 
         Layer scales are multiplied into the layers before them, and interleaved channels of queries and keys are
-        brought into the order that `rotate` reads.
+        reordered as `rotate` expects them.
         """
         for scale, layer in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.fc2)):
             if isinstance(scale, LayerScale):

@@ -128,7 +128,7 @@ class VisionTransformer(nn.Module):
 
     @property
     def readouts(self) -> Readout:
-        """The readouts that this network has: all, but without [CLS] not its vector and not its attention."""
+        """The readouts that this network has: CLS and ATTENTION need a [CLS] token, LOGITS a head."""
         readouts = Readout.MEAN | Readout.NATIVE | Readout.PATCHES
         if self.config.class_token:
             readouts |= Readout.CLS | Readout.ATTENTION

@@ -84,6 +84,13 @@ def test_every_misshapen_tensor_is_noticed(layout: str, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value), misshapen
 
 
+def test_a_prefix_token_of_another_width_is_named(tmp_path: Path) -> None:
+    source = open_source(LAYOUTS["DINOv2"](tmp_path).path)
+    registers = {**source.tensors, "register_tokens": torch.zeros(1, 4, 7)}
+    with pytest.raises(CheckpointBroken, match=r"tensor 'reg_token' has shape \(1, 4, 7\)"):
+        read(with_tensors(source, registers))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_unexpected_tensor_is_named(layout: str, tmp_path: Path) -> None:
     source = open_source(LAYOUTS[layout](tmp_path).path)

@@ -414,6 +414,25 @@ def test_unsupported_architectures_are_refused_by_name(name: str, tmp_path: Path
         opened(facebook(tmp_path, extra={UNSUPPORTED[name]: torch.zeros(1)}))
 
 
+SERVED_WITH_A_CONFIG = (
+    "SigLIP",
+    "relative positions",
+    "EVA",
+    "split biases",
+    "norms inside",
+    "SwiGLU of three",
+    "AIMv2",
+    "NaFlex",
+)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_network_that_a_config_would_name_is_not_called_unsupported(name: str, tmp_path: Path) -> None:
+    expected = "add the config.json of its library" if name in SERVED_WITH_A_CONFIG else "not supported"
+    with pytest.raises(CheckpointUnsupported, match=expected):
+        opened(facebook(tmp_path, extra={UNSUPPORTED[name]: torch.zeros(1)}))
+
+
 def dinov3(folder: Path, name: str = "dinov3.pth", **changed: Tensor | None) -> Path:
     """A DINOv3 of facebookresearch with some of its tensors changed; None takes one out."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from models.layouts.unsupported import ARCHITECTURES
+from models.layouts.unsupported import UNNAMED, UNSUPPORTED
 from tests.checkpoints import bare_family
 from tests.checkpoints.comparison import differences, open_network
 from tests.checkpoints.original import Family
@@ -77,7 +77,7 @@ def page() -> Iterator[str]:
     yield LAYOUTS
     for family in bare_family.FAMILIES:
         yield f"| {family.name} | {family.against} | {judge_family(family).verdict} |"
-    yield TENSORS.format(features="; ".join(sorted(set(ARCHITECTURES.values()))))
+    yield TENSORS.format(features="; ".join(sorted({*UNSUPPORTED.values(), *UNNAMED.values()})))
 
 
 def timm_rows(outcomes: list[Outcome]) -> Iterator[str]:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from app.api.operation.model import public_source
 from tests.faults.wire import ask, get, post
 from tests.http.test_bodies import BROKEN_FORMS, FORM, part
 from tests.server import ROOT, Server, serving
@@ -130,6 +131,16 @@ def test_the_model_tells_no_path(client: httpx.Client) -> None:
     assert described.json()["source"] == "vit-small-tiny-imagenet"
     for folder in (str(ROOT), str(ROOT.parent), str(Path.home())):
         assert f'"{folder}' not in described.text
+
+
+@pytest.mark.parametrize("form", ["/srv/models/{}", "file:///srv/models/{}", "~/models/{}", "./models/{}", "../{}"])
+def test_a_local_path_is_shown_by_its_last_part(form: str) -> None:
+    assert public_source(form.format("my%20vit" if form.startswith("file:") else "my vit")) == "my vit"
+
+
+@pytest.mark.parametrize("source", ["owner/name", "hf://owner/name", "hf-hub:owner/name", "https://huggingface.co/a/b"])
+def test_a_repository_is_shown_as_it_was_given(source: str) -> None:
+    assert public_source(source) == source
 
 
 def test_each_broken_request_is_one_line_of_the_log(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_an_estimate_that_refuses_everything_is_tried_again() -> None:
     with pytest.raises(Refused):
         bench.put("", 3, within=30)
     assert bench.take() == [2]
-    bench.queue.forecast.observe(1, 0.1, afresh=True)
+    bench.queue.forecast.observe(1, 0.1, restart=True)
     bench.take()
     bench.put("", 4, within=30)
 

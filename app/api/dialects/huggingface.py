@@ -38,7 +38,7 @@ class Error(BaseModel):
 
 
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
-IN_THE_BODY = "top_k and function_to_apply of /pipeline/image-classification belong into 'parameters' of the JSON body"
+IN_THE_BODY = "top_k and function_to_apply of /pipeline/image-classification belong in 'parameters' of the JSON body"
 router = APIRouter(prefix="/pipeline", tags=["Hugging Face"], route_class=strict_route(IN_THE_BODY))
 
 
@@ -46,7 +46,7 @@ IN_PARAMETERS = """'parameters', as in {"inputs": "<base64>", "parameters": {"to
 IN_THE_QUERY = "the query, as in ?size=224"
 BELONGS = {
     **dict.fromkeys(("top_k", "function_to_apply"), IN_PARAMETERS),
-    **dict.fromkeys(("size", "resize", "pool"), IN_THE_QUERY),
+    **dict.fromkeys(("size", "resize", "max_patches", "pool"), IN_THE_QUERY),
 }
 """Where a parameter belongs that is written in another place of the JSON body."""
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from app.api.dialects.shared import PASSED_OVER
+
 IMAGE = "An image file as base64, or as a data: URI of base64."
 ALLOWED = (
     'must be base64, a data: URI of base64, {"image": ...} or {"type": "image_url", "image_url": {"url": ...}} with '
@@ -32,7 +34,7 @@ class ImageUrl(_Part):
     """The address of an image in OpenAI's form."""
 
     url: str = Field(description="A data: URI of base64; URLs are not fetched.")
-    detail: Any = Field(default=None, description="Ignored: it cannot change the answer.")
+    detail: Any = Field(default=None, description=PASSED_OVER)
 
 
 class ImagePart(_Part):
@@ -40,7 +42,7 @@ class ImagePart(_Part):
 
     type: Literal["image_url", "input_image"] = Field("image_url", description="Either name for an image.")
     image_url: ImageUrl | str = Field(description="A data: URI of base64, alone or as `url` of an object.")
-    detail: Any = Field(default=None, description="Ignored: it cannot change the answer.")
+    detail: Any = Field(default=None, description=PASSED_OVER)
 
 
 Image = ImageItem | ImagePart
@@ -84,7 +86,7 @@ class TextPart(_Part):
 class Message(_Part):
     """A message of a chat."""
 
-    role: str = Field(description="Ignored: it cannot change the answer.")
+    role: str = Field(description=PASSED_OVER)
     content: list[ImagePart | ImageItem | TextPart] = Field(description="Content parts: an image, and no text.")
 
 

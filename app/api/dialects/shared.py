@@ -78,7 +78,7 @@ def parse_json(body: bytes, model: type[Content], belongs: Mapping[str, str] | N
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         place = (belongs or {}).get(str(fault["loc"][-1])) if fault["type"] == "extra_forbidden" else None
-        raise invalid(fault, "member", f"; it belongs into {place}" if place else "") from error
+        raise invalid(fault, "member", f"; it belongs in {place}" if place else "") from error
 
 
 def _without_nulls(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """GET /model: describe the model that is served, how its format was recognised, and the limits on requests."""
 
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,6 +8,7 @@ from app.api.route import StrictRoute
 from app.http.problems import responses
 from app.service import Engine, Service
 from models.checkpoints.describe import describe as describe_checkpoint
+from models.files.location import local_path, names_repository
 
 router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
@@ -25,7 +25,7 @@ def describe(engine: Engine) -> dict[str, Any]:
     """Return the checkpoint's description without its place on this machine, the device, dtype and colours."""
     described = describe_checkpoint(engine.checkpoint)
     return described | {
-        "source": _public(described["source"]),
+        "source": public_source(described["source"]),
         "device": str(engine.device),
         "dtype": engine.dtype,
         "colour": engine.colour,
@@ -33,12 +33,12 @@ def describe(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _public(source: str) -> str:
-    """Return a repository of the hub as it is, and of a local path only its last part."""
-    path = Path(source)
-    return (
-        path.absolute().name if path.is_absolute() or path.exists() or path.parts[:1] in {("..",), (".",)} else source
-    )
+def public_source(source: str) -> str:
+    """Return a repository of the hub as it is, and of a local path, however it is written, only its last part."""
+    path = local_path(source)
+    if path is None or (names_repository(source) and not path.exists()):
+        return source
+    return path.absolute().name
 
 
 def _limits(service: Service) -> dict[str, Any]:

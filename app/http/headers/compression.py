@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.http.headers.quality import qualities
 
 WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-"""The codings, in the order of preference, and zlib's name for each."""
+"""The codings, in the order of preference, and the window bits by which zlib selects each."""
 
 LEVEL = 1
 """The fastest. Digits of floats shrink to half at every level."""
@@ -22,7 +22,7 @@ MIN_BYTES = 1024
 """A smaller response fits into one packet in any case."""
 
 THREAD_BYTES = 2**16
-"""A larger response is compressed on a thread, in which others do not wait for it."""
+"""A larger response is compressed on a thread, so that other requests do not wait for it."""
 
 
 class Compression:
@@ -44,7 +44,7 @@ class Compression:
 
 
 def _coding(accepted: dict[str, float]) -> str | None:
-    """Return the coding that the client likes best; None for none."""
+    """Return the coding that the client prefers; None for none."""
     weights = {name: accepted.get(name, accepted.get("*", 0.0)) for name in WINDOW_BITS}
     best = max(weights, key=lambda name: weights[name])
     return best if weights[best] > 0 and weights[best] >= accepted.get("identity", 0.0) else None

@@ -51,7 +51,7 @@ class Proxied:
             return self._all
         try:
             address = ip_address(client[0])
-        except ValueError:  # the socket of a file, or what another server has read of a header
+        except ValueError:  # a Unix socket, or a name that another server has taken from a header
             return False
         return any(address in network for network in self._networks)
 

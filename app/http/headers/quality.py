@@ -26,7 +26,7 @@ def _number(text: str) -> float:
 
 
 def preferred(accept: str | None, offers: Sequence[str]) -> str | None:
-    """Return the media type that a client likes best of those that it can get; None if it takes none of them.
+    """Return the media type that a client prefers of those that it can get; None if it takes none of them.
 
     A type is weighed by the most specific range that covers it. Of equal weights, a named type comes before one that a
     wildcard covers, then the one that the header names first, then the first of `offers`.

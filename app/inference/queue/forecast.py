@@ -34,9 +34,9 @@ class Forecast:
         self._error = FIRST_ERROR
         self._line = (0.0, 0.0)
 
-    def observe(self, cost: int, seconds: float, afresh: bool = False) -> None:
-        """Learn from a batch that has ended; `afresh`: and forget the ones before."""
-        if afresh:
+    def observe(self, cost: int, seconds: float, restart: bool = False) -> None:
+        """Learn from a batch that has ended; with `restart`, forget all earlier ones first."""
+        if restart:
             self._measured.clear()
         magnitude = cost.bit_length()
         if magnitude in self._measured:

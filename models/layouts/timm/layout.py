@@ -1,7 +1,8 @@
-"""timm's `vision_transformer`: a hub directory of `config.json` and weights, or what `save_for_hf` wrote.
+"""timm's Vision Transformers: a hub directory of `config.json` and weights, or what `save_for_hf` wrote.
 
-Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py`, `beit.py` and `_hub.py`.
-The network uses the same names, and so do facebookresearch's DINO, DINOv2, DeiT and MAE (`facebook.py`).
+Source: huggingface/pytorch-image-models, `timm/models/vision_transformer.py`, `deit.py`, `beit.py`, `eva.py`,
+`vision_transformer_relpos.py`, `naflexvit.py` and `_hub.py`.
+The network uses the same names, and so do facebookresearch's DINO, DINOv2, DeiT and MAE (`models/layouts/facebook/`).
 """
 
 import math

@@ -1,6 +1,7 @@
 """transformers' ViT, DeiT, ViTMSN, the encoder of ViTMAE, and IJepa.
 
-Source: huggingface/transformers, `modeling_vit.py`, `modeling_deit.py`, `modeling_vit_msn.py`, `modeling_vit_mae.py`.
+Source: huggingface/transformers, `modeling_vit.py`, `modeling_deit.py`, `modeling_vit_msn.py`, `modeling_vit_mae.py`
+and `modeling_ijepa.py`.
 Two generations of names: those of files, which every release writes, and those that release 5 uses in memory.
 """
 

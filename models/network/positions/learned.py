@@ -61,16 +61,16 @@ def resample(table: Tensor, grid: Grid, rule: Resampling) -> Tensor:
 
     Source: `interpolate_pos_encoding` of facebookresearch/dino and dinov2, `resample_abs_pos_embed` of timm.
     """
-    # With an offset, pass the scale itself: the scale, not the ratio of the sizes, sets the sampling positions.
     size = (max(grid), max(grid)) if rule.square else grid
     target: dict[str, Any] = {"size": size}
     if rule.offset:
+        # Pass the scale itself: the scale, not the ratio of the sizes, sets the sampling positions.
         scale = tuple((new + rule.offset) / old for new, old in zip(grid, table.shape[:2], strict=True))
         target = {"scale_factor": scale}
     channels_first = table.float().permute(2, 0, 1)[None]  # (1, D, gh, gw)
     resampled = F.interpolate(
         channels_first, mode=rule.mode, antialias=rule.antialias, align_corners=rule.align_corners, **target
-    )  # (1, D, h, w)
+    )  # (1, D, h, w), or a square of the longer side
     if resampled.shape[-2:] != size:
         raise ArithmeticError(f"resampling position embeddings to {grid} gave {tuple(resampled.shape[-2:])}")
     return resampled[0, :, : grid[0], : grid[1]].permute(1, 2, 0)  # (h, w, D)

@@ -1,4 +1,4 @@
-"""What attention is told of where tokens lie: the rotation of queries and keys, and the bias of attention logits.
+"""What attention needs to know of where tokens lie: the rotation of queries and keys, and the bias of its logits.
 
 In: the grids of the images of a pack. Out: `Places` for each block.
 Knows nothing of how a block uses them.

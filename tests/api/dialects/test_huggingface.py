@@ -77,10 +77,11 @@ def test_options_of_other_servers_are_passed_over(client: httpx.Client, server: 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"top_k": 2}, """it belongs into 'parameters', as in {"inputs": "<base64>", "parameters": {"top_k": 2}}"""),
-        ({"function_to_apply": "softmax"}, "it belongs into 'parameters'"),
-        ({"parameters": {"size": 224}}, "it belongs into the query, as in ?size=224"),
-        ({"size": "224"}, "it belongs into the query, as in ?size=224"),
+        ({"top_k": 2}, """it belongs in 'parameters', as in {"inputs": "<base64>", "parameters": {"top_k": 2}}"""),
+        ({"function_to_apply": "softmax"}, "it belongs in 'parameters'"),
+        ({"parameters": {"size": 224}}, "it belongs in the query, as in ?size=224"),
+        ({"size": "224"}, "it belongs in the query, as in ?size=224"),
+        ({"max_patches": 64}, "it belongs in the query, as in ?size=224"),
     ],
 )
 def test_a_parameter_in_another_place_is_told_its_own(

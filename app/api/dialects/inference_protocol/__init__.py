@@ -5,7 +5,7 @@ normalised; or `pixel_values`, FP32 (n, 3, H, W), normalised by the checkpoint's
 Outputs: `embedding`, the vectors of /embed; `scores` and `labels`, the best classes of /classify.
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 
-repository: the endpoints that list models, and those with a version. routes: the others. schemas: their JSON.
+repository: the endpoints for the server, its models and versions. routes: the others. schemas: their JSON.
 tensors: tensors in JSON or as binary data. pixels: preprocessed images.
 """
 

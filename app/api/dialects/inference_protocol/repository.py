@@ -1,6 +1,7 @@
-"""The endpoints of the Open Inference Protocol: the server, its models, those with a version, and the rest.
+"""The endpoints of the Open Inference Protocol that describe the server, list its models, or name a version.
 
-Those with a version come before those without: a model's name may contain slashes, and would take a version in.
+They come before those of `routes`, which name no version: a model's name may contain slashes, so a path with a version
+would match there too.
 """
 
 import asyncio

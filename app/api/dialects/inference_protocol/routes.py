@@ -1,4 +1,4 @@
-"""The endpoints of the Open Inference Protocol."""
+"""The endpoints of the Open Inference Protocol for health, and for a model without its version."""
 
 import asyncio
 from collections.abc import Container, Sequence

@@ -16,6 +16,7 @@ from fastapi import Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.dialects.shared import PASSED_OVER
 from app.errors import Problem
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -37,7 +38,7 @@ class TensorParameters(BaseModel):
         ge=0,
         description="Length of the tensor's binary data in bytes. Without it, `data` has the values.",
     )
-    content_type: Any = Field(default=None, description="Ignored: it cannot change the answer.")
+    content_type: Any = Field(default=None, description=PASSED_OVER)
 
 
 class InputTensor(BaseModel):
