@@ -58,17 +58,20 @@ bench-ray: $(VENV)/dev $(VENV)/ray ## measure the latency that Ray Serve adds to
 serve-ray: $(VENV)/ray ## serve the default model on a local Ray cluster, on port 8000
 	$(BIN)/serve run deploy.ray.serve:app
 
+# What only an older Python needs keeps its marker, so that a newer one installs the rest.
+FREEZE = $(VENV)-pins/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//' -e 's/^backports\.zstd==.*/& ; python_version < "3.14"/'
+
 pins: ## update requirements/ to the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet torch==$(shell sed -n 's/^torch==//p' requirements/serve.txt) -e .
 	( echo '# What `vitrine` runs on, exactly as tested. Made by `make pins`.'; \
-	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' ) > requirements/serve.txt
+	  $(FREEZE) ) > requirements/serve.txt
 	$(VENV)-pins/bin/pip install --quiet "pip>=25.1" && $(VENV)-pins/bin/pip install --quiet --group dev
 	( echo '# What the project is developed with, beside serve.txt. Made by `make pins`.'; echo '-r serve.txt'; \
-	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vxFf requirements/serve.txt ) > requirements/dev.txt
+	  $(FREEZE) | grep -vxFf requirements/serve.txt ) > requirements/dev.txt
 	$(VENV)-pins/bin/pip install --quiet --group bench
 	( echo '# What `make bench` compares with, beside dev.txt. Made by `make pins`.'; echo '-r dev.txt'; \
-	  $(VENV)-pins/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' | \
+	  $(FREEZE) | \
 	  grep -vxF -f requirements/serve.txt -f requirements/dev.txt ) > requirements/bench.txt
 	$(VENV)-pins/bin/pip install --quiet uv
 	( echo '# What deploy/ray runs on, beside serve.txt, exactly as tested. Made by `make pins`.'; echo '-r serve.txt'; \
@@ -81,7 +84,7 @@ hashes: ## update requirements/image.txt: serve.txt without torch, with hashes
 	test -d $(VENV)-pins || $(PYTHON) -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet uv
 	( echo '# What the image installs beside torch: serve.txt with the hash of every file that the index has. Made by `make hashes`.'; \
-	  grep -v '^torch==' requirements/serve.txt | $(VENV)-pins/bin/uv pip compile --quiet --no-deps --generate-hashes \
+	  grep -v '^torch==' requirements/serve.txt | $(VENV)-pins/bin/uv pip compile --quiet --universal --no-deps --generate-hashes \
 	    --no-annotate --no-header --format requirements.txt - ) > requirements/image.txt
 	rm -rf $(VENV)-pins
 

@@ -1,13 +1,13 @@
 """The model classes of transformers: those of each model_type that is served, and the model_types that are refused."""
 
+import dataclasses
 import importlib
 import inspect
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -70,7 +70,6 @@ def _differences(name: str) -> dict[str, float]:
 
 def is_vision(model_type: str) -> bool:
     """Whether a config of this type is of pictures: it has their size, patches, or another config for them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fields: Any = CONFIG_MAPPING[model_type]()
-    return any(hasattr(fields, name) for name in ("image_size", "patch_size", "vision_config"))
+    config = CONFIG_MAPPING[model_type]
+    fields = {field.name for field in dataclasses.fields(config)}
+    return any(name in fields or hasattr(config, name) for name in ("image_size", "patch_size", "vision_config"))

@@ -52,6 +52,13 @@ def test_every_dependency_is_pinned() -> None:
         assert re.sub(r"[-_.]+", "-", name[0].lower()) in pins("serve.txt")
 
 
+@pytest.mark.parametrize("name", ["serve.txt", "image.txt"])
+def test_what_a_newer_python_has_itself_is_pinned_for_the_older_ones(name: str) -> None:
+    """Python 3.14 has compression.zstd, and pip refuses to install the backport there."""
+    text = (ROOT / "requirements" / name).read_text()
+    assert re.search(r"^backports.zstd==\S+ ; python_(full_)?version < ['\"]3\.14['\"]", text, re.MULTILINE)
+
+
 def test_the_image_holds_every_package() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     for package in packages:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,18 @@ from typing import Any
 import httpx
 import pytest
 
+from app.errors import Problem
+from app.http.headers.coding import Decoding, coding_of
 from app.http.headers.quality import qualities
 from tests.faults.wire import Answer, ask, forget_peak, peak_bytes, post
 from tests.http.test_bodies import FORM, part
 from tests.routes import texts
 from tests.server import Server
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 MIB = 2**20  # the limit of the `strict` server
 
@@ -23,6 +31,14 @@ def bare_deflate(data: bytes) -> bytes:
     return stream.compress(data) + stream.flush()
 
 
+def streamed_zstd(data: bytes, window_log: int = 23) -> bytes:
+    """A frame that declares this window and no length, as a client sends it that does not know the length."""
+    stream = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: window_log})
+    return stream.compress(data) + stream.flush()
+
+
+SKIPPED = b"\x50\x2a\x4d\x18\x04\x00\x00\x00note"  # a frame that decodes to nothing (RFC 8878, 3.1.2)
+
 CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
     "GZIP": ("GZIP", gzip.compress),
@@ -31,6 +47,12 @@ CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip with padding": ("gzip", lambda data: gzip.compress(data) + bytes(100)),
     "deflate": ("deflate", zlib.compress),
     "bare deflate": ("deflate", bare_deflate),
+    "zstd": ("zstd", zstd.compress),
+    "ZSTD": ("ZSTD", zstd.compress),
+    "zstd of the strongest usual level": ("zstd", lambda data: zstd.compress(data, 19)),
+    "zstd with the largest window": ("zstd", streamed_zstd),
+    "zstd in two frames": ("zstd", lambda data: zstd.compress(data[:500]) + streamed_zstd(data[500:])),
+    "zstd with a frame to skip": ("zstd", lambda data: SKIPPED + zstd.compress(data) + SKIPPED),
     "identity": ("Identity", bytes),
     "none": ("", bytes),
     "identity twice": ("identity, identity", bytes),
@@ -60,12 +82,12 @@ def test_the_other_protocols_decode_too(client: httpx.Client, cat: bytes) -> Non
     assert client.post("/v1/embeddings", content=body, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate, gzip", "compress", "aes128gcm", "x" * 300])
+@pytest.mark.parametrize("encoding", ["br", "dcz", "deflate, gzip", "zstd, gzip", "compress", "aes128gcm", "x" * 300])
 def test_another_coding_is_refused_with_those_that_are_read(strict: Server, cat: bytes, encoding: str) -> None:
     answer = ask(strict, post("/classify", cat, content_encoding=encoding))
     assert (answer.status, answer.json["code"]) == (415, "unsupported_encoding")
-    assert answer.headers["accept-encoding"] == "gzip, deflate"
-    assert "gzip or deflate" in answer.json["detail"]
+    assert answer.headers["accept-encoding"] == "gzip, deflate, zstd"
+    assert "gzip, deflate or zstd, or none" in answer.json["detail"]
 
 
 def broken(answer: Answer) -> str:
@@ -85,13 +107,85 @@ def test_a_broken_coding_is_told(strict: Server, cat: bytes) -> None:
     assert ask(strict, post("/classify", b"", content_encoding="gzip")).json["code"] == "no_image"
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_broken_zstd_is_told(strict: Server, cat: bytes) -> None:
+    whole = zstd.compress(cat, options={zstd.CompressionParameter.checksum_flag: 1})
+    for body in (whole[:-20], whole[:-1], whole[:3], whole + whole[:100]):
+        assert "zstd body ended early" in broken(ask(strict, post("/classify", body, content_encoding="zstd")))
+    other_sum = whole[:-1] + bytes([whole[-1] ^ 1])
+    for body in (cat, whole + b"more", whole + bytes(100), other_sum, gzip.compress(cat)):
+        assert "not valid zstd" in broken(ask(strict, post("/classify", body, content_encoding="zstd")))
+    for nothing in (b"", SKIPPED, zstd.compress(b"")):
+        assert ask(strict, post("/classify", nothing, content_encoding="zstd")).json["code"] == "no_image"
+
+
+def test_zstd_that_needs_a_larger_window_is_refused_before_it_takes_the_memory(strict: Server) -> None:
+    data = bytes(MIB // 2)
+    assert ask(strict, post("/classify", streamed_zstd(data, 23), content_encoding="zstd")).status == 415  # no image
+    forget_peak(strict)
+    before = peak_bytes(strict)
+    for window_log in (24, 27, 31):
+        small = streamed_zstd(data, window_log)
+        assert len(small) < 1000
+        detail = broken(ask(strict, post("/classify", small, content_encoding="zstd")))
+        assert "window of more than 8 MiB; compress it at level 19" in detail
+    assert peak_bytes(strict) < before + 4 * MIB
+
+
+def test_zstd_with_a_dictionary_is_refused(strict: Server, cat: bytes) -> None:
+    samples = [b"%d and some more, %d" % (number, number * 7919) for number in range(2000)]
+    small = zstd.compress(cat, zstd_dict=zstd.train_dict(samples, 2000))
+    detail = broken(ask(strict, post("/classify", small, content_encoding="zstd")))
+    assert detail == "the zstd body needs a dictionary; compress it without one"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_the_parts_of_a_body_are_counted(strict: Server, cat: bytes, coding: str) -> None:
+    encode = CODINGS[coding][1]
+    empty, whole = encode(b""), encode(cat)
+    assert ask(strict, post("/classify", 4095 * empty + whole, content_encoding=coding)).status == 200
+    detail = broken(ask(strict, post("/classify", 4096 * empty + whole, content_encoding=coding)))
+    assert f"the {coding} body has more than 4096 parts" in detail
+
+
+@pytest.mark.parametrize(("coding", "encode"), list(CODINGS.values())[:-3], ids=list(CODINGS)[:-3])
+def test_a_body_is_decoded_that_arrives_byte_by_byte(coding: str, encode: Callable[[bytes], bytes]) -> None:
+    data = bytes(range(251)) * 10
+    name = coding_of(coding)
+    assert name
+    decoding = Decoding(name)
+    pieces = [piece for byte in encode(data) for piece in decoding.pieces(bytes([byte]))]
+    decoding.end()
+    assert b"".join(pieces) == data
+
+
+def test_one_byte_of_deflate_ended_early() -> None:
+    decoding = Decoding("deflate")
+    assert list(decoding.pieces(zlib.compress(b"")[:1])) == []
+    with pytest.raises(Problem, match="ended early"):
+        decoding.end()
+
+
+@pytest.mark.parametrize("encode", [zstd.compress, streamed_zstd])
+@pytest.mark.parametrize("size", [1, 7, 2**17, MIB, 4 * MIB, 4 * MIB + 1])
+def test_zstd_is_decoded_however_it_arrives(size: int, encode: Callable[[bytes], bytes]) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    whole = encode(data[:size]) + encode(data[:size])
+    for step in (1, 5, len(whole)):
+        decoding = Decoding("zstd")
+        pieces = [piece for at in range(0, len(whole), step) for piece in decoding.pieces(whole[at : at + step])]
+        decoding.end()
+        assert b"".join(pieces) == 2 * data[:size]
+        assert max(map(len, pieces)) <= MIB
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "zstd with the largest window"])
 def test_a_bomb_is_too_large_and_takes_little_memory(strict: Server, coding: str) -> None:
-    small = (gzip.compress if coding == "gzip" else zlib.compress)(bytes(200 * MIB))
+    name, encode = CODINGS[coding]
+    small = encode(bytes(200 * MIB))
     assert len(small) < MIB
     forget_peak(strict)
     before = peak_bytes(strict)
-    answer = ask(strict, post("/classify", small, content_encoding=coding))
+    answer = ask(strict, post("/classify", small, content_encoding=name))
     assert (answer.status, answer.json["code"]) == (413, "body_too_large")
     assert peak_bytes(strict) < before + 16 * MIB
 
@@ -99,6 +193,8 @@ def test_a_bomb_is_too_large_and_takes_little_memory(strict: Server, coding: str
 def test_the_limit_is_that_of_the_decoded_body(strict: Server) -> None:
     assert ask(strict, compressed(bytes(MIB), "gzip", gzip.compress)).status == 415
     assert ask(strict, compressed(bytes(MIB + 1), "gzip", gzip.compress)).status == 413
+    assert ask(strict, compressed(bytes(MIB), "zstd", zstd.compress)).status == 415
+    assert ask(strict, compressed(bytes(MIB + 1), "zstd", zstd.compress)).status == 413
 
 
 def test_a_body_that_decodes_to_nothing_has_a_limit_too(strict: Server) -> None:

@@ -54,6 +54,7 @@ FOREIGN = {
     "TGA without a footer": (uncompressed_tga(), "TGA"),
     "zip": (zipped(), "zip"),
     "gzip": (b"\x1f\x8b\x08" + bytes(50), "gzip"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd"),
     "PostScript": (saved("EPS"), "PostScript"),
     "PPM": (saved("PPM"), "Netpbm"),
     "MP4": (b"\x00\x00\x00\x18ftypmp42" + bytes(50), "video"),

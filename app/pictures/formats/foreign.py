@@ -16,6 +16,7 @@ SIGNATURES: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("an icon of macOS (ICNS)", re.compile(rb"icns")),
     ("a zip archive", re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)")),
     ("gzip data", re.compile(rb"\x1f\x8b\x08")),
+    ("zstd data", re.compile(rb"\x28\xb5\x2f\xfd")),
     ("a 7-Zip archive", re.compile(rb"7z\xbc\xaf\x27\x1c")),
     ("a RAR archive", re.compile(rb"Rar!\x1a\x07")),
     ("PostScript", re.compile(rb"%!PS|\xc5\xd0\xd3\xc6")),

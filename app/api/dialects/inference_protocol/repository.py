@@ -113,7 +113,8 @@ async def version_infer(request: Request, name: ModelName, version: Version) -> 
     return await infer(request, name)
 
 
-router.include_router(routes.router)
+# Not `include_router`: the log and the metrics would show the routes without the prefix of this router.
+router.routes.extend(routes.router.routes)
 
 
 def _check_version(name: str, version: str) -> None:

@@ -54,7 +54,7 @@ def _error(problem: Problem, request_id: str) -> dict[str, Any]:  # noqa: ARG001
 ERROR_FORMAT = ErrorFormat(_error, json_body(Error))
 IN_THE_BODY = "parameters are in 'parameters' of the JSON body"
 Route = strict_route(IN_THE_BODY)
-router = APIRouter(route_class=Route)
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=Route)
 
 
 INFER: dict[str, Any] = {
