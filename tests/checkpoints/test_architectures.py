@@ -31,11 +31,17 @@ RENAMED = {old: str(new).partition(".")[0] for old, new in timm.models.get_depre
 def one_of_each_family() -> dict[str, Published]:
     """The smallest network of each family of the page, and of each row of the table."""
     found: dict[str, Published] = {}
-    for weights in sorted(published(), key=lambda weights: timm.get_pretrained_cfg(weights.name).input_size):
+    for weights in sorted(published(), key=_size):
         name = weights.architecture
         row = ARCHITECTURES[name].family_name if name in ARCHITECTURES else "refused"
         found.setdefault(f"{family(name)}, {row}", weights)
     return found
+
+
+def _size(weights: Published) -> tuple[int, tuple[int, ...]]:
+    """The number of blocks times that of heads, which grows with the width, and the input size."""
+    row = ARCHITECTURES.get(weights.architecture)
+    return (row.depth * row.num_heads if row else 0), timm.get_pretrained_cfg(weights.name).input_size
 
 
 ONE_OF_EACH = one_of_each_family()
