@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
+from models.checkpoints.describe import describe
 from models.errors import CheckpointBroken, CheckpointNotFound, CheckpointUnsupported
 from models.network.positions.learned import Resampling
 from models.network.vit import Readout
@@ -555,3 +556,21 @@ def test_tables_that_transformers_transposes_are_refused(tmp_path: Path) -> None
     edit(tmp_path / "config.json", lambda config: config.update(image_size=[48, 64]))
     with pytest.raises(CheckpointUnsupported, match="not square"):
         open_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("variant", "rules", "norm"),
+    [
+        ("plain", {"position"}, "layer"),
+        ("DINOv3", {"rotary"}, "layer"),
+        ("RoPE-ViT, with a table", {"position", "rotary"}, "layer"),
+        ("BEiT", {"relative"}, "layer"),
+        ("Sapiens 2", {"rotary"}, "rms"),
+    ],
+)
+def test_the_description_has_the_rules_of_every_kind_of_position(
+    variant: str, rules: set[str], norm: str, tmp_path: Path
+) -> None:
+    described = describe(open_checkpoint(str(timm_family.VARIANTS[variant](tmp_path).path)))
+    assert {name for name in ("position", "rotary", "relative") if described[name]} == rules
+    assert described["norm"] == norm
