@@ -34,9 +34,15 @@ THOROUGH = (
         "documents/test_how_to.py",
         "http/",
     ),
-    *("inference/test_compute.py", "network/test_attention.py", "pictures/test_corpus.py"),
+    *(
+        "inference/test_allocator.py",
+        "inference/test_compute.py",
+        "network/test_attention.py",
+        "pictures/test_corpus.py",
+    ),
     *("pictures/test_good_corpus.py", "pictures/test_hostile_images.py", "pictures/test_pictures.py", "process/"),
-    *("telemetry/test_metrics.py", "telemetry/test_monitoring.py", "telemetry/test_tracing.py"),
+    *("telemetry/test_logs.py", "telemetry/test_metrics.py", "telemetry/test_monitoring.py"),
+    "telemetry/test_tracing.py",
 )
 QUICK = (
     *("checkpoints/test_checkpoint.py", "checkpoints/test_golden.py", "checkpoints/test_preprocess.py"),
