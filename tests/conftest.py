@@ -36,6 +36,7 @@ THOROUGH = (
     ),
     *(
         "inference/test_allocator.py",
+        "inference/test_bfloat16.py",
         "inference/test_compute.py",
         "network/test_attention.py",
         "pictures/test_corpus.py",
