@@ -11,7 +11,7 @@ from models.errors import CheckpointUnsupported
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import OUTER, QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading, projection_keys
 from models.network.pooling import Pool
 from models.network.positions.sincos import SinCos
 
@@ -22,9 +22,7 @@ KEYS = {
     r"embeddings\.rms_norm\.weight": "embed_norm.weight",
     r"embeddings\.position_embedding\.weight": "pos_embed",
     rf"{LAYER}rms_norm([12])\.weight": r"blocks.\1.norm\2.weight",
-    rf"{LAYER}attention\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
+    **projection_keys(rf"{LAYER}attention\."),
     rf"{LAYER}attention\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
     rf"{LAYER}ffn\.gate_proj\.{PARTS}": r"blocks.\1.mlp.gate.\2",
     rf"{LAYER}ffn\.up_proj\.{PARTS}": r"blocks.\1.mlp.value.\2",

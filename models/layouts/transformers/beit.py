@@ -13,7 +13,7 @@ from models.errors import CheckpointBroken, CheckpointUnsupported
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import OUTER, QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading, two_generations
 
 LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
 TABLE = r"relative_position_bias\.relative_position_bias_table"
@@ -24,11 +24,7 @@ KEYS = {
     r"embeddings\.position_embeddings": "pos_embed",
     rf"{LAYER}layernorm_before\.{PARTS}": r"blocks.\1.norm1.\2",
     rf"{LAYER}layernorm_after\.{PARTS}": r"blocks.\1.norm2.\2",
-    rf"{LAYER}attention\.attention\.(query|key|value)\.{PARTS}": r"blocks.\1.attn.\2.\3",
-    rf"{LAYER}attention\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
-    rf"{LAYER}attention\.(?:output\.dense|o_proj)\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    **two_generations(LAYER),
     rf"{LAYER}(?:attention\.attention\.)?{TABLE}": r"blocks.\1.relative.table",
     rf"encoder\.{TABLE}|shared_position_bias\.relative_position_bias_table": "relative.table",
     rf"{LAYER}lambda_([12])": r"blocks.\1.ls\2.gamma",

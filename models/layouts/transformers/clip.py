@@ -8,21 +8,14 @@ from dataclasses import replace
 from models.errors import CheckpointBroken
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
-from models.layouts.transformers.common import OUTER, QKV, make_reading
-
-LAYER = r"encoder\.layers\.(\d+)\."
+from models.layouts.transformers.common import CLIP_BLOCKS, OUTER, QKV, make_reading
 
 KEYS = {
     r"embeddings\.patch_embedding\.weight": "patch_embed.proj.weight",
     r"embeddings\.class_embedding": "cls_token",
     r"embeddings\.position_embedding\.weight": "pos_embed",
     rf"pre_lay(?:r|er)norm\.{PARTS}": r"norm_pre.\1",  # `pre_layrnorm` is the spelling of transformers
-    rf"{LAYER}layer_(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
-    rf"{LAYER}self_attn\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}self_attn\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}self_attn\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
-    rf"{LAYER}self_attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
-    rf"{LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
+    **CLIP_BLOCKS,
     rf"post_layernorm\.{PARTS}": r"norm.\1",
     r"visual_projection\.weight": "projection.weight",
     rf"classifier\.{PARTS}": r"head.\1",

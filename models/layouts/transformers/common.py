@@ -6,12 +6,36 @@ from typing import Any
 from torch import Tensor
 
 from models.errors import CheckpointUnsupported
-from models.layouts.naming import WRAPPERS
+from models.layouts.naming import PARTS, WRAPPERS
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
 from models.network.pooling import Pool
 
 QKV = ("attn.query", "attn.key", "attn.value")
+
+
+def projection_keys(attention: str) -> dict[str, str]:
+    """Return the names of the projections to queries, keys and values, for the pattern of a block's attention."""
+    return {rf"{attention}{part[0]}_proj\.{PARTS}": rf"blocks.\1.attn.{part}.\2" for part in ("query", "key", "value")}
+
+
+def two_generations(layer: str) -> dict[str, str]:
+    """Return the names of attention in files and in memory, for the pattern of a block."""
+    return {
+        rf"{layer}attention\.attention\.(query|key|value)\.{PARTS}": r"blocks.\1.attn.\2.\3",
+        **projection_keys(rf"{layer}attention\."),
+        rf"{layer}attention\.(?:output\.dense|o_proj)\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    }
+
+
+CLIP_LAYER = r"encoder\.layers\.(\d+)\."
+CLIP_BLOCKS = {
+    rf"{CLIP_LAYER}layer_(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
+    **projection_keys(rf"{CLIP_LAYER}self_attn\."),
+    rf"{CLIP_LAYER}self_attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    rf"{CLIP_LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
+}
+"""Names of the blocks of CLIP and SigLIP."""
 
 OUTER = tuple(wrapper for wrapper in WRAPPERS if wrapper != "encoder.")
 """The prefixes that training code adds, without the one that is a part of transformers' own names."""

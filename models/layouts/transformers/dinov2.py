@@ -7,7 +7,7 @@ the hub, and those of release 5 in memory, which differ for attention and split 
 from models.layouts.naming import PARTS, SCALE, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import OUTER, QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading, two_generations
 from models.network.pooling import Pool
 
 LAYER = r"encoder\.layer\.(\d+)\."
@@ -18,11 +18,7 @@ KEYS = {
     r"embeddings\.register_tokens": "reg_token",
     r"embeddings\.position_embeddings": "pos_embed",
     rf"{LAYER}(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
-    rf"{LAYER}attention\.attention\.(query|key|value)\.{PARTS}": r"blocks.\1.attn.\2.\3",
-    rf"{LAYER}attention\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
-    rf"{LAYER}attention\.(?:output\.dense|o_proj)\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    **two_generations(LAYER),
     rf"{LAYER}layer_scale([12])\.{SCALE}": r"blocks.\1.ls\2.gamma",
     rf"{LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
     rf"{LAYER}mlp\.weights_in\.{PARTS}": r"blocks.\1.mlp.fc1.\2",

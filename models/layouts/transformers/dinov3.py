@@ -15,7 +15,7 @@ from models.errors import CheckpointUnsupported
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import QKV, make_reading
+from models.layouts.transformers.common import QKV, make_reading, projection_keys
 from models.network.positions.rotary import Rotary
 
 LAYER = r"layer\.(\d+)\."
@@ -25,9 +25,7 @@ KEYS = {
     r"embeddings\.cls_token": "cls_token",
     r"embeddings\.register_tokens": "reg_token",
     rf"{LAYER}(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
-    rf"{LAYER}attention\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
+    **projection_keys(rf"{LAYER}attention\."),
     rf"{LAYER}attention\.o_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
     rf"{LAYER}layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
     rf"{LAYER}mlp\.gate_proj\.{PARTS}": r"blocks.\1.mlp.gate.\2",

@@ -14,20 +14,13 @@ from models.errors import CheckpointBroken
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import OUTER, QKV, make_reading
+from models.layouts.transformers.common import CLIP_BLOCKS, OUTER, QKV, make_reading
 from models.network.pooling import Pool
-
-LAYER = r"encoder\.layers\.(\d+)\."
 
 KEYS = {
     rf"embeddings\.patch_embedding\.{PARTS}": r"patch_embed.proj.\1",
     r"embeddings\.position_embedding\.weight": "pos_embed",
-    rf"{LAYER}layer_(norm[12])\.{PARTS}": r"blocks.\1.\2.\3",
-    rf"{LAYER}self_attn\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}self_attn\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}self_attn\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
-    rf"{LAYER}self_attn\.out_proj\.{PARTS}": r"blocks.\1.attn.proj.\2",
-    rf"{LAYER}mlp\.(fc[12])\.{PARTS}": r"blocks.\1.mlp.\2.\3",
+    **CLIP_BLOCKS,
     rf"post_layernorm\.{PARTS}": r"norm.\1",
     r"head\.probe": "attn_pool.latent",
     rf"head\.attention\.in_proj_{PARTS}": r"attn_pool.qkv.\1",

@@ -13,7 +13,7 @@ from models.errors import CheckpointUnsupported
 from models.layouts.naming import PARTS, Naming, join
 from models.layouts.source import Reading, Source
 from models.layouts.transformers import config as transformers_config
-from models.layouts.transformers.common import OUTER, QKV, make_reading
+from models.layouts.transformers.common import OUTER, QKV, make_reading, two_generations
 from models.network.pooling import Pool
 
 LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
@@ -25,11 +25,7 @@ KEYS = {
     r"embeddings\.position_embeddings": "pos_embed",
     rf"{LAYER}layernorm_before\.{PARTS}": r"blocks.\1.norm1.\2",
     rf"{LAYER}layernorm_after\.{PARTS}": r"blocks.\1.norm2.\2",
-    rf"{LAYER}attention\.attention\.(query|key|value)\.{PARTS}": r"blocks.\1.attn.\2.\3",
-    rf"{LAYER}attention\.q_proj\.{PARTS}": r"blocks.\1.attn.query.\2",
-    rf"{LAYER}attention\.k_proj\.{PARTS}": r"blocks.\1.attn.key.\2",
-    rf"{LAYER}attention\.v_proj\.{PARTS}": r"blocks.\1.attn.value.\2",
-    rf"{LAYER}attention\.(?:output\.dense|o_proj)\.{PARTS}": r"blocks.\1.attn.proj.\2",
+    **two_generations(LAYER),
     rf"{LAYER}(?:intermediate\.dense|mlp\.fc1)\.{PARTS}": r"blocks.\1.mlp.fc1.\2",
     rf"{LAYER}(?:output\.dense|mlp\.fc2)\.{PARTS}": r"blocks.\1.mlp.fc2.\2",
     rf"layernorm\.{PARTS}": r"norm.\1",
