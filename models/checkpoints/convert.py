@@ -273,17 +273,7 @@ def _arguments(content: Converted) -> dict[str, Any]:
         return arguments | {"act_layer": config.act}
     if architecture == NAFLEX:
         return _naflex_arguments(config, arguments)
-    arguments |= {
-        "class_token": config.class_token,
-        "no_embed_class": False,
-        "reg_tokens": config.num_extra_tokens,
-        "global_pool": GLOBAL_POOLS[config.pool],
-        "pool_include_prefix": config.pool == "avg_all" or (config.pool == "attention" and config.pool_prefix),
-        "pre_norm": config.norm_pre,
-        "final_norm": config.norm or config.fc_norm,
-        "fc_norm": config.fc_norm,
-        "qk_norm": config.qk_norm,
-    }
+    arguments |= _token_arguments(config) | {"no_embed_class": False, "pre_norm": config.norm_pre}
     if architecture == BEIT3:
         arguments |= {"scale_attn_norm": config.attn_norm, "scale_mlp_norm": config.mlp_norm}
     if architecture == NORM_AFTER:
@@ -293,15 +283,9 @@ def _arguments(content: Converted) -> dict[str, Any]:
     return arguments if config.swiglu else arguments | {"act_layer": config.act}
 
 
-def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of timm's NaFlex network, which takes any size."""
-    rule = cast(Resampling, config.position)
-    common = {name: value for name, value in arguments.items() if name != "dynamic_img_size"}
-    return common | {
-        "pos_embed_grid_size": list(config.grid_size),
-        "pos_embed_interp_mode": rule.mode,
-        "pos_embed_antialias": rule.antialias,
-        "pos_embed_ar_preserving": rule.square,
+def _token_arguments(config: ViTConfig) -> dict[str, Any]:
+    """Return the arguments of tokens, pooling and norms that timm's networks with and without NaFlex share."""
+    return {
         "class_token": config.class_token,
         "reg_tokens": config.num_extra_tokens,
         "global_pool": GLOBAL_POOLS[config.pool],
@@ -309,8 +293,24 @@ def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str,
         "final_norm": config.norm or config.fc_norm,
         "fc_norm": config.fc_norm,
         "qk_norm": config.qk_norm,
-        "act_layer": config.act,
     }
+
+
+def _naflex_arguments(config: ViTConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of timm's NaFlex network, which takes any size."""
+    rule = cast(Resampling, config.position)
+    common = {name: value for name, value in arguments.items() if name != "dynamic_img_size"}
+    return (
+        common
+        | _token_arguments(config)
+        | {
+            "pos_embed_grid_size": list(config.grid_size),
+            "pos_embed_interp_mode": rule.mode,
+            "pos_embed_antialias": rule.antialias,
+            "pos_embed_ar_preserving": rule.square,
+            "act_layer": config.act,
+        }
+    )
 
 
 def _relative_arguments(config: ViTConfig, rule: Relative, architecture: str) -> dict[str, Any]:

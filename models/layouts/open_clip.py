@@ -79,7 +79,7 @@ def read(source: Source) -> Reading:
     )
     profile = "openai-clip" if openai else "open_clip"
     model = source.open_clip.get("model_cfg") or {}
-    vision = model.get("vision_cfg") or {}
+    vision = _vision(source)
     _check(vision)
     width = vision.get("head_width")
     return Reading(
@@ -100,10 +100,9 @@ def read(source: Source) -> Reading:
 
 
 def _reasons(source: Source, openai: bool, trunk: bool) -> dict[str, str]:
-    model = source.open_clip.get("model_cfg") or {}
-    states_heads = (model.get("vision_cfg") or {}).get("head_width")
+    states_heads = _vision(source).get("head_width")
     return {
-        "assumed": "" if model else _assumption(openai),
+        "assumed": "" if source.open_clip.get("model_cfg") else _assumption(openai),
         "layout": "the tensors have the names of OpenAI's CLIP and open_clip"
         + (", with a timm network inside" if trunk else ""),
         "profile": "half precision or the tensor 'input_resolution' mark OpenAI's own files"
