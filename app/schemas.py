@@ -68,16 +68,19 @@ class ClassifyQuery(ResolutionQuery):
     top_k: int = Field(5, ge=0, description=TOP_K)
 
 
+POOL = (
+    "Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the patch tokens. "
+    "`native`: the vector that the checkpoint's own head reads."
+)
+DEFAULT_POOL = "Default: `cls`, or `native` for a model without a [CLS] token."
+NORMALIZE = "Scale each vector to length 1."
+
+
 class VectorQuery(ResolutionQuery):
     """Parameters that select the vector of an image."""
 
-    pool: Literal["cls", "mean", "native"] | None = Field(
-        None,
-        description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
-        "patch tokens. `native`: the vector that the checkpoint's own head reads. Default: `cls`, or `native` for "
-        "a model without a [CLS] token.",
-    )
-    normalize: bool = Field(False, description="Scale each vector to length 1.")
+    pool: Literal["cls", "mean", "native"] | None = Field(None, description=f"{POOL} {DEFAULT_POOL}")
+    normalize: bool = Field(False, description=NORMALIZE)
 
 
 class EmbedQuery(ResolutionQuery):
@@ -85,11 +88,10 @@ class EmbedQuery(ResolutionQuery):
 
     pool: Literal["cls", "mean", "native", "patches"] | None = Field(
         None,
-        description="Which vector to return. `cls`: the [CLS] token after the final norm. `mean`: the mean of the "
-        "patch tokens. `native`: the vector that the checkpoint's own head reads. `patches`: all patch tokens, "
-        "returned only as .npy of shape (n, h, w, dim). Default: `cls`, or `native` for a model without a [CLS] token.",
+        description=f"{POOL} `patches`: all patch tokens, returned only as .npy of shape (n, h, w, dim). "
+        f"{DEFAULT_POOL}",
     )
-    normalize: bool = Field(False, description="Scale each vector to length 1.")
+    normalize: bool = Field(False, description=NORMALIZE)
     encoding: Literal["float", "base64"] = Field(
         "float",
         description="Encoding of the vectors in JSON. `float`: a list of numbers. `base64`: little-endian float32.",
