@@ -190,6 +190,24 @@ def test_an_estimate_that_refuses_everything_is_tried_again() -> None:
     bench.put("", 4, within=30)
 
 
+def test_a_stall_during_one_batch_does_not_refuse_a_larger_request() -> None:
+    bench = Bench()
+    forecast = bench.queue.forecast
+    forecast.budget = 1000
+    forecast.observe(10, 0.1)  # before the first request
+    forecast.observe(20, 10)  # the machine does something else for ten seconds
+    bench.put("", 640, within=30)
+
+
+def test_a_device_that_has_become_slow_is_known_after_some_batches() -> None:
+    forecast = Forecast()
+    for cost in (10, 100):
+        forecast.observe(cost, cost * 0.01)
+    for _ in range(10):
+        forecast.observe(100, 50)
+    assert forecast.seconds(100) > 25
+
+
 def test_a_forecast_of_one_size_is_proportional_and_of_two_a_line() -> None:
     forecast = Forecast()
     assert forecast.at_most(1000) == 0

@@ -1,8 +1,11 @@
 """How long batches take, from those that were measured, and when the device will be free.
 
 The time of a batch is taken to be a + b * cost: a line through the measured times, one for each order of magnitude of
-the cost, so that what is known of large batches is not forgotten while only small ones run. An estimate that turned out
-wrong widens the margin, as in TCP's retransmission timer (RFC 6298).
+the cost, so that what is known of large batches is not forgotten while only small ones run. A magnitude that takes far
+longer than before makes the others slower in proportion. An estimate that turned out wrong widens the margin, as in
+TCP's retransmission timer (RFC 6298). A machine that stalls during one batch makes it take any time, and a larger
+request would then seem to take longer than it may; so one batch counts for a few times its estimate at most. A device
+that has really become slow is known after some batches.
 """
 
 from collections.abc import Iterable
@@ -15,6 +18,15 @@ LEAST_MARGIN = 0.05
 
 FIRST_ERROR = 0.05
 """The relative error that is assumed before any was measured."""
+
+MOST = 4.0
+"""A batch counts for so many times its estimate at most."""
+
+OTHER = 2.0
+"""A batch that takes so many times its estimate, or the same part of it, tells that the device has changed."""
+
+SHORTEST_S = 1e-4
+"""No estimate is shorter than this beside what was measured, so that one of 0 can grow."""
 
 ERROR_FRESH = 0.1
 """Weight of the error of one estimate beside those of earlier ones."""
@@ -38,16 +50,26 @@ class Forecast:
         """Learn from a batch that has ended; with `restart`, forget all earlier ones first."""
         if restart:
             self._measured.clear()
+        elif self._measured:
+            seconds = min(seconds, MOST * max(self.seconds(cost), SHORTEST_S))
         magnitude = cost.bit_length()
         if magnitude in self._measured:
             expected = max(self.seconds(cost), 1e-9)
             self._error += ERROR_FRESH * (min(1.0, abs(seconds - expected) / expected) - self._error)
         old_cost, old_seconds = self._measured.get(magnitude, (cost, seconds))
         mean = old_cost + FRESH * (cost - old_cost), old_seconds + FRESH * (seconds - old_seconds)
+        if not 1 / OTHER < seconds / max(self.seconds(cost), SHORTEST_S) < OTHER:
+            self._carry_over((old_cost, old_seconds), mean)
         self._measured[magnitude] = mean
         self._line = _fit(self._measured.values())
 
-    def seconds(self, cost: int) -> float:
+    def _carry_over(self, old: tuple[float, float], new: tuple[float, float]) -> None:
+        """Let a device that became slower or faster at one magnitude be so at the others, which are measured less."""
+        then, now = (seconds / self.seconds(cost) for cost, seconds in (old, new)) if self.seconds(old[0]) else (1, 1)
+        for magnitude, (cost, seconds) in self._measured.items():
+            self._measured[magnitude] = cost, seconds * now / then
+
+    def seconds(self, cost: float) -> float:
         """Return how long work of this cost takes, in as many batches as it needs; 0 before a batch was measured."""
         fixed, each = self._line
         batches = max(1, -(-cost // self.budget)) if self.budget else 1
