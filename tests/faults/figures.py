@@ -10,8 +10,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -130,11 +130,18 @@ DEVICES = {
 """Seconds of a batch of eight, whatever its size, and the timeout: the clients' work costs nothing beside it."""
 
 
+@contextmanager
+def slow_network(values: Mapping[str, float]) -> Iterator[Server]:
+    """Serve with one of `DEVICES`."""
+    limits = {"max_batch_tokens": 8 * 67, "max_queue_tokens": 16 * 8 * 67}
+    with tempfile.TemporaryDirectory() as folder, faulty_in(Path(folder))(**limits, **values) as server:
+        yield server
+
+
 def late() -> Iterator[str]:
     """Measure ten times the load, in closed and open loops, of a network that is slow beside its timeout."""
     for name, values in DEVICES.items():
-        limits = {"max_batch_tokens": 8 * 67, "max_queue_tokens": 16 * 8 * 67}
-        with tempfile.TemporaryDirectory() as folder, faulty_in(Path(folder))(**limits, **values) as server:
+        with slow_network(values) as server:
             saturated = asyncio.run(closed_loop(server.port, 16, [REQUEST], SECONDS / 3))
             yield f"{name}: saturated by 16 clients: {saturated.rate:.2f}/s"
             for loop in ("closed", "open"):
@@ -156,20 +163,26 @@ def computed(server: Server) -> tuple[float, float]:
     return float(lines["vitrine_batch_tokens_sum"]), float(lines["vitrine_tokens_in_vain_total"])
 
 
-def greedy(server: Server) -> str:
-    """Measure a client with a request a second beside ten times the load of another one, by their addresses."""
+def greedy() -> Iterator[str]:
+    """Measure a client with a request a second beside ten times the load of another one, by their addresses.
 
-    async def measure() -> tuple[Load, Load, Load]:
-        saturated = await closed_loop(server.port, 32, [REQUEST], 10)
+    The network is slow, so that the load is the device's and not that of ten times as many connections.
+    """
+
+    async def measure(server: Server) -> tuple[Load, Load, Load]:
+        saturated = await closed_loop(server.port, 16, [REQUEST], SECONDS / 3)
         alone = await offer(server, 1, SECONDS / 2, source="127.0.0.2")
         _, beside = await asyncio.gather(
             offer(server, 10 * saturated.rate, SECONDS), offer(server, 1, SECONDS, source="127.0.0.2")
         )
         return saturated, alone, beside
 
-    saturated, alone, beside = asyncio.run(measure())
-    figures = [f"p99 {one.percentile(99):.0f} ms, {dict(one.statuses)}" for one in (alone, beside)]
-    return f"alone {figures[0]}; beside ten times {saturated.rate:.1f}/s: {figures[1]}"
+    for name, values in DEVICES.items():
+        with slow_network(values) as server:
+            saturated, alone, beside = asyncio.run(measure(server))
+        figures = [f"p99 {one.percentile(99):.0f} ms, {dict(one.statuses)}" for one in (alone, beside)]
+        batch = f"a batch takes {values['FORWARD_S']:.1f} s"
+        yield f"{name}, {batch}: alone {figures[0]}; beside ten times {saturated.rate:.1f}/s: {figures[1]}"
 
 
 def memory(server: Server) -> str:
@@ -206,7 +219,6 @@ def main(names: Sequence[str]) -> None:
             "picture": worst_picture,
             "413": too_large,
             "slow": slow,
-            "greedy": greedy,
             "overload": overload,
             "memory": memory,
         }
@@ -215,9 +227,10 @@ def main(names: Sequence[str]) -> None:
                 result = figure(server)
                 for line in [result] if isinstance(result, str) else result:
                     print(f"{name}: {line}", flush=True)
-    if not names or "late" in names:
-        for line in late():
-            print(f"late: {line}", flush=True)
+    for name, lines in {"late": late, "greedy": greedy}.items():
+        if not names or name in names:
+            for line in lines():
+                print(f"{name}: {line}", flush=True)
 
 
 if __name__ == "__main__":
