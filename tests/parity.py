@@ -111,6 +111,19 @@ geometrically over the new grid in both, but between them timm interpolates line
 splines of SciPy. timm has the splines too, with `TIMM_USE_SCIPY_INTERP=1` and a SciPy before 1.14; Vitrine and this
 table follow its default. transformers interpolates the tables bilinearly instead, as the profile `transformers` does.
 
+EVA-02 and Perception Encoder are served from timm's layout and answer like timm by default ("timm, EVA-02", "timm, PE
+core" and others). The rows that begin with "EVA-02" and "PE" compare them with the formulas of their authors: the
+weights have the original's names, and timm's own function converts them. At the native size timm and the authors agree.
+At other sizes they do not, and `VITRINE_PROFILE=eva` and `VITRINE_PROFILE=pe` follow the authors:
+
+- EVA-02 is fine-tuned for a new size with position embeddings that are resampled bicubically without antialiasing; timm
+  resamples them antialiased. Both scale rotary positions to the 16 x 16 patches of pre-training. The authors' code has
+  only square images. The tests also compare 32 x 32 and 128 x 128 pixels.
+- Perception Encoder resamples position embeddings bilinearly without antialiasing and does not scale rotary positions;
+  timm resamples bicubically, antialiased, and scales rotary positions to the native grid. The networks have the
+  published grids, 14 x 14 patches (core) and 32 x 32 (core G, lang, spatial). Native is 112 x 112 or 256 x 256, smaller
+  40 x 40, larger 152 x 152 or 296 x 296, wide 48 x 136 or 48 x 280, tall 136 x 48 or 280 x 48.
+
 torch {torch}, timm {timm}, transformers {transformers}, torchvision {torchvision}.
 
 | family | against | native | smaller | larger | wide | tall |

@@ -93,16 +93,18 @@ def _with_profile(reading: Reading, choices: Choices) -> Reading:
         profile=choices.profile,
         act=chosen.act or reading.act,
         norm_eps=chosen.norm_eps or reading.norm_eps,
-        rotary=_rounded(reading.rotary, chosen),
+        rotary=_rotary(reading.rotary, chosen),
         reasons=reasons,
     )
 
 
-def _rounded(rotary: Rotary | None, profile: Profile) -> Rotary | None:
-    """Return the rotary positions with the rounding of a profile; only those of DINOv3 have one."""
-    if rotary is None or profile.rounded is None or rotary.coordinates != "centred":
-        return rotary
-    return replace(rotary, rounded=profile.rounded)
+def _rotary(rotary: Rotary | None, profile: Profile) -> Rotary | None:
+    """Return the rotary positions with the rounding, which only those of DINOv3 have, and the scaling of a profile."""
+    if rotary is None:
+        return None
+    if profile.rounded is not None and rotary.coordinates == "centred":
+        rotary = replace(rotary, rounded=profile.rounded)
+    return replace(rotary, reference=None) if profile.unscaled else rotary
 
 
 def _check_patch(tensors: Tensors) -> None:

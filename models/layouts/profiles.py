@@ -1,8 +1,8 @@
 """Profiles: the numerics in which implementations of the same weights differ.
 
 The same tensors run in several libraries, which differ in the activation, the epsilon of LayerNorm, the resampling of
-position embeddings and relative biases, and the rounding of rotary periods. A profile names one of these originals. It
-follows from the checkpoint's format, and a user can set another one.
+position embeddings and relative biases, and the rounding and scaling of rotary positions. A profile names one of these
+originals. It follows from the checkpoint's format, and a user can set another one.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ class Profile:
         offsets: the resampling of relative position biases.
         rounded: whether the periods of DINOv3's rotary positions are rounded to bfloat16, if the user sets the profile.
             None: as the checkpoint says.
+        unscaled: whether the indices of rotary positions stay as they are at every size, if the user sets the profile;
+            otherwise they are as the checkpoint says.
     """
 
     resampling: Resampling
@@ -33,6 +35,7 @@ class Profile:
     norm_eps: float | None = None
     offsets: OffsetResampling = "geometric"
     rounded: bool | None = None
+    unscaled: bool = False
 
 
 OFFSET = Resampling(offset=0.1, skip="pixels")
@@ -59,6 +62,8 @@ PROFILES: dict[str, Profile] = {
     "dinov2": Profile(OFFSET, "bicubic with the offset 0.1", "gelu", 1e-6),
     "dinov2-reg": Profile(ANTIALIASED, "bicubic, antialiased", "gelu", 1e-6),
     "dinov3": Profile(PLAIN, "none; rotary periods rounded to bfloat16", "gelu", 1e-5, rounded=True),
+    "eva": Profile(PLAIN, "bicubic", "gelu", 1e-6),
+    "pe": Profile(BILINEAR, "bilinear; rotary positions not scaled", "gelu", 1e-5, unscaled=True),
     "deit": Profile(PLAIN, "bicubic", "gelu", 1e-6),
     "mae": Profile(PLAIN, "bicubic", "gelu", 1e-6),
     "torchvision": Profile(Resampling(align_corners=True), "bicubic, corners aligned", "gelu", 1e-6),

@@ -11,9 +11,10 @@ from torch import Tensor
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.network.config import ViTConfig
 from models.network.positions.learned import Resampling
+from models.network.positions.rotary import Rotary
 from models.network.positions.sincos import SinCos
 from models.network.vit import VisionTransformer
-from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints import bare_family, converted_family, timm_family, transformers_family
 from tests.checkpoints.comparison import BAR, differences, worst
 from tests.checkpoints.original import SIZES, Original, randomise
 from tests.checkpoints.reference import Facebook
@@ -52,6 +53,7 @@ def altered(original: Original, **changes: object) -> VisionTransformer:
     return rebuilt(checkpoint, dataclasses.replace(checkpoint.content.config, **changes))  # type: ignore[arg-type]
 
 
+EVA_02, PE = converted_family.VARIANTS["EVA-02"], converted_family.VARIANTS["PE core"]
 WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] = {
     "heads": (timm_family.VARIANTS["plain"], {"num_heads": 6}),
     "DINO's head concatenated": (BARE["DINO, head interleaved"], {"pool": "cls_avg"}),
@@ -76,6 +78,20 @@ WRONG_CONFIGS: dict[str, tuple[Callable[[Path], Original], dict[str, object]]] =
     "heads of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_heads": 6}),
     "activation of attention pooling": (transformers_family.VARIANTS["SigLIP vision"], {"pool_act": "silu"}),
     "AIMv2's frequencies": (transformers_family.VARIANTS["AIMv2 vision, native"], {"position": SinCos(100.0)}),
+    "EVA-02's rotary positions not scaled": (EVA_02, {"rotary": Rotary(10_000.0)}),
+    "EVA-02's columns before its rows": (EVA_02, {"rotary": Rotary(10_000.0, axes="xy", reference=(16, 16))}),
+    "EVA-02's channels not interleaved": (
+        EVA_02,
+        {"rotary": Rotary(10_000.0, reference=(16, 16), interleaved=False)},
+    ),
+    "PE's rotary positions scaled": (
+        PE,
+        {"rotary": Rotary(10_000.0, axes="xy", offset=1.0, reference=(14, 14))},
+    ),
+    "PE's first patch where [CLS] is": (PE, {"rotary": Rotary(10_000.0, axes="xy")}),
+    "PE's rows before its columns": (PE, {"rotary": Rotary(10_000.0, offset=1.0)}),
+    "heads of PE's attention pooling": (PE, {"pool_heads": 4}),
+    "PE's attention pooling without [CLS]": (PE, {"pool_prefix": False}),
     "the representation layer without tanh": (BARE["JAX, representation layer"], {"projection_tanh": False}),
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.checkpoints import bare_family, timm_family, transformers_family
+from tests.checkpoints import bare_family, converted_family, timm_family, transformers_family
 from tests.checkpoints.original import Original
 
 Mistake = tuple[Callable[[Path], Original], str]
@@ -23,6 +23,9 @@ WRONG_PROFILES: dict[str, Mistake] = {
     "transformers' BEiT with BEiT's rule": (transformers_family.VARIANTS["BEiT"], "timm"),
     "SigLIP 2 NaFlex with timm's usual rule": (transformers_family.VARIANTS["SigLIP 2 NaFlex vision"], "timm"),
     "timm's NaFlex with SigLIP 2's rule": (timm_family.VARIANTS["NaFlex, average"], "siglip2"),
+    "EVA-02 with timm's rule": (converted_family.VARIANTS["EVA-02"], "timm"),
+    "PE with timm's rules": (converted_family.VARIANTS["PE core"], "timm"),
+    "timm's PE with the original's rules": (timm_family.VARIANTS["PE core"], "pe"),
     "flexivit with timm's usual rule": (timm_family.VARIANTS["flexivit"], "timm"),
 }
 
