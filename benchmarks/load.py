@@ -73,14 +73,15 @@ class Load:
         ordered = sorted(self.took[status])
         return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
-    def add(self, answer: bytes, sent: float) -> None:
-        """Count an answer that arrives now; an empty one means that the connection was closed."""
+    def add(self, answer: bytes, sent: float) -> int:
+        """Count an answer that arrives now and return its status; an empty one means that the connection was closed."""
         status = int(answer[9:12]) if answer else LOST
         self.took.setdefault(status, []).append(time.perf_counter() - sent)
         if status != 200:
             self.refusal = answer
         elif timing := TIMING.findall(answer[: answer.find(b"\r\n\r\n")]):
             self.timings.append({name.decode(): float(milliseconds) for name, milliseconds in timing})
+        return status
 
 
 class Connection(asyncio.Protocol):
@@ -142,17 +143,16 @@ class _Clients:
         self._idle += [await _connect(self._port, self._source) for _ in range(count)]
         self.started = time.perf_counter()
 
-    async def send(self, data: bytes, due: float) -> None:
-        """Send one request; its latency counts from `due`."""
+    async def send(self, data: bytes, due: float) -> int:
+        """Send one request and return the status of its answer; its latency counts from `due`."""
         try:
             connection = await self._idle_connection()
             answer = await connection.ask(data)
         except OSError:
-            self.load.add(b"", due)
-            return
-        self.load.add(answer, due)
+            return self.load.add(b"", due)
         if connection.open:
             self._idle.append(connection)
+        return self.load.add(answer, due)
 
     def close(self) -> Load:
         """Close all connections and return the measured load."""
@@ -169,10 +169,10 @@ class _Clients:
         return await _connect(self._port, self._source)
 
 
-async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
+async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float, retry_s: float = 0.0) -> Load:
     """Run clients that each send their next request as soon as they have an answer; they take turns through `requests`.
 
-    Every request counts; the duration lasts until the last answer.
+    Every request counts; the duration lasts until the last answer. After a refusal a client waits for `retry_s`.
     """
     pool, turn = _Clients(port), itertools.cycle(requests)
     await pool.open(clients)
@@ -180,7 +180,8 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes], second
     async def client() -> None:
         sent = pool.started
         while sent - pool.started < seconds:
-            await pool.send(next(turn), sent)
+            if await pool.send(next(turn), sent) != 200:
+                await asyncio.sleep(retry_s)
             sent = time.perf_counter()
 
     await asyncio.gather(*(client() for _ in range(clients)))
