@@ -3,7 +3,7 @@
 To add an accelerator, start here: which device and dtype a name means, the size of a batch, how attention is
 computed, how pixels reach the device, what its errors mean and how much memory a batch takes. `engine.py` and the
 rooms above it are independent of it. Further places: the pattern DEVICE in `app/settings.py`, `select_attention` in
-`models/network/kernels.py`, and the CPU's threads and allocator in `runtime.py`.
+`models/network/kernels/selection.py`, and the CPU's threads and allocator in `runtime.py`.
 """
 
 import logging
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from app.inference.allocator import trim
-from models.network.config import ViTConfig
-from models.network.kernels import AttentionFunction, select_attention, varlen_attention
+from models.network.kernels.attention import ProductAttention, varlen_attention
+from models.network.kernels.selection import LinearPacker, select_attention
+from models.network.vit import VisionTransformer
 from models.preprocess import Pixels
 
 logger = logging.getLogger("vitrine")
@@ -26,6 +27,9 @@ DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.
 
 MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """Tokens of one batch: enough to fill the device's matrix units, few enough to keep latency low."""
+
+TYPICAL_IMAGES = 8
+"""Images of the batch that linear layers are packed for on a CPU."""
 
 MEMORY_SHARE = 0.8
 """Share of the free memory for a batch. The rest is for what a small batch does not show: rounding, fragments, other
@@ -59,13 +63,27 @@ class Backend:
         """Whether the device is an NVIDIA GPU."""
         return self.device.type == "cuda"
 
-    def attention(self, config: ViTConfig) -> AttentionFunction:
-        """Return the fastest way to compute attention that is correct here, found by trying."""
+    def choose_kernels(self, network: VisionTransformer, *, compiled: bool) -> None:
+        """Let the network compute attention and linear layers in the fastest way that is correct here, by trying.
+
+        Args:
+            network: on this device, in this dtype, folded.
+            compiled: the network will be compiled, which needs torch's own linear layers.
+        """
+        config = network.config
         attend = select_attention(self.device, self.torch_dtype, config.num_heads, config.head_dim)
+        network.set_attention(attend)
         if self.on_cuda:
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
-        return attend
+        elif self.device.type == "cpu" and self.dtype == "bfloat16":
+            tokens = config.num_prefix_tokens + config.grid_size[0] * config.grid_size[1]
+            pack = LinearPacker((tokens, TYPICAL_IMAGES * tokens))
+            if not compiled:
+                network.pack(pack)
+            written_out = attend.longest if isinstance(attend, ProductAttention) else 0
+            layers = "packed for oneDNN" if pack.packs else "torch's own"
+            logger.info("attention: written out up to %d tokens; linear layers: %s", written_out, layers)
 
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:
         """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).

@@ -72,7 +72,7 @@ class Engine:
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
-        self.network.set_attention(self.backend.attention(self.config))
+        self.backend.choose_kernels(self.network, compiled=compiled)
         self.readouts = self.network.readouts
         self._compiled, self.colour = compiled, colour
         self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from app.inference.backend import DTYPES, Dtype
 from benchmarks.gpu.page import header, row
 from models.checkpoints.checkpoint import build, open_checkpoint
-from models.network.kernels import select_attention
+from models.network.kernels.selection import select_attention
 from models.network.vit import VisionTransformer
 from tests.server import ROOT
 

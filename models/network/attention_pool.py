@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.network.block import ACTIVATIONS
 from models.network.config import ViTConfig
-from models.network.kernels import AttentionFunction, grouped_attention
+from models.network.kernels.attention import AttentionFunction, grouped_attention
 from models.network.norm import make_norm
 from models.network.packing import Packing
 

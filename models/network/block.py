@@ -9,13 +9,14 @@ Shapes: N tokens of one image, T tokens of all images together, B images, D embe
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network.config import Activation, ViTConfig
-from models.network.kernels import AttentionFunction, biased_attention, grouped_attention
+from models.network.kernels.attention import AttentionFunction, biased_attention, grouped_attention
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.positions.places import NOWHERE, Places
@@ -27,6 +28,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI CLIP
     "silu": F.silu,
 }
+
+
+Pack = Callable[..., nn.Module | None]
+"""A linear layer, and the name of the activation after it -> a layer that computes both faster, or None."""
 
 
 class Attention(nn.Module):
@@ -96,6 +101,7 @@ class Mlp(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.swiglu = config.swiglu
+        self.activation: Activation = config.act
         self.act = ACTIVATIONS[config.act]
         self.fc1 = nn.Linear(config.embed_dim, config.mlp_hidden_dim * (2 if config.swiglu else 1))
         self.norm = make_norm(config, config.mlp_hidden_dim, config.mlp_norm)
@@ -108,6 +114,14 @@ class Mlp(nn.Module):
             gate, value = hidden.chunk(2, dim=-1)
             return self.fc2(self.norm(F.silu(gate) * value))
         return self.fc2(self.norm(self.act(hidden)))
+
+    def pack(self, pack: Pack) -> None:
+        """Replace the layers by packed ones that compute the same, with the activation where that is possible."""
+        _replace(self, "fc2", pack(self.fc2))
+        if self.swiglu:
+            _replace(self, "fc1", pack(self.fc1))
+        elif (packed := pack(self.fc1, self.activation)) is not None:
+            self.fc1, self.act = cast(nn.Linear, packed), nn.Identity()
 
 
 class LayerScale(nn.Module):
@@ -178,6 +192,21 @@ class Block(nn.Module):
                 layer.bias = nn.Parameter(scale.gamma * layer.bias, requires_grad=False)
         self.ls1, self.ls2 = nn.Identity(), nn.Identity()
         self.attn.deinterleave()
+
+    def pack(self, pack: Pack, *, last: bool) -> None:
+        """Replace linear layers by packed ones that compute the same.
+
+        The last block keeps its projection to queries, keys and values: `attend_leading` needs its parts.
+        """
+        if not last:
+            _replace(self.attn, "qkv", pack(self.attn.qkv))
+        _replace(self.attn, "proj", pack(self.attn.proj))
+        self.mlp.pack(pack)
+
+
+def _replace(owner: nn.Module, name: str, layer: nn.Module | None) -> None:
+    if layer is not None:
+        setattr(owner, name, layer)
 
 
 def compile_blocks(blocks: Iterable[Block]) -> None:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from models.network.attention import AttentionRecorder, AttentionSpec
 from models.network.attention_pool import AttentionPool
-from models.network.block import Block, compile_blocks
+from models.network.block import Block, Pack, compile_blocks
 from models.network.config import ViTConfig
-from models.network.kernels import AttentionFunction
+from models.network.kernels.attention import AttentionFunction
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.pooling import LEADING_TOKENS, patch_mean, pool, prefix_token
@@ -188,6 +188,11 @@ class VisionTransformer(nn.Module):
             cast(Block, block).attn.attend = attend
         if self.attn_pool is not None:
             self.attn_pool.attend = attend
+
+    def pack(self, pack: Pack) -> None:
+        """Replace the linear layers of the blocks by packed ones, after `fold` and after the last change of dtype."""
+        for number, block in enumerate(self.blocks):
+            cast(Block, block).pack(pack, last=number == self.config.depth - 1)
 
     def compile_blocks(self) -> None:
         """Compile the blocks except attention; the first forward passes after this take seconds to minutes."""

@@ -25,6 +25,8 @@ PRIVATE = {
     "logging._srcfile": "app/telemetry/logs.py: no search for each caller; in the guide to optimization",
     "queue.Queue.all_tasks_done": "app/telemetry/logs.py: a wait with a deadline, which join() lacks",
     "queue.Queue.unfinished_tasks": "app/telemetry/logs.py",
+    "torch.ops.mkldnn._linear_pointwise": "models/network/kernels/linear.py: a linear layer and its activation in one",
+    "torch.ops.mkldnn._reorder_linear_weight": "models/network/kernels/linear.py",
     "torch._dynamo.exc.TorchDynamoException": "app/inference/engine.py: errors of torch.compile; without a public name",
     "uvicorn._types.ASGI3Application": "app/http/connection.py: for type checkers alone",
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._start_asgi_task": "app/http/connection.py",
@@ -35,7 +37,7 @@ PRIVATE = {
 YOUNG = {
     "torch.AcceleratorError": "app/inference/backend.py: a lost device",
     "torch.cpu.get_capabilities": "app/inference/backend.py: whether the processor computes bfloat16",
-    "torch.nn.attention.varlen.varlen_attn": "models/network/kernels.py: a prototype",
+    "torch.nn.attention.varlen.varlen_attn": "models/network/kernels/attention.py: a prototype",
     "torch.compile": "models/network/block.py",
     "huggingface_hub.constants.is_offline_mode": "models/files/hub.py: a module that is not documented",
     "numpy._core.multiarray.scalar": "models/files/pickles.py: makes the numbers of a pickle",

@@ -10,7 +10,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Job
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.block import Block
-from models.network.kernels import grouped_attention, varlen_attention
+from models.network.kernels.attention import grouped_attention, varlen_attention
 from models.network.vit import Readout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

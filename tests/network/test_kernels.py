@@ -1,13 +1,16 @@
-"""The implementations of attention agree, and one that gives wrong results or does not run is not selected."""
+"""All kernels agree, and one that gives wrong results, is slower or does not run is not selected."""
 
+import time
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.attention.varlen
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.network.kernels import grouped_attention, matches_grouped, select_attention, varlen_attention
+from models.network.kernels import attention, linear, selection
+from models.network.kernels.attention import ProductAttention, grouped_attention, varlen_attention
+from models.network.kernels.selection import LinearPacker, matches_grouped, select_attention
 from models.network.packing import Packing
 from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
@@ -71,4 +74,124 @@ def test_a_kernel_that_mixes_images_does_not_match() -> None:
 
 def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:
     assert not matches_grouped(varlen_attention, CPU, torch.bfloat16, heads=2, head_dim=8)
+    assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=8) is not varlen_attention
+
+
+@pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
+@pytest.mark.parametrize(("longest", "numbers"), [(1000, 2**22), (1000, 1), (20, 2**22), (0, 2**22)])
+def test_attention_by_products_equals_grouped_attention(
+    readout: Readout, longest: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all images, for a few at a time, for the shorter ones only, and for none."""
+    monkeypatch.setattr(attention, "MAX_MATRIX", numbers)
+    network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
+    expected = network(pictures, readout)
+    network.set_attention(ProductAttention(longest))
+    found = network(pictures, readout)
+    for name in ("cls", "mean", "logits"):
+        if getattr(expected, name) is not None:
+            assert_equal_in_float32(getattr(found, name), getattr(expected, name))
+
+
+def test_attention_by_products_is_selected_up_to_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([False, False, True])
+    monkeypatch.setattr(selection, "is_faster", lambda *_: next(answers))
+    assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=8) == ProductAttention(selection.LENGTHS[2])
+    monkeypatch.setattr(selection, "is_faster", lambda *_: False)
     assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=8) is grouped_attention
+    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    assert select_attention(CPU, torch.float32, heads=2, head_dim=8) is grouped_attention
+
+
+def test_the_faster_one_is_found() -> None:
+    quick, slow = (lambda: None), (lambda: time.sleep(0.01))
+    assert selection.is_faster(quick, slow)
+    assert not selection.is_faster(slow, quick)
+
+
+ACTIVATIONS = ("none", "gelu", "gelu_tanh")
+
+
+def packer(monkeypatch: pytest.MonkeyPatch) -> LinearPacker:
+    """A packer that packs whatever runs and agrees, whichever is faster on this machine."""
+    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    return LinearPacker((4, 32))
+
+
+def layer(dtype: torch.dtype) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(64, 96).to(dtype).requires_grad_(False)
+
+
+def packed_or_skip(pack: LinearPacker, one: nn.Linear, activation: str) -> nn.Module:
+    packed = pack(one, activation)
+    if packed is None:
+        pytest.skip("this processor or torch has no packed layers of this dtype")
+    return packed
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(
+    dtype: torch.dtype, activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = layer(dtype)
+    packed = packed_or_skip(packer(monkeypatch), one, activation)
+    for rows in (1, 4, 33, 500):
+        x = torch.randn(rows, 64).to(dtype)
+        expected, found = selection.PLAIN[activation](one(x)), packed(x)
+        if dtype == torch.float32:
+            assert_equal_in_float32(found, expected)
+        else:
+            assert (found.float() - expected.float()).abs().max() <= selection.TOLERANCE
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "silu"])
+def test_a_layer_with_another_activation_is_not_packed_with_it(
+    activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert packer(monkeypatch)(layer(torch.float32), activation) is None
+
+
+def test_a_packed_layer_that_does_not_agree_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, one = packer(monkeypatch), layer(torch.bfloat16)
+    packed_or_skip(packer(monkeypatch), one, "gelu")
+    monkeypatch.setitem(linear.FUSED, "gelu", ("relu", ""))
+    assert pack(one, "gelu") is None
+    assert not pack.packs
+
+
+def test_without_the_operators_or_where_they_are_slower_layers_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pack, network = LinearPacker((4, 32)), tiny()
+    monkeypatch.setattr(selection, "is_faster", lambda *_: False)
+    network.pack(pack)
+    assert not pack.packs
+    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
+    pack = LinearPacker((4, 32))
+    network.pack(pack)
+    assert not pack.packs
+    assert all(type(module) is nn.Linear for name, module in network.named_modules() if name.endswith(("fc1", "qkv")))
+
+
+@pytest.mark.parametrize("changes", [{}, {"swiglu": True}, {"act": "quick_gelu"}, {"layer_scale": True}], ids=str)
+def test_a_network_with_packed_layers_answers_as_without(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image alone and all together, in float32, which shows every difference."""
+    network, pictures = tiny(**changes), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
+    network.fold()
+    everything = Readout.CLS | Readout.MEAN | Readout.LOGITS
+    expected, leading = network(pictures, everything), network(pictures, Readout.LOGITS)
+    pack = packer(monkeypatch)
+    network.pack(pack)
+    if not pack.packs:
+        pytest.skip("this processor or torch has no packed layers")
+    found = network(pictures, everything)
+    for name in ("cls", "mean", "logits"):
+        assert_equal_in_float32(getattr(found, name), getattr(expected, name))
+        alone = torch.cat([getattr(network([picture], everything), name) for picture in pictures])
+        assert_equal_in_float32(alone, getattr(expected, name))
+    assert_equal_in_float32(network(pictures, Readout.LOGITS).logits, leading.logits)

@@ -1,4 +1,4 @@
-"""Two implementations of self-attention inside each image of a pack.
+"""Implementations of self-attention inside each image of a pack.
 
 In: queries, keys and values of the packed tokens, and a `Packing` that says which rows belong to which image.
 Out: the attention output of each query.
@@ -8,11 +8,13 @@ Knows nothing of blocks, weights or configs.
 add a bias.
 `varlen_attention` makes one call of FlashAttention (Dao 2023, arXiv 2307.08691) for all images; it needs CUDA, compute
 capability 8.0 and half precision.
+`ProductAttention` writes the attention matrices out, which torch computes faster in bfloat16 on many processors.
 
 Shapes: t query tokens, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -28,9 +30,8 @@ AttentionFunction = Callable[[Tensor, Tensor, Tensor, Packing, Packing], Tensor]
 Biases = Sequence[Bias]
 """What is added to the attention logits of the images of each run."""
 
-TEST_LENGTHS = (3, 17, 17, 70)
-TOLERANCE = 2e-2
-"""Largest difference of two kernels in half precision on values of unit variance: a few last places of bfloat16."""
+MAX_MATRIX = 2**22
+"""Numbers of the attention matrices in memory at a time, unless those of one image are more: 8 MiB in bfloat16."""
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
@@ -70,6 +71,40 @@ def _attend_with_bias(views: tuple[Tensor, Tensor, Tensor], bias: Bias) -> Tenso
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
+@dataclass(frozen=True)
+class ProductAttention:
+    """`grouped_attention`, with two batched products and a softmax for images of up to `longest` tokens.
+
+    torch's fused attention multiplies bfloat16 slowly on processors without AMX. The matrices of a few images are in
+    memory at a time. The scale is applied to the products before they are rounded.
+    """
+
+    longest: int
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+        """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
+        outputs = []
+        for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
+            views = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
+            written_out = run.length == query_run.length <= self.longest
+            out = _attend_by_products(*views) if written_out else F.scaled_dot_product_attention(*views)
+            outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v: (images, H, N, d) x 3 -> (images, H, N, d)."""
+    images, heads, tokens, head_dim = q.shape
+    step = max(1, MAX_MATRIX // (heads * tokens * tokens))
+    unread = q.new_empty(1).expand(1, tokens, tokens)  # with beta=0 it only stands for a shape
+    parts = []
+    for start in range(0, images, step):
+        few_q, few_k, few_v = (each[start : start + step].reshape(-1, tokens, head_dim) for each in (q, k, v))
+        logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, N, N)
+        parts.append(torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads)))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
     """Attend inside each image, with one call for all lengths: (t, H, d), (T, H, d) x 2 -> (t, D)."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every torch, and for few devices
@@ -79,33 +114,3 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_pa
     # depend on the other images of the batch.
     out = varlen_attn(q, k, v, *cu_seqlens, query_packing.longest, packing.longest, num_splits=1)  # (t, H, d)
     return cast(Tensor, out).flatten(1)  # it returns a tuple only with `return_aux`
-
-
-def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> AttentionFunction:
-    """Return the fastest implementation that gives correct results here.
-
-    Which GPUs, dtypes and head sizes `varlen_attn` supports changes with the release of torch, so it is tried.
-    """
-    half = dtype in (torch.bfloat16, torch.float16)
-    supported = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    if supported and matches_grouped(varlen_attention, device, dtype, heads, head_dim):
-        return varlen_attention
-    return grouped_attention
-
-
-@torch.inference_mode()
-def matches_grouped(
-    attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
-) -> bool:
-    """Return whether `attend` runs and agrees with `grouped_attention`: for all queries, and for the first of each."""
-    packing = Packing.from_lengths(TEST_LENGTHS)
-    q, k, v = torch.randn(3, sum(TEST_LENGTHS), heads, head_dim, device=device).to(dtype)
-    for query_packing, queries in ((packing, q), (packing.leading(1), packing.leading_tokens(q, 1))):
-        try:
-            out = attend(queries, k, v, packing, query_packing)
-        except (ImportError, RuntimeError, TypeError):  # this torch, device, dtype or head size has no such kernel
-            return False
-        expected = grouped_attention(queries, k, v, packing, query_packing)
-        if not torch.allclose(out.float(), expected.float(), atol=TOLERANCE):
-            return False
-    return True

@@ -1,0 +1,137 @@
+"""Choose the kernels of a network: what runs here, agrees with the plain way, and takes less time.
+
+In: the device, the dtype and the shapes of a network. Out: how to compute attention and linear layers.
+Knows nothing of weights or images.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network.kernels.attention import AttentionFunction, ProductAttention, grouped_attention, varlen_attention
+from models.network.kernels.linear import PackedLinear
+from models.network.packing import Packing
+
+TEST_LENGTHS = (3, 17, 17, 70)
+TOLERANCE = 2e-2
+"""Largest difference of two kernels in half precision on values of unit variance: a few last places of bfloat16."""
+
+LENGTHS = (1024, 512, 256, 128, 64)
+"""Tokens of the images with which attention is timed, the longest first: its matrices grow with their square."""
+
+REPEATS = 5
+"""How often a kernel is timed; its least time counts, because other processes only make it longer."""
+
+
+def is_faster(kernel: Callable[[], object], plain: Callable[[], object]) -> bool:
+    """Return whether a kernel takes less time than the plain way; they take turns."""
+    least = [float("inf"), float("inf")]
+    for number in range(REPEATS + 1):
+        for place, run in enumerate((kernel, plain)):
+            started = time.perf_counter()
+            run()
+            if number:  # the first time prepares
+                least[place] = min(least[place], time.perf_counter() - started)
+    return least[0] < least[1]
+
+
+def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> AttentionFunction:
+    """Return the fastest implementation that gives correct results here.
+
+    Which GPUs, dtypes and head sizes `varlen_attn` supports changes with the release of torch, so it is tried. Which
+    one is faster on a processor depends on its instructions, so they are timed.
+    """
+    half = dtype in (torch.bfloat16, torch.float16)
+    supported = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if supported and matches_grouped(varlen_attention, device, dtype, heads, head_dim):
+        return varlen_attention
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        products = ProductAttention(longest_by_products(dtype, heads, head_dim))
+        if products.longest and matches_grouped(products, device, dtype, heads, head_dim):
+            return products
+    return grouped_attention
+
+
+@torch.inference_mode()
+def longest_by_products(dtype: torch.dtype, heads: int, head_dim: int) -> int:
+    """Return the largest of `LENGTHS` at which products take less time than the fused attention on this CPU, or 0."""
+    for length in LENGTHS:
+        packing = Packing.from_lengths([length, length])
+        q, k, v = torch.randn(3, 2 * length, heads, head_dim).to(dtype)
+        fused, products = (
+            partial(attend, q, k, v, packing, packing) for attend in (grouped_attention, ProductAttention(length))
+        )
+        if is_faster(products, fused):
+            return length
+    return 0
+
+
+@torch.inference_mode()
+def matches_grouped(
+    attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
+    """Return whether `attend` runs and agrees with `grouped_attention`: for all queries, and for the first of each."""
+    packing = Packing.from_lengths(TEST_LENGTHS)
+    q, k, v = torch.randn(3, sum(TEST_LENGTHS), heads, head_dim, device=device).to(dtype)
+    for query_packing, queries in ((packing, q), (packing.leading(1), packing.leading_tokens(q, 1))):
+        try:
+            out = attend(queries, k, v, packing, query_packing)
+        except (ImportError, RuntimeError, TypeError):  # this torch, device, dtype or head size has no such kernel
+            return False
+        expected = grouped_attention(queries, k, v, packing, query_packing)
+        if not torch.allclose(out.float(), expected.float(), atol=TOLERANCE):
+            return False
+    return True
+
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
+"""What the activations of a packed layer have to agree with."""
+
+
+class LinearPacker:
+    """Packs the linear layers of a network on a CPU where that is faster; each shape is tried once.
+
+    Args:
+        rows: the numbers of tokens to try; the last is the typical one.
+    """
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self._rows = rows
+        self._worthwhile: dict[tuple[int, int, str], bool] = {}
+
+    @property
+    def packs(self) -> bool:
+        """Whether any shape that was tried is packed."""
+        return any(self._worthwhile.values())
+
+    @torch.inference_mode()
+    def __call__(self, layer: nn.Linear, activation: str = "none") -> PackedLinear | None:
+        """Return a layer that computes the same, with the activation; None where the plain one is as good."""
+        shape = layer.in_features, layer.out_features, activation
+        if activation not in PLAIN or self._worthwhile.get(shape) is False:
+            return None
+        try:
+            packed = PackedLinear(layer, self._rows[-1], activation)
+            if shape not in self._worthwhile:
+                self._worthwhile[shape] = all(self._is_better(packed, layer, activation, rows) for rows in self._rows)
+        except (AttributeError, RuntimeError):  # this torch, processor or dtype has no such operator
+            self._worthwhile[shape] = False
+        return packed if self._worthwhile[shape] else None
+
+    @staticmethod
+    def _is_better(packed: PackedLinear, layer: nn.Linear, activation: str, rows: int) -> bool:
+        """Whether the packed layer agrees with the plain one, and takes less time."""
+        x = torch.randn(rows, layer.in_features).to(layer.weight.dtype)
+        plain = PLAIN[activation]
+        expected = plain(layer(x)).float()
+        bound = TOLERANCE * max(1.0, float(expected.abs().max()))
+        agrees = float((packed(x).float() - expected).abs().max()) <= bound
+        return agrees and is_faster(lambda: packed(x), lambda: plain(layer(x)))
