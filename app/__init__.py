@@ -2,4 +2,8 @@
 
 from importlib.metadata import version
 
+from app.threads.openmp import limit_spinning
+
+limit_spinning()  # before anything imports torch
+
 __version__ = version("vitrine")

@@ -21,7 +21,6 @@ from app.inference.queue.work import Asker, Refused, Reservation, Result, Work
 from app.settings import Settings
 from app.threads.cores import usable_cores
 from app.threads.names import show_name
-from app.threads.priority import lower_priority
 from models.checkpoints.checkpoint import open_checkpoint
 from models.checkpoints.describe import assumptions
 
@@ -184,7 +183,6 @@ class Runtime:
         return dones
 
     def _prepare(self) -> Engine:
-        lower_priority()
         show_name()
         self._engine = self._load(self.settings)
         return self._engine

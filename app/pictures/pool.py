@@ -22,7 +22,6 @@ from app.settings import BadSettings, ImageFormat, Settings
 from app.threads.cores import usable_cores
 from app.threads.event_loop import call_soon
 from app.threads.names import show_name
-from app.threads.priority import lower_priority
 from models.preprocess import Plan, Preprocess, Size
 
 DECODE_MEMORY_BYTES = 2**30
@@ -89,7 +88,7 @@ class Decoder:
         self._on_decoded = on_decoded
         self.threads = settings.decode_threads or usable_cores()
         """How many images are decoded at the same time."""
-        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=_begin)
+        self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=show_name)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
         self._slots = Slots(SLOTS_PER_THREAD * self.threads, settings.fair)
         self._decode_s = 0.0  # moving average of the time that an image takes
@@ -184,12 +183,6 @@ def _check_patches(plan: Plan, transform: Transform) -> None:
     if transform.max_patches is not None and patches > transform.max_patches:
         detail = f"the image becomes {height}x{width} pixels, {patches} patches; {transform.max_patches} are allowed"
         raise ImageProblem("too_many_tokens", f"{detail}; try resize=fit, resize=crop or resize=squash")
-
-
-def _begin() -> None:
-    """Prepare a thread of the pool."""
-    lower_priority()
-    show_name()
 
 
 def _check_scaled(picture: Size, plan: Plan) -> None:
