@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray agreement figures coverage \
+.PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray gpu agreement figures coverage \
   pins hashes docs clean
 all: lint types check ## run what CI runs
 
@@ -51,6 +51,10 @@ agreement: $(VENV)/dev ## measure how far half precision is from float32 on PICT
 
 figures: $(VENV)/dev ## measure the figures of SECURITY.md; needs an idle machine
 	$(BIN)/python -m tests.faults.figures
+
+# It installs nothing, so that it runs on a machine with a torch of its own and no network.
+gpu: ## measure a GPU with the torch of PYTHON: tests, parity, speed, a profile, as one page; ARGS='--device cpu --quick' tries it
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 bench-ray: $(VENV)/dev $(VENV)/ray ## measure the latency that Ray Serve adds to a request
 	$(BIN)/python -m benchmarks.ray_overhead

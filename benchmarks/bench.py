@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import models
 from benchmarks.latency import latency
+from benchmarks.neighbours import neighbours
 from benchmarks.rotary import rotary
 from benchmarks.run import Run
 from benchmarks.stack import ceiling, lone, overhead, start
@@ -29,6 +30,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Run], None]]] = {
     "overhead": ("Processor time of serving", overhead),
     "lone": ("A single client", lone),
     "latency": ("Latency with Poisson arrivals", latency),
+    "neighbours": ("Beside busy neighbours", neighbours),
     "rotary": ("Rotary positions", rotary),
     "start": ("Startup time", start),
 }

@@ -38,6 +38,11 @@ class Service:
         predictions = (answer["results"][0] if "results" in answer else answer)["predictions"]
         return {prediction["index"]: prediction["score"] for prediction in predictions}
 
+    @property
+    def dtype(self) -> str:
+        """What Vitrine computes in."""
+        return str(httpx.get(f"http://127.0.0.1:{self.port}/model").json()["dtype"])
+
     def metric(self, name: str) -> float:
         """Return the sum of one of Vitrine's metrics over its labels."""
         text = httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
