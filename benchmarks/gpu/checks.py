@@ -25,7 +25,7 @@ HALF: tuple[Dtype, ...] = ("bfloat16", "float16")
 
 def tests() -> None:
     """Run the tests of the device."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/inference/test_cuda.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/inference/test_cuda.py"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     print("```\n" + "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:]) + "\n```")
     if done.returncode:
