@@ -1,20 +1,16 @@
-"""The models and the pictures of the benchmark: Vision Transformers with random weights, saved by transformers.
+"""The models of the benchmark: Vision Transformers with random weights, saved by transformers.
 
 Speed does not depend on the weights, but comparing answers does: the classifiers are scaled so that a few classes get
 most of the probability, and a wrong picture gives another answer.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
-from PIL import Image
 
 import tests.originals  # noqa: F401 - transformers imports torchvision; this makes it importable with any build of torch
-from tests.server import ROOT
 
 SEED = 7
 LOGITS_STD = 3.0
@@ -64,41 +60,3 @@ def write(architecture: Architecture, folder: Path) -> Path:
     size = {"height": architecture.side, "width": architecture.side}
     transformers.ViTImageProcessor(size=size).save_pretrained(directory)
     return directory
-
-
-def small_png() -> bytes:
-    """A PNG of 64 x 64 pixels."""
-    return _encode(_photo((64, 64)), "PNG")
-
-
-def photo_png() -> bytes:
-    """A PNG of 500 x 375 pixels; unlike JPEG, it is never decoded at a reduced size."""
-    return _encode(_photo((500, 375)), "PNG")
-
-
-def small_jpeg() -> bytes:
-    """A JPEG of 64 x 64 pixels, about 2 kB."""
-    return _encode(_photo((64, 64)), "JPEG")
-
-
-def photo() -> bytes:
-    """A JPEG of 500 x 375 pixels, a usual size in ImageNet."""
-    return _encode(_photo((500, 375)), "JPEG")
-
-
-def camera_photo() -> bytes:
-    """A JPEG of 12 megapixels with sensor noise; without noise, a JPEG of this size would decode too fast."""
-    picture = np.asarray(_photo((4000, 3000)), np.int16)
-    noise = np.random.default_rng(SEED).normal(0, 4, picture.shape)
-    return _encode(Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)), "JPEG")
-
-
-def _photo(size: tuple[int, int]) -> Image.Image:
-    with Image.open(ROOT / "examples" / "espresso.jpg") as picture:
-        return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-
-
-def _encode(picture: Image.Image, format_name: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format_name, quality=90)
-    return file.getvalue()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchmarks import load, models, services
+from benchmarks import load, models, photos, services
 from benchmarks.load import Load
 from benchmarks.services import Service
 
@@ -40,7 +40,7 @@ class Run:
     @cached_property
     def photo(self) -> bytes:
         """A JPEG of 500 x 375 pixels."""
-        return models.photo()
+        return photos.photo()
 
     def write(self, architecture: models.Architecture) -> Path:
         """Write a checkpoint of this architecture and return its path."""
@@ -66,8 +66,8 @@ class Run:
 
     def _compare(self, running: Sequence[Service]) -> None:
         """Print the largest difference of the answers. Raises RuntimeError if they differ with the default settings."""
-        difference, common, dtype = 0.0, len(running[0].scores(models.small_png())), running[0].dtype
-        for picture in (models.small_png(), models.photo_png()):
+        difference, common, dtype = 0.0, len(running[0].scores(photos.small_png())), running[0].dtype
+        for picture in (photos.small_png(), photos.photo_png()):
             first, *others = [service.scores(picture) for service in running]
             for scores in others:
                 both = scores.keys() & first.keys()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import load, models
+from benchmarks import load, models, photos
 from benchmarks.run import Run, classify, header, row
 from benchmarks.services import LIT, Service
 from tests.server import ROOT
@@ -28,7 +28,7 @@ def ceiling(run: Run) -> None:
         header(
             "body", "clients", "service", "requests/s", "relative to LitServe", "CPU ms per request", "p50 ms", "p99 ms"
         )
-        picture = models.small_jpeg()
+        picture = photos.small_jpeg()
         lit_rate = 0.0
         for body, multipart in (("multipart", True), ("raw", False)):
             # The other services only accept forms.

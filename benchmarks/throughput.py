@@ -5,7 +5,7 @@ import time
 
 from PIL import Image
 
-from benchmarks import limits, load, models
+from benchmarks import limits, load, photos
 from benchmarks.run import Run, classify, header, row
 from benchmarks.services import Service
 
@@ -45,10 +45,10 @@ def _cases(run: Run) -> list[tuple[str, int, list[bytes]]]:
     """Return the name of each case, its number of clients, and the requests that they take turns through."""
     cases = [
         (name, clients, [classify(picture)])
-        for name, picture in (("64 x 64 JPEG", models.small_jpeg()), ("500 x 375 JPEG", run.photo))
+        for name, picture in (("64 x 64 JPEG", photos.small_jpeg()), ("500 x 375 JPEG", run.photo))
         for clients in CLIENTS
     ]
-    cases.append(("12-megapixel JPEG", CAMERA_CLIENTS, [classify(models.camera_photo())]))
+    cases.append(("12-megapixel JPEG", CAMERA_CLIENTS, [classify(photos.camera_photo())]))
     cases.append(
         ("JPEGs of 64 to 1200 pixels", MIXED_CLIENTS, [classify(_scaled(run.photo, width)) for width in WIDTHS])
     )

@@ -27,6 +27,7 @@ THOROUGH = (
     *(
         "api/dialects/",
         "api/test_page.py",
+        "benchmarks/",
         "bulk/",
         "checkpoints/",
         "deploy/ray/",

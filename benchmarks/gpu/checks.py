@@ -49,11 +49,11 @@ def parity(device: torch.device, limit_s: float) -> None:
             try:
                 original = family.make(Path(folder))
                 network = build(open_checkpoint(str(original.path), **original.options)).to(device)
+                largest, _ = _compare(network, original, "float32", device)
+                cosines = [_compare(network, original, dtype, device)[1] for dtype in HALF]
             except Exception as error:  # noqa: BLE001 - another release of the original's library
                 row(family.name, f"not run: {type(error).__name__}: {str(error)[:80]}", *[""] * len(HALF))
                 continue
-            largest, _ = _compare(network, original, "float32", device)
-            cosines = [_compare(network, original, dtype, device)[1] for dtype in HALF]
         over += [family.name] if largest > BAR else []
         row(family.name, f"{largest:.0e}", *(f"{cosine:.5f}" for cosine in cosines))
     print(f"\nOver the bar of {BAR:.0e} in float32: {', '.join(over) or 'none'}.")

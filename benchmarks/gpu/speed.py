@@ -18,7 +18,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Job
 from app.inference.runtime import load_engine
 from app.settings import load_settings
-from benchmarks import load, models
+from benchmarks import load, photos
 from benchmarks.gpu.networks import Shape, write
 from benchmarks.gpu.page import header, row
 from models.network.vit import Readout
@@ -139,7 +139,7 @@ def forward_header() -> None:
 
 def http(bench: Bench, shape: Shape) -> None:
     """Print rows: JPEGs of 500 x 375 pixels over HTTP, one and several a request, and the time in each step."""
-    jpeg = models.photo()
+    jpeg = photos.photo()
     cases = (
         ("/classify", 1, 64, load.request("/classify", jpeg)),
         ("/classify", PICTURES, 16, form("/classify", [jpeg] * PICTURES)),
