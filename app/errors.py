@@ -23,6 +23,7 @@ STATUSES: dict[str, int] = {
     "no_classifier": 409,
     "no_such_pool": 409,
     "no_cls_token": 409,
+    "head_stale": 409,
     "body_too_large": 413,
     "too_many_images": 413,
     "not_an_image": 415,

@@ -19,7 +19,7 @@ from app.api.route import parameters_of, strict_route
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
-from app.service import Readout, Service
+from app.service import Service
 from app.wording import shown
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -61,7 +61,7 @@ async def invocations(
     if len(request.headers.getlist(ATTRIBUTES)) > 1:
         raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
     parameters = _parameters(attributes)
-    task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")
+    task = parameters.pop("task", "classify" if service.heads.has_classes(service.admit()) else "embed")
     try:
         if task == "classify":
             return await classify(request, ClassifyQuery.model_validate(parameters))

@@ -1,16 +1,16 @@
 """POST /classify: return the class probabilities of images."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.api.fingerprint import with_fingerprint
+from app.api.fingerprint import with_classes
 from app.api.openapi import image_endpoint
 from app.api.responses import JSON, NPY, json_response, negotiate, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
 from app.schemas import ClassifyQuery, ClassifyResponse
-from app.service import ImageAnswer, Ranking, Resolution, Service, Task
+from app.service import ImageAnswer, Resolution, Service
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 
@@ -23,15 +23,17 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     service: Service = request.app.state.service
     engine = service.admit()
     as_npy = negotiate(request, JSON, NPY) == NPY
-    resolution = Resolution(*query.resolution)
-    task = Task.classes(engine, None if as_npy else query.top_k)
+    classes = service.heads.classes(engine, Resolution(*query.resolution), None if as_npy else query.top_k)
 
     uploads = await read_uploads(request, service.settings)
-    outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
+    outcomes = await service.answer(engine, uploads, classes.resolution, classes.task, request.state.timings)
 
     def result(outcome: ImageAnswer) -> dict[str, Any]:
-        return {"predictions": cast(Ranking, outcome.answer).named(engine.labels.names)}
+        return {"predictions": classes.named(outcome.answer)}
 
-    head = {"model": engine.checkpoint.name, "activation": engine.labels.activation}
-    response = npy_response(outcomes) if as_npy else json_response(request, outcomes, head, result)
-    return with_fingerprint(response, engine, resolution, task)
+    head = {"model": engine.checkpoint.name, "activation": classes.activation}
+    if as_npy:
+        response = npy_response([classes.answered(outcome) for outcome in outcomes])
+    else:
+        response = json_response(request, outcomes, head, result)
+    return with_classes(response, engine, classes)

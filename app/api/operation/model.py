@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from app.api.route import StrictRoute
+from app.heads.describe import head_facts
+from app.heads.head import Head
 from app.http.problems import responses
 from app.service import Engine, Service
 from models.checkpoints.describe import describe as describe_checkpoint
@@ -18,12 +20,17 @@ async def model(request: Request) -> dict[str, Any]:
     """Return the model's architecture, labels and preprocessing, the device it runs on, and the limits on requests."""
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
-    return describe(service.engine) | {"threads": threads, "limits": _limits(service)}
+    return describe(service.engine, service.heads.served) | {"threads": threads, "limits": _limits(service)}
 
 
-def describe(engine: Engine) -> dict[str, Any]:
-    """Return the checkpoint's description without its place on this machine, the device, dtype and colours."""
+def describe(engine: Engine, head: Head | None = None) -> dict[str, Any]:
+    """Return the checkpoint's description without its place on this machine, the device, dtype and colours.
+
+    `head` is a fitted head that classifies in the place of the checkpoint's own.
+    """
     described = describe_checkpoint(engine.checkpoint)
+    if head is not None:
+        described |= head_facts(head, described["reasons"])
     return described | {
         "source": public_source(described["source"]),
         "device": str(engine.device),

@@ -32,7 +32,7 @@ from app.api.dialects.inference_protocol.tensors import (
     tensor_response,
 )
 from app.api.dialects.shared import ModelName, answer_all, check_model, parse_json
-from app.api.fingerprint import with_fingerprint
+from app.api.fingerprint import with_classes, with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
 from app.api.responses import JSON, negotiate
@@ -40,7 +40,7 @@ from app.api.route import strict_route
 from app.api.uploads import check_count, decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
+from app.service import Classes, Engine, ImageAnswer, PreparedImage, Ranking, Resolution, Service, Task, Upload
 from app.wording import shown
 
 INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
@@ -107,7 +107,7 @@ async def metadata(request: Request, name: ModelName) -> ModelMetadata:
         TensorMetadata(name=name, datatype=datatype, shape=[-1] if datatype == "BYTES" else [-1, 3, -1, -1])
         for name, datatype in INPUTS.items()
     ]
-    return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine))
+    return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine, classes=_has_classes(request)))
 
 
 @router.post("/models/{name:path}/infer", **INFER)
@@ -124,21 +124,29 @@ async def infer(request: Request, name: ModelName) -> Response:
     header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
     content = await asyncio.to_thread(parse_json, header, InferRequest)
 
-    parameters, selected = content.parameters, content.selected_outputs(engine)
+    parameters = content.parameters
+    selected = content.selected_outputs(model_outputs(engine, classes=_has_classes(request)))
     images = await _read_images(engine, content, binary_data, service)
-    resolution = Resolution(*parameters.resolution)
     prepared = [image for image in images if isinstance(image, PreparedImage)]
-    if prepared:
-        resolution = Resolution(prepared[0].plan.size)
-    task = _task(engine, selected, parameters)
+    resolution = Resolution(prepared[0].plan.size) if prepared else Resolution(*parameters.resolution)
+    classes = service.heads.classes(engine, resolution, parameters.top_k) if _classifies(selected) else None
+    task = _task(engine, selected, parameters, classes)
+    resolution = classes.resolution if classes else resolution
     answers = await answer_all(request, engine, images, resolution, task)
-    outputs = _tensors(engine, [answer.answer for answer in answers])
-    if task.second:
-        outputs |= _tensors(engine, [answer.second for answer in answers])
+    outputs = _outputs(answers, task, classes)
     head = {"model_name": name, "model_version": VERSION} | ({} if content.id is None else {"id": content.id})
     response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
     # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
-    return response if prepared else with_fingerprint(response, engine, resolution, task)
+    if prepared:
+        return response
+    if classes is not None and task is classes.task:
+        return with_classes(response, engine, classes)
+    return with_fingerprint(response, engine, resolution, task)
+
+
+def _has_classes(request: Request) -> bool:
+    service: Service = request.app.state.service
+    return service.heads.has_classes(service.runtime.loaded)
 
 
 def _engine(request: Request) -> Engine:
@@ -168,21 +176,28 @@ async def _read_images(
     return prepared_images(engine, pixels)
 
 
-def _task(engine: Engine, selected: Container[str], parameters: InferParameters) -> Task:
+def _classifies(selected: Container[str]) -> bool:
+    return "scores" in selected or "labels" in selected
+
+
+def _task(engine: Engine, selected: Container[str], parameters: InferParameters, classes: Classes | None) -> Task:
     """Return the task that computes the selected outputs: a vector, classes, or both."""
-    classes = Task.classes(engine, parameters.top_k) if "scores" in selected or "labels" in selected else None
-    if "embedding" not in selected and classes:
-        return classes
-    return replace(Task.vector(engine, parameters.pool, parameters.normalize), second=classes)
+    if classes is not None and "embedding" not in selected:
+        return classes.task
+    second = None if classes is None else classes.task
+    return replace(Task.vector(engine, parameters.pool, parameters.normalize), second=second)
 
 
-def _tensors(engine: Engine, answers: Sequence[object]) -> dict[str, NDArray[Any]]:
-    """Stack answers of one kind into tensors with one row per image."""
-    if not isinstance(answers[0], Ranking):
-        return {"embedding": np.stack([cast(Any, answer) for answer in answers])}
-    rankings = cast(list[Ranking], answers)
-    names = np.array(engine.labels.names, dtype=object)
-    return {
-        "scores": np.stack([ranking.scores for ranking in rankings]),
-        "labels": np.stack([names[ranking.indices] for ranking in rankings]),
-    }
+def _outputs(answers: Sequence[ImageAnswer], task: Task, classes: Classes | None) -> dict[str, NDArray[Any]]:
+    """Stack the answers into tensors with one row per image: of classes, of a vector, or of both."""
+    found: dict[str, NDArray[Any]] = {}
+    if classes is None or task.second:
+        found["embedding"] = np.stack([cast(Any, answer.answer) for answer in answers])
+    if classes is not None:
+        rankings = [
+            cast(Ranking, classes.read(cast(Any, one.second if task.second else one.answer))) for one in answers
+        ]
+        names = np.array(classes.names, dtype=object)
+        found["scores"] = np.stack([ranking.scores for ranking in rankings])
+        found["labels"] = np.stack([names[ranking.indices] for ranking in rankings])
+    return found
