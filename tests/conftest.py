@@ -33,6 +33,7 @@ THOROUGH = (
         "deploy/ray/",
         "documents/test_clients.py",
         "documents/test_how_to.py",
+        "heads/test_service.py",
         "http/",
     ),
     *(

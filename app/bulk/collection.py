@@ -43,7 +43,7 @@ async def classify_files(
 
 def classes_of(service: Service, query: ClassifyQuery) -> Classes:
     """Return how files are classified. Raises Problem for a model without classes."""
-    return service.heads.classes(service.engine, Resolution(*query.resolution), query.top_k)
+    return service.heads.unnamed(service.engine, Resolution(*query.resolution), query.top_k)
 
 
 async def draw_attention(

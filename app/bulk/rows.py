@@ -60,7 +60,7 @@ def run_facts(service: Service, query: BulkQuery) -> Facts:
     return head | {
         "decode": service.settings.decode,
         "task": "classify" if isinstance(query, ClassifyQuery) else "embed",
-        "query": json.dumps(query.model_dump(exclude={"encoding"}, exclude_none=True), sort_keys=True),
+        "query": json.dumps(query.model_dump(exclude={"encoding", "explain"}, exclude_none=True), sort_keys=True),
         "model": engine.checkpoint.name,
         "fingerprint": engine.fingerprint,
     }

@@ -81,7 +81,7 @@ def _read(job: Export, summary: Summary) -> Embedded:
 def _finite(paths: Sequence[str], rows: NDArray[np.float32], query: EmbedQuery) -> Vectors:
     """Return the rows that are vectors; those of files that failed are NaN."""
     good = np.flatnonzero(np.isfinite(rows).all(1))
-    kept = tuple(paths[place] for place in good)
+    kept = tuple(paths[place] for place in good.tolist())
     return Vectors(kept, rows[good], query.pool, Resolution(*query.resolution))
 
 

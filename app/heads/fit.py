@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from app.heads.calibration import UNFITTED, fit_temperature
 from app.heads.examples import Examples
 from app.heads.head import Head, Method, Quality, Space, log_softplus, probabilities
-from app.heads.linear import Linear
-from app.heads.logistic import fit_logistic
-from app.heads.mean import fit_mean, leave_one_out
+from app.heads.methods.linear import Linear
+from app.heads.methods.logistic import fit_logistic
+from app.heads.methods.mean import fit_mean, leave_one_out
+from app.heads.methods.ridge import fit_ridge, width_of
 from app.heads.quality import quality_of
-from app.heads.ridge import fit_ridge, width_of
 
 FITS: dict[Method, Callable[[Examples], Linear]] = {"ridge": fit_ridge, "mean": fit_mean, "logistic": fit_logistic}
 

@@ -144,7 +144,7 @@ class Head:
         ]
 
 
-def probabilities(scores: Vectors, temperature: float, width: float | None) -> Vectors:
+def probabilities(scores: NDArray[Any], temperature: float, width: float | None) -> Vectors:
     """Return the softmax of scores (n, K), or of the logarithms of scores of a regression, over the temperature.
 
     A ridge regression on one-hot targets estimates the probability of each class, with an error that makes some

@@ -8,7 +8,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Ranking
 from app.inference.task import Task
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.service.classes import Classes, space_of
+from app.service.classes import Classes, fits, misfit, space_of
 from app.service.fingerprint import answer_fingerprint
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
@@ -26,5 +26,7 @@ __all__ = [
     "Task",
     "Upload",
     "answer_fingerprint",
+    "fits",
+    "misfit",
     "space_of",
 ]

@@ -62,6 +62,21 @@ class Classes:
         """Return the best classes, each with label, index and score, from the network's answer."""
         return cast(Ranking, self.read(answer)).named(self.names)
 
+    def remarks(self, answer: object, explain: int) -> dict[str, Any]:
+        """Return what a fitted head says of an image beside its classes; `explain` nearest examples of the best one."""
+        if self.head is None:
+            return {}
+        vector = cast(NDArray[np.float32], answer)
+        likely = self.head.probabilities(vector[None])[0]
+        best = int(likely.argmax())
+        found = {"confidence": likely[best], "distance": self.head.distances(vector[None])[0]}
+        return found | ({"nearest": self.head.nearest(vector, best, explain)} if explain else {})
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """The member of an answer that says which fitted head gave the classes, if one did."""
+        return {} if self.head is None else {"head": {"name": self.name or None, "version": self.head.version}}
+
     def fingerprint(self, engine: Engine) -> str:
         """Return the fingerprint of the answers: of the vectors and, for a fitted head, of the head."""
         found = answer_fingerprint(engine, self.resolution, self.task)
@@ -129,6 +144,6 @@ def misfit(engine: Engine, space: Space) -> str:
     return f"{detail}: their fingerprints differ ({why}); fit the head again"
 
 
-def stack(answers: Sequence[Answer]) -> NDArray[np.float32]:
-    """Return vectors (n, D) of answers."""
-    return np.stack([cast(NDArray[np.float32], answer) for answer in answers])
+def stack(outcomes: Sequence[ImageAnswer]) -> NDArray[np.float32]:
+    """Return the vectors (n, D) of images."""
+    return np.stack([cast(NDArray[np.float32], outcome.answer) for outcome in outcomes])

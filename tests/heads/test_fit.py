@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from app.heads.calibration import calibration_error, fit_temperature
 from app.heads.examples import Examples
 from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
-from app.heads.mean import leave_one_out
-from app.heads.ridge import fit_ridge
+from app.heads.methods.mean import leave_one_out
+from app.heads.methods.ridge import fit_ridge
 from tests.heads.labelled import SPACE, clusters
 
 COUNTS: list[Mapping[str, int]] = [{"a": 4, "b": 6, "c": 5}, {"a": 30, "b": 20, "c": 40}, {"a": 1, "b": 3, "c": 2}]
@@ -22,7 +23,7 @@ COUNTS: list[Mapping[str, int]] = [{"a": 4, "b": 6, "c": 5}, {"a": 30, "b": 20, 
 
 def solved(
     examples: Examples, strength: float, weights: NDArray[np.float64], heights: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Any, Any]:
     """Weighted ridge regression by the normal equations of weights and a free bias."""
     vectors = np.hstack([examples.vectors.astype(np.float64), np.ones((len(examples), 1))])
     targets = np.zeros((len(vectors), len(examples.classes)))

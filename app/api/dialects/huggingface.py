@@ -21,7 +21,7 @@ from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.schemas import TOP_K, ResolutionQuery, VectorQuery
+from app.schemas import TOP_K, HeadQuery, VectorQuery
 from app.service import Classes, Resolution, Service, Task, Upload
 
 
@@ -46,7 +46,7 @@ IN_PARAMETERS = """'parameters', as in {"inputs": "<base64>", "parameters": {"to
 IN_THE_QUERY = "the query, as in ?size=224"
 BELONGS = {
     **dict.fromkeys(("top_k", "function_to_apply"), IN_PARAMETERS),
-    **dict.fromkeys(("size", "resize", "max_patches", "pool"), IN_THE_QUERY),
+    **dict.fromkeys(("size", "resize", "max_patches", "pool", "head"), IN_THE_QUERY),
 }
 """Where a parameter belongs that is written in another place of the JSON body."""
 
@@ -102,7 +102,7 @@ def _endpoint(summary: str, body: type[BaseModel], response: Any) -> dict[str, A
 
 
 @router.post("/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label]))
-async def image_classification(request: Request, query: Annotated[ResolutionQuery, Query()]) -> Response:
+async def image_classification(request: Request, query: Annotated[HeadQuery, Query()]) -> Response:
     """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
@@ -113,7 +113,7 @@ async def image_classification(request: Request, query: Annotated[ResolutionQuer
         parameters, uploads = body.parameters, await decode_base64([body.inputs], service.settings)
     else:
         uploads = await _read_file(request)
-    classes = service.heads.classes(engine, Resolution(*query.resolution), parameters.top_k)
+    classes = await service.heads.classes(engine, query.head, Resolution(*query.resolution), parameters.top_k)
     _check_function(classes, parameters.function_to_apply)
 
     (answer,) = await answer_all(request, engine, uploads, classes.resolution, classes.task)

@@ -61,7 +61,8 @@ async def invocations(
     if len(request.headers.getlist(ATTRIBUTES)) > 1:
         raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
     parameters = _parameters(attributes)
-    task = parameters.pop("task", "classify" if service.heads.has_classes(service.admit()) else "embed")
+    classes = "head" in parameters or service.heads.has_classes(service.admit())
+    task = parameters.pop("task", "classify" if classes else "embed")
     try:
         if task == "classify":
             return await classify(request, ClassifyQuery.model_validate(parameters))

@@ -31,7 +31,7 @@ from app.api.dialects.inference_protocol.tensors import (
     split_body,
     tensor_response,
 )
-from app.api.dialects.shared import ModelName, answer_all, check_model, parse_json
+from app.api.dialects.shared import ModelName, answer_all, check_model_or_head, parse_json
 from app.api.fingerprint import with_classes, with_fingerprint
 from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
@@ -94,20 +94,22 @@ async def ready(request: Request) -> Ready:
 async def model_ready(request: Request, name: ModelName) -> ModelReady:
     """Return 200 while the model with this name accepts requests."""
     await readyz(request)
-    check_model(_engine(request), name)
+    service: Service = request.app.state.service
+    await check_model_or_head(service, service.engine, name)
     return ModelReady(name=name)
 
 
 @router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
 async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""
-    engine = _engine(request)
-    check_model(engine, name)
+    service: Service = request.app.state.service
+    engine = service.engine
+    head = await check_model_or_head(service, engine, name)
     inputs = [
         TensorMetadata(name=name, datatype=datatype, shape=[-1] if datatype == "BYTES" else [-1, 3, -1, -1])
         for name, datatype in INPUTS.items()
     ]
-    return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine, classes=_has_classes(request)))
+    return ModelMetadata(name=name, inputs=inputs, outputs=_model_outputs(service, engine, head))
 
 
 @router.post("/models/{name:path}/infer", **INFER)
@@ -119,17 +121,19 @@ async def infer(request: Request, name: ModelName) -> Response:
     service: Service = request.app.state.service
     engine = service.admit()
     negotiate(request, JSON, BINARY)
-    check_model(engine, name)
+    head_name = await check_model_or_head(service, engine, name)
     body = await read_body(request, service.settings)
     header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
     content = await asyncio.to_thread(parse_json, header, InferRequest)
 
     parameters = content.parameters
-    selected = content.selected_outputs(model_outputs(engine, classes=_has_classes(request)))
+    selected = content.selected_outputs(_model_outputs(service, engine, head_name))
     images = await _read_images(engine, content, binary_data, service)
     prepared = [image for image in images if isinstance(image, PreparedImage)]
     resolution = Resolution(prepared[0].plan.size) if prepared else Resolution(*parameters.resolution)
-    classes = service.heads.classes(engine, resolution, parameters.top_k) if _classifies(selected) else None
+    classes = None
+    if "scores" in selected or "labels" in selected:
+        classes = await service.heads.classes(engine, head_name, resolution, parameters.top_k)
     task = _task(engine, selected, parameters, classes)
     resolution = classes.resolution if classes else resolution
     answers = await answer_all(request, engine, images, resolution, task)
@@ -144,14 +148,8 @@ async def infer(request: Request, name: ModelName) -> Response:
     return with_fingerprint(response, engine, resolution, task)
 
 
-def _has_classes(request: Request) -> bool:
-    service: Service = request.app.state.service
-    return service.heads.has_classes(service.runtime.loaded)
-
-
-def _engine(request: Request) -> Engine:
-    service: Service = request.app.state.service
-    return service.engine
+def _model_outputs(service: Service, engine: Engine, head: str | None) -> list[TensorMetadata]:
+    return model_outputs(engine, classes=head is not None or service.heads.has_classes(engine))
 
 
 async def _read_images(
@@ -174,10 +172,6 @@ async def _read_images(
     pixels = await asyncio.to_thread(tensor.array, binary_data)
     check_count(len(pixels) if pixels.ndim else 0, service.settings)
     return prepared_images(engine, pixels)
-
-
-def _classifies(selected: Container[str]) -> bool:
-    return "scores" in selected or "labels" in selected
 
 
 def _task(engine: Engine, selected: Container[str], parameters: InferParameters, classes: Classes | None) -> Task:

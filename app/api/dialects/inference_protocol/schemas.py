@@ -72,7 +72,7 @@ class ModelReady(Ready):
 class ModelNames(BaseModel):
     """The models that are served."""
 
-    models: list[str] = Field(description="The name of the one model.")
+    models: list[str] = Field(description="The name of the model, and `model@head` for each fitted head.")
 
 
 class IndexRequest(BaseModel):

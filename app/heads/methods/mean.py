@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from app.heads.examples import Examples
-from app.heads.linear import Linear
+from app.heads.methods.linear import Linear
 
 
 def fit_mean(examples: Examples) -> Linear:

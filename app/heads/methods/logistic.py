@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from app.heads.examples import Examples
-from app.heads.linear import Linear
+from app.heads.methods.linear import Linear
 
 STRENGTHS = (10.0, 100.0, 1000.0)
 """Values of C to try; vectors of length 1 need larger ones than the usual 1."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.heads.examples import Examples
-from app.heads.linear import Linear
+from app.heads.methods.linear import Linear
 
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-4, 3))
 """Strengths to try, as multiples of the mean eigenvalue."""
