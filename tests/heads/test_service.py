@@ -276,10 +276,12 @@ def test_a_head_of_other_weights_is_stale_and_a_damaged_one_broken(api: httpx.Cl
     assert str(folder) not in api.get("/heads").text
 
 
-def test_writing_is_off_unless_somebody_turns_it_on(client: httpx.Client) -> None:
-    assert problem(put(client, "pets", TWO)) == (403, "heads_off")
-    assert problem(client.delete("/heads/pets")) == (403, "heads_off")
-    assert client.get("/heads").json() == {"kept": "memory", "writable": False, "heads": []}
+def test_writing_is_off_unless_somebody_turns_it_on(half: Server) -> None:
+    with httpx.Client(base_url=half.url, timeout=60) as client:
+        assert problem(put(client, "pets", TWO)) == (403, "heads_off")
+        assert problem(client.delete("/heads/pets")) == (403, "heads_off")
+        assert client.get("/heads").json() == {"kept": "memory", "writable": False, "heads": []}
+        assert client.get("/model").json()["heads"] == {"kept": "memory", "names": []}
 
 
 def test_a_page_of_another_origin_writes_nothing(api: httpx.Client) -> None:

@@ -6,6 +6,7 @@ https://huggingface.co/docs/inference-providers/tasks/image-classification
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.bodies import read_body
 from app.api.dialects.shared import PASSED_OVER, answer_all, is_json, read_json
 from app.api.fingerprint import with_classes, with_fingerprint
-from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
+from app.api.openapi import FILE, HEAD_PROBLEMS, IMAGE_PROBLEMS, json_body, json_request
 from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
 from app.api.uploads import decode_base64
@@ -92,16 +93,18 @@ class Label(BaseModel):
     score: float = Field(description="Probability, from 0 to 1.")
 
 
-def _endpoint(summary: str, body: type[BaseModel], response: Any) -> dict[str, Any]:
-    """Return the arguments of a route."""
+def _endpoint(summary: str, body: type[BaseModel], response: Any, problems: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the arguments of a route; `problems` are codes beside those of every route that takes images."""
     return {
         "summary": summary,
-        "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, shape=ERROR_FORMAT)},
+        "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, *problems, shape=ERROR_FORMAT)},
         "openapi_extra": json_request(body, {"image/*": FILE}),
     }
 
 
-@router.post("/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label]))
+@router.post(
+    "/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label], HEAD_PROBLEMS)
+)
 async def image_classification(request: Request, query: Annotated[HeadQuery, Query()]) -> Response:
     """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service

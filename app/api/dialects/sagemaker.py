@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.api.images.classify import classify
 from app.api.images.embed import embed
-from app.api.openapi import image_endpoint
+from app.api.openapi import HEAD_PROBLEMS, image_endpoint
 from app.api.operation.health import readyz
 from app.api.route import parameters_of, strict_route
 from app.errors import Problem
@@ -41,7 +41,9 @@ async def ping(request: Request) -> Health:
 @router.post(
     "/invocations",
     summary="Classify or embed images",
-    **image_endpoint(ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed."),
+    **image_endpoint(
+        ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed.", problems=HEAD_PROBLEMS
+    ),
 )
 async def invocations(
     request: Request,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.fingerprint import with_classes
-from app.api.openapi import image_endpoint
+from app.api.openapi import HEAD_PROBLEMS, image_endpoint
 from app.api.responses import JSON, NPY, json_response, negotiate, npy_response
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
@@ -18,7 +18,11 @@ router = APIRouter(tags=["images"], route_class=QueryRoute)
 NPY_DESCRIPTION = "float32 probabilities (n, classes), in the order of the class indices."
 
 
-@router.post("/classify", summary="Classify images", **image_endpoint(ClassifyResponse, NPY_DESCRIPTION))
+@router.post(
+    "/classify",
+    summary="Classify images",
+    **image_endpoint(ClassifyResponse, NPY_DESCRIPTION, problems=HEAD_PROBLEMS),
+)
 async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
     """Return the best classes of each image with their probabilities."""
     service: Service = request.app.state.service

@@ -33,7 +33,7 @@ from app.api.dialects.inference_protocol.tensors import (
 )
 from app.api.dialects.shared import ModelName, answer_all, check_model_or_head, parse_json
 from app.api.fingerprint import with_classes, with_fingerprint
-from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
+from app.api.openapi import FILE, HEAD_PROBLEMS, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
 from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
@@ -57,11 +57,14 @@ Route = strict_route(IN_THE_BODY)
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=Route)
 
 
+HEAD_NAMED = ("head_not_found", "head_broken")
+"""Problems of a route that names a head and does not use it."""
+
 INFER: dict[str, Any] = {
     "summary": "Embed and classify images",
     "responses": {
         200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
-        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
+        **responses(*IMAGE_PROBLEMS, "model_not_found", *HEAD_PROBLEMS, shape=ERROR_FORMAT),
     },
     "openapi_extra": json_request(InferRequest, {BINARY: FILE}),
 }
@@ -89,7 +92,7 @@ async def ready(request: Request) -> Ready:
 @router.get(
     "/models/{name:path}/ready",
     summary="Check a model's readiness",
-    responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
 )
 async def model_ready(request: Request, name: ModelName) -> ModelReady:
     """Return 200 while the model with this name accepts requests."""
@@ -99,7 +102,11 @@ async def model_ready(request: Request, name: ModelName) -> ModelReady:
     return ModelReady(name=name)
 
 
-@router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
+@router.get(
+    "/models/{name:path}",
+    summary="Describe a model",
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
+)
 async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""
     service: Service = request.app.state.service
