@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
+from app.api.heads import routes as heads
 from app.api.images import attention, classify, embed, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
@@ -25,6 +26,7 @@ from app.http.keys import ApiKeys
 from app.http.middleware import RequestContext
 from app.inference.runtime import Load, load_engine
 from app.service import Service
+from app.service.teaching import Teaching
 from app.settings import Settings, load_settings
 from app.telemetry.descriptors import watch_descriptors
 from app.telemetry.metrics import Metrics
@@ -54,13 +56,15 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
         for warning in warnings:
             logger.warning(warning)
     service = Service(settings, load)
-    app = _fastapi(settings, service)
+    teaching = Teaching(service)
+    app = _fastapi(settings, service, teaching)
     # Not as an argument, which is deprecated: uvicorn and others set it themselves.
     app.root_path = settings.root_path.rstrip("/")
     app.state.service = service
+    app.state.teaching = teaching
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for endpoint in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
+    for endpoint in (classify, embed, attention, preprocess, heads, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(endpoint.router)
 
     page.install(app, docs=settings.docs)
@@ -70,8 +74,8 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Add the middleware; the one that is added last sees a request first."""
     app.add_middleware(Clients, keyed=bool(settings.keys))
-    if settings.keys:
-        app.add_middleware(ApiKeys, keys=settings.keys)
+    if settings.keys or settings.admins:
+        app.add_middleware(ApiKeys, keys=settings.keys, admins=settings.admins)
     app.add_middleware(Compression)
     origins = Origins(settings.cors_origins)
     app.add_middleware(Sharing, origins=origins)
@@ -84,13 +88,14 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     )
 
 
-def _fastapi(settings: Settings, service: Service) -> FastAPI:
+def _fastapi(settings: Settings, service: Service, teaching: Teaching) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start(lambda: _report(service))
         descriptors = asyncio.create_task(watch_descriptors())
         yield
         descriptors.cancel()
+        teaching.close()
         await service.stop()
 
     facts: dict[str, Any] = {

@@ -12,6 +12,12 @@ SIZE = allow(
 )
 HEAD = allow(r"^(mean|\d{1,3})$", "must be mean, or the index of an attention head, counted from 0")
 
+HEAD_NAME = allow(
+    r"^[a-z0-9][a-z0-9._-]{0,63}$",
+    "must be a name of a head: up to 64 lower-case letters, digits, dots, dashes and underscores",
+)
+SKIP_BAD = "Leave images out that cannot be used, and name them in the answer, instead of fitting nothing."
+
 TOP_K = "Number of classes to return, best first. 0, or more than the model has, returns all."
 
 
@@ -62,10 +68,50 @@ class ResolutionQuery(BaseModel):
         return int(height), int(width or height)
 
 
-class ClassifyQuery(ResolutionQuery):
+class HeadQuery(ResolutionQuery):
+    """Parameters of a request for classes, which a head of this name may give."""
+
+    head: str | None = Field(
+        None,
+        pattern=HEAD_NAME,
+        description="Name of a fitted head, as in GET /heads. Default: the head that the service was started with, or "
+        "the checkpoint's own.",
+        examples=["pets"],
+    )
+
+
+class ClassifyQuery(HeadQuery):
     """Parameters of POST /classify."""
 
     top_k: int = Field(5, ge=0, description=TOP_K)
+    explain: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Number of nearest examples of the best class to name, with their cosines; only of a fitted head.",
+    )
+
+
+class FitQuery(ResolutionQuery):
+    """Parameters of PUT /heads/{name}."""
+
+    method: Literal["ridge", "mean", "logistic"] = Field(
+        "ridge",
+        description="`ridge`: regression on one-hot targets, in closed form. `mean`: the nearest class mean by cosine. "
+        "`logistic`: multinomial logistic regression, from two images of each class.",
+    )
+    pool: Literal["cls", "mean", "native"] | None = Field(
+        None, description="Which vector the head reads. Default: `cls`, or `native` for a model without a [CLS] token."
+    )
+    skip_bad: bool = Field(False, description=SKIP_BAD)
+
+
+class ExamplesQuery(BaseModel):
+    """Parameters of POST /heads/{name}/examples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    skip_bad: bool = Field(False, description=SKIP_BAD)
 
 
 POOL = (
@@ -199,10 +245,33 @@ RESULTS = "One entry per image, in the order of the request."
 MODEL = "Name of the model."
 
 
+class Nearest(BaseModel):
+    """An example of a head that lies near an image."""
+
+    name: str = Field(description="Name of its file as it was uploaded; empty if it had none.")
+    digest: str = Field(description="Digest of its file: BLAKE2b of 16 bytes, in hexadecimal.")
+    cosine: float = Field(description="Cosine of both vectors.")
+
+
+class HeadVersion(BaseModel):
+    """The fitted head that gave the classes."""
+
+    name: str | None = Field(description="Name of the head; null for the one that the service was started with.")
+    version: str = Field(description="Version of the head, as in its ETag.")
+
+
 class Classification(BaseModel):
     """The classes of one image."""
 
     predictions: list[Prediction] = Field(description="The best classes, highest probability first.")
+    confidence: float | None = Field(None, description="Of a fitted head: the probability of the best class.")
+    distance: float | None = Field(
+        None,
+        description="Of a fitted head: the share of its own examples that lie farther from their nearest class, each "
+        "measured without itself. Near 0, the image is unlike everything that the head has seen; null if no class has "
+        "two examples.",
+    )
+    nearest: list[Nearest] | None = Field(None, description="With `explain`: the nearest examples of the best class.")
     image: ImageInfo
     network: NetworkInfo
 
@@ -214,6 +283,7 @@ class ClassifyResponse(BaseModel):
     activation: Literal["softmax", "sigmoid"] = Field(
         description="Function that turns logits into probabilities: `sigmoid` for multi-label models and for one class."
     )
+    head: HeadVersion | None = Field(None, description="The fitted head that gave the classes, if one did.")
     failed: int = Field(description=FAILED)
     results: list[Classification | Failed] = Field(description=RESULTS)
 

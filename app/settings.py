@@ -52,7 +52,7 @@ ROOT_PATH = re.compile(allow(r"^(/[A-Za-z0-9._~-]+)*/?$", "must be a path that b
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Key = Annotated[str, StringConstraints(pattern=allow(r"^[\x21-\x7e]+$", "must be printable ASCII without spaces"))]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_split)]
-SECRET = {"api_keys"}
+SECRET = {"api_keys", "admin_keys"}
 """Settings whose values are never shown, and that have no flag: other users of the machine can see flags."""
 
 CHECKPOINT = ("model", "revision", "profile", "head", "num_heads", "labels")
@@ -154,6 +154,12 @@ class Settings(BaseSettings):
     max_queue_tokens: int | None = Field(
         None, gt=0, description="Maximum number of tokens waiting in the queue [default: 16 batches]."
     )
+    max_heads: int = Field(100, gt=0, description="Maximum number of fitted heads that are kept by name.")
+    max_head_classes: int = Field(1000, gt=1, description="Maximum number of classes of one head.")
+    max_head_examples: int = Field(20_000, gt=1, description="Maximum number of examples of one head.")
+    max_heads_bytes: int = Field(
+        512 * 2**20, gt=0, description="Maximum memory of all heads that are kept by name, in bytes."
+    )
     cache_mb: int = Field(
         0, ge=0, description="Size of the cache of answers to repeated images, in MiB; 0 for no cache."
     )
@@ -190,6 +196,20 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         None, description="File with API keys, one per line; a request must carry one of them."
+    )
+    admin_keys: Keys = Field(
+        (), repr=False, description="API keys that may also write and delete heads, separated by commas."
+    )
+    admin_keys_file: Path | None = Field(
+        None, description="File with API keys that may also write and delete heads, one per line."
+    )
+    heads: Path | None = Field(
+        None,
+        description="Directory of the heads that are kept by name, which several replicas may share "
+        "[default: in memory, gone with the process].",
+    )
+    allow_heads: bool = Field(
+        False, description="Let clients write heads where no keys are set; a directory of heads allows it too."
     )
     cors_origins: Names = Field(
         (), description="Origins whose web pages may send requests, separated by commas; * for all."
@@ -233,17 +253,28 @@ class Settings(BaseSettings):
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The API keys of both settings. Raises BadSettings for a file that cannot be read or has no keys."""
-        if self.api_keys_file is None:
-            return self.api_keys
-        try:
-            lines = self.api_keys_file.read_text(encoding="ascii").split()
-        except PermissionError as error:
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: {denial()}") from error
-        except (OSError, ValueError) as error:
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: the file cannot be read") from error
-        if not lines:
-            raise BadSettings(f"{PREFIX}API_KEYS_FILE={str(self.api_keys_file)!r}: the file has no keys")
-        return (*self.api_keys, *lines)
+        return _keys(self.api_keys, "API_KEYS_FILE", self.api_keys_file)
+
+    @cached_property
+    def admins(self) -> tuple[str, ...]:
+        """The keys that may write heads, of both settings. Raises BadSettings as `keys` does."""
+        return _keys(self.admin_keys, "ADMIN_KEYS_FILE", self.admin_keys_file)
+
+
+def _keys(given: tuple[str, ...], setting: str, path: Path | None) -> tuple[str, ...]:
+    """Return the keys of a setting and of a file. Raises BadSettings."""
+    if path is None:
+        return given
+    named = f"{PREFIX}{setting}={str(path)!r}"
+    try:
+        lines = path.read_text(encoding="ascii").split()
+    except PermissionError as error:
+        raise BadSettings(f"{named}: {denial()}") from error
+    except (OSError, ValueError) as error:
+        raise BadSettings(f"{named}: the file cannot be read") from error
+    if not lines:
+        raise BadSettings(f"{named}: the file has no keys")
+    return (*given, *lines)
 
 
 class BadSettings(Exception):
@@ -273,10 +304,11 @@ def load_settings(environment: Mapping[str, str] = os.environ, **overrides: Any)
     except ValidationError as error:
         faults += [_fault(fault, values, overrides) for fault in error.errors()]
     else:
-        try:
-            _ = settings.keys
-        except BadSettings as error:
-            faults.append(str(error))
+        for name in ("keys", "admins"):
+            try:
+                getattr(settings, name)
+            except BadSettings as error:
+                faults.append(str(error))
     if faults:
         raise BadSettings("\n".join(faults))
     return settings, warnings

@@ -30,9 +30,11 @@ THOROUGH = (
         "benchmarks/",
         "bulk/",
         "checkpoints/",
+        "cli/test_fit.py",
         "deploy/ray/",
         "documents/test_clients.py",
         "documents/test_how_to.py",
+        "heads/test_service.py",
         "http/",
     ),
     *(
@@ -92,8 +94,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     if port := os.environ.get("VITRINE_TEST_PORT"):  # of a service that runs already, as in tests/deploy/docker
         yield Address(int(port))
         return
-    # Exact, because the answers are compared with those of the originals.
-    with serving(tmp_path_factory.mktemp("server") / "log", decode="exact") as running:
+    # Exact, because the answers are compared with those of the originals. The commands of the pages write heads.
+    with serving(tmp_path_factory.mktemp("server") / "log", decode="exact", allow_heads=True) as running:
         yield running
 
 

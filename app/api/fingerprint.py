@@ -1,30 +1,20 @@
 """The Vitrine-Fingerprint header: equal fingerprints mean that two answers can be compared with each other."""
 
-import hashlib
-from functools import lru_cache
-
 from fastapi import Response
 
-from app.service import Engine, Resolution, Task
+from app.service import Classes, Engine, Resolution, Task, answer_fingerprint
 
 
 def with_fingerprint(response: Response, engine: Engine, resolution: Resolution, task: Task) -> Response:
-    """Add the fingerprint to a response: a digest of everything that determines the numbers except the image.
-
-    These are the weights, the device's arithmetic, the resolution and the task.
-    """
-    size = engine.network_size(*resolution)
-    # The digest is of this exact text, not of an object's repr: clients store it, so renaming a class or a field in the
-    # code must not change it. `own` and `Look` are former names.
-    own = "own" if engine.checkpoint.content.preprocess.budget(*resolution) is None else "budget"
-    resize = resolution.resize or own
-    parts = f"{engine.fingerprint!r}, {size}, {resize!r}, {task.readout.name!r}, {task.normalize}"
-    if (spec := task.attention_spec) is not None:
-        parts += f", Look(layer={spec.layer}, head={spec.head}, rollout={spec.rollout})"
-    response.headers["Vitrine-Fingerprint"] = _digest(f"({parts})")
+    """Add the fingerprint to a response."""
+    response.headers["Vitrine-Fingerprint"] = answer_fingerprint(engine, resolution, task)
     return response
 
 
-@lru_cache(256)
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+def with_classes(response: Response, engine: Engine, classes: Classes) -> Response:
+    """Add the fingerprint to a response with classes and, for those of a fitted head, the head's name and version."""
+    response.headers["Vitrine-Fingerprint"] = classes.fingerprint(engine)
+    if classes.head is not None:
+        name = f"name={classes.name}, " if classes.name else ""
+        response.headers["Vitrine-Head"] = f"{name}version={classes.head.version}"
+    return response

@@ -1,6 +1,6 @@
 """Describe the endpoints that take images in the OpenAPI document: three kinds of body, every status, examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -46,6 +46,9 @@ IMAGE_PROBLEMS = (
     *("overloaded", "loading", "draining", "out_of_memory", "timeout"),
 )
 
+HEAD_PROBLEMS = ("head_not_found", "head_stale", "head_broken")
+"""Problems of a request for classes, which may name a fitted head."""
+
 MODEL_PROBLEMS = ("loading", "draining", "model_not_found", "invalid_parameter")
 """Problems of a route with the model's name in its path.
 
@@ -83,13 +86,14 @@ def json_request(
     return {"requestBody": {"required": required, "content": content}}
 
 
-def image_endpoint(response: Any, npy: str = "", png: str = "") -> dict[str, Any]:
+def image_endpoint(response: Any, npy: str = "", png: str = "", problems: Sequence[str] = ()) -> dict[str, Any]:
     """Return the arguments of a route that takes images: its body, its responses and its problems.
 
     Args:
         response: the model of the JSON response.
         npy: description of the .npy response, if there is one.
         png: description of the PNG response, if there is one.
+        problems: codes beside those of every route that takes images.
     """
     others = {media: {"schema": FILE | {"description": text}} for media, text in ((PNG, png), (NPY, npy)) if text}
     return {
@@ -99,7 +103,7 @@ def image_endpoint(response: Any, npy: str = "", png: str = "") -> dict[str, Any
                 "description": "One result per image, in request order.",
                 "content": others,
             },
-            **responses(*IMAGE_PROBLEMS),
+            **responses(*IMAGE_PROBLEMS, *problems),
         },
         "openapi_extra": {"requestBody": BODY},
     }

@@ -30,6 +30,7 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 FIELD = "image"
 PARAMETERS_HINT = "send parameters in the query string, as in /classify?size=224"
+CLASS_HINT = "send each image as a file in a field that has the name of its class (curl -F cat=@cat.png)"
 URL_SAFE = str.maketrans("-_", "+/")
 DATA_URI = re.compile(r"data:.*;base64", re.IGNORECASE | re.DOTALL)
 MAX_COUNTED_NAMES = 64
@@ -41,7 +42,9 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """Return the images of a request, in order. Raises Problem."""
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type.startswith(b"multipart/"):
-        uploads = await _read_multipart(request, media_type, options.get(b"boundary", b""), settings)
+        form = _Form(settings)
+        await _read_multipart(request, media_type, options.get(b"boundary", b""), form)
+        uploads: list[Upload] = [part.data for part in form.parts]
     elif media_type == b"application/json":
         body = await read_body(request, settings)
         # On a thread: decoding many megabytes of base64 would block the event loop.
@@ -183,17 +186,31 @@ def _parse_json(body: bytes, settings: Settings) -> list[Upload]:
     return [_from_base64(image) for image in images]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A file of a multipart body: the name of its field, its file name (empty if it has none), and its bytes."""
+
+    field: str
+    filename: str
+    data: bytes
+
+
 @dataclass
 class _Form:
-    """Collects the parts of a multipart body; its methods are the parser's callbacks."""
+    """Collects the files of a multipart body; its methods are the parser's callbacks.
+
+    named: whether the names of fields and files are kept; else files are taken whatever their field is called.
+    """
 
     settings: Settings
-    uploads: list[Upload] = field(default_factory=list)
+    named: bool = False
+    parts: list[Part] = field(default_factory=list)
     ended: bool = False
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
     _data: bytearray = field(default_factory=bytearray)
+    _names: tuple[str, str] = ("", "")
 
     def on_part_begin(self) -> None:
         self._disposition = b""
@@ -214,17 +231,22 @@ class _Form:
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        # Every part with a file name is an image, whatever its field is called. The file name itself is never used.
+        if self.named:
+            if b"filename" not in options:
+                raise Problem("unknown_parameter", f"the form field {shown(name)} is no file; {CLASS_HINT}")
+            self._names = name, options[b"filename"].decode("utf-8", "replace")
+            return
+        # Every part with a file name is an image, whatever its field is called. The file name itself is not used.
         if name != FIELD and b"filename" not in options:
             raise Problem("unknown_parameter", f"unknown form field {shown(name)}; {PARAMETERS_HINT}")
-        if len(self.uploads) == self.settings.max_images_per_request:
+        if len(self.parts) == self.settings.max_images_per_request:
             raise _too_many(self.settings)
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._data += data[start:end]
 
     def on_part_end(self) -> None:
-        self.uploads.append(bytes(self._data))
+        self.parts.append(Part(*self._names, bytes(self._data)))
         self._data = bytearray()
 
     def on_end(self) -> None:
@@ -234,23 +256,31 @@ class _Form:
 CALLBACKS = [name for name in vars(_Form) if name.startswith("on_")]
 
 
-async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, settings: Settings) -> list[Upload]:
+async def read_parts(request: Request, settings: Settings) -> list[Part]:
+    """Return the files of a multipart body with the names of their fields, in order. Raises Problem."""
+    media_type, options = parse_options_header(request.headers.get("content-type"))
+    if not media_type.startswith(b"multipart/"):
+        raise Problem("malformed_body", f"the body must be multipart/form-data; {CLASS_HINT}")
+    form = _Form(settings, named=True)
+    await _read_multipart(request, media_type, options.get(b"boundary", b""), form)
+    return form.parts
+
+
+async def _read_multipart(request: Request, media_type: bytes, boundary: bytes, form: _Form) -> None:
     if media_type != b"multipart/form-data":
         raise Problem("malformed_body", "multipart/form-data is the only multipart type that is supported")
     if not boundary:
         detail = "the Content-Type multipart/form-data has no boundary; let the client library set the header"
         raise Problem("malformed_body", detail)
-    form = _Form(settings)
     callbacks = {name: getattr(form, name) for name in CALLBACKS}
     try:
         parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict of these names
-        await receive(request, settings, parser.write)
+        await receive(request, form.settings, parser.write)
         parser.finalize()
     except FormParserError as error:
         raise Problem("malformed_body", "the body is not valid multipart/form-data") from error
     if not form.ended:
         raise Problem("malformed_body", "the multipart body ended before its closing boundary")
-    return form.uploads
 
 
 def _too_many(settings: Settings) -> Problem:

@@ -13,7 +13,7 @@ from app.bulk.entries import ListedFile, read_file
 from app.errors import ImageProblem
 from app.pictures.drawing import attention_png
 from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
-from app.service import Engine, ImageAnswer, Ranking, Resolution, Service, Task
+from app.service import Classes, Engine, ImageAnswer, Resolution, Service, Task
 from app.settings import Settings
 from app.telemetry.timings import Timings
 
@@ -36,11 +36,14 @@ async def classify_files(
 ) -> AsyncIterator[tuple[str, list[dict[str, Any]] | ImageProblem]]:
     """Yield each file with its best classes or its problem, in order."""
     async with running_service(settings) as service:
+        classes = classes_of(service, query)
         async for file, outcome in answer_files(service, files, query):
-            if isinstance(outcome, ImageProblem):
-                yield file.path, outcome
-            else:
-                yield file.path, cast(Ranking, outcome.answer).named(service.engine.labels.names)
+            yield file.path, outcome if isinstance(outcome, ImageProblem) else classes.named(outcome.answer)
+
+
+def classes_of(service: Service, query: ClassifyQuery) -> Classes:
+    """Return how files are classified. Raises Problem for a model without classes."""
+    return service.heads.unnamed(service.engine, Resolution(*query.resolution), query.top_k)
 
 
 async def draw_attention(
@@ -84,8 +87,8 @@ async def answer_files(
 
     Raises Problem for an error that concerns all files.
     """
-    engine, resolution = service.engine, Resolution(*query.resolution)
-    task, limit, window = _task(engine, query), service.settings.max_upload_bytes, _window(engine, resolution)
+    engine, (resolution, task) = service.engine, _asked(service, query)
+    limit, window = service.settings.max_upload_bytes, _window(engine, resolution)
     reading = asyncio.Semaphore(MAX_READING)
 
     async def answer(file: ListedFile) -> ImageAnswer | ImageProblem:
@@ -119,12 +122,15 @@ async def answer_files(
             answering.cancel()
 
 
-def _task(engine: Engine, query: Query) -> Task:
+def _asked(service: Service, query: Query) -> tuple[Resolution, Task]:
+    """Return the resolution and the task of a query. Raises Problem for one that the model cannot answer."""
+    engine, resolution = service.engine, Resolution(*query.resolution)
     if isinstance(query, ClassifyQuery):
-        return Task.classes(engine, query.top_k)
+        classes = classes_of(service, query)
+        return classes.resolution, classes.task
     if isinstance(query, EmbedQuery):
-        return Task.vector(engine, query.pool, query.normalize)
-    return Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
+        return resolution, Task.vector(engine, query.pool, query.normalize)
+    return resolution, Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
 
 
 def _window(engine: Engine, resolution: Resolution) -> int:

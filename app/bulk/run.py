@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,10 @@ class Progress:
         """One file was answered or failed."""
 
 
-async def export(settings: Settings, job: Export, progress: Progress) -> Summary:
+async def export(settings: Settings, job: Export, progress: Progress, running: Service | None = None) -> Summary:
     """Write the table and, if files failed, the failure report beside it.
+
+    `running` is a service that answers in the place of one that is started for this run.
 
     Raises PathNotFound, NoParquet, OutputLocked, DifferentRun, Interrupted, CannotWrite, Unaccounted; and Problem and
     CheckpointError as the service does.
@@ -84,7 +86,7 @@ async def export(settings: Settings, job: Export, progress: Progress) -> Summary
     table = TABLES[job.output.suffix]()
     search = Search(job.paths, settings.image_formats)
     with closing(Parts(job.output, table)) as parts:
-        async with running_service(settings) as service:
+        async with running_service(settings) if running is None else nullcontext(running) as service:
             facts = run_facts(service, job.query) | {"paths": _digest_paths(job.paths)}
             parts.claim(facts, job.overwrite)
             facts |= parts.list_files(search)

@@ -16,7 +16,9 @@ from models.errors import CheckpointError
 @options.settings(CHECKPOINT[1:])
 def command(source: str, destination: Path, **values: Any) -> None:
     """Convert a checkpoint of any supported layout to a directory that Vitrine and timm can load."""
-    checkpoint = run.open_checkpoint(source, values)
+    checkpoint, head = run.open_checkpoint(source, values)
+    if head is not None:
+        raise click.ClickException("a head that `vitrine fit` wrote stays a file of its own; convert without --head")
     from models.checkpoints.convert import convert
 
     try:

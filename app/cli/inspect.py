@@ -15,10 +15,13 @@ from app.settings import CHECKPOINT
 @options.settings(CHECKPOINT[1:])
 def command(source: str, as_json: bool, **values: Any) -> None:
     """Show how a checkpoint would be served, and why, without running it."""
-    checkpoint = run.open_checkpoint(source, values)
+    checkpoint, head = run.open_checkpoint(source, values)
+    from app.heads.describe import head_facts
     from models.checkpoints.describe import describe
 
     content = describe(checkpoint)
+    if head is not None:
+        content |= head_facts(head, content["reasons"])
     if as_json:
         click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         return

@@ -21,6 +21,7 @@ from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from app.bulk.run import Summary
+    from app.heads.head import Head
     from models.checkpoints.checkpoint import Checkpoint
 
 logger = logging.getLogger("vitrine")
@@ -29,13 +30,19 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit status of a command that Ctrl-C ended."""
 
 
-def open_checkpoint(source: str, flags: dict[str, Any]) -> "Checkpoint":
-    """Open a checkpoint. Raises ClickException with the reason why it cannot be served."""
+def open_checkpoint(source: str, flags: dict[str, Any]) -> "tuple[Checkpoint, Head | None]":
+    """Open a checkpoint, and the fitted head among the settings, which is no part of it.
+
+    Raises ClickException with the reason why it cannot be served.
+    """
     settings = options.read_settings(flags | {"model": source})
+    from app.heads.file import is_fitted_head, read_head
     from models.checkpoints import checkpoint
 
     try:
-        return checkpoint.open_checkpoint(settings.model, **settings.choices, log=logger.info)
+        fitted = settings.head and is_fitted_head(path := Path(settings.head).expanduser())
+        head, choices = (read_head(path), settings.choices | {"head": None}) if fitted else (None, settings.choices)
+        return checkpoint.open_checkpoint(settings.model, **choices, log=logger.info), head
     except CheckpointError as error:
         raise click.ClickException(str(error)) from error
 

@@ -41,4 +41,6 @@ def command(**flags: Any) -> None:
     except BadSettings as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from None
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from error
     server.run(app, settings, listener)

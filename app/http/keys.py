@@ -23,42 +23,47 @@ STATIC_FILES = ("/static/", "/static-offline-docs/")
 
 
 class ApiKeys:
-    """Middleware that requires an API key.
+    """Middleware that requires an API key, and notes in the state of the request whether it is an admin's.
 
     Args:
         app: the ASGI application behind it.
-        keys: the valid keys.
+        keys: the valid keys; without any, every path is open, and only what admins may do needs a key.
+        admins: the valid keys of admins, which may do whatever the others may.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], admins: Sequence[str] = ()) -> None:
         self.app = app
-        self._digests = [_digest(key) for key in keys]
+        self._digests, self._admins = [_digest(key) for key in keys], [_digest(key) for key in admins]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request that has a valid key or an open path; answer 401 to any other."""
-        if (
-            scope["type"] != "http"
-            or _is_open(scope["path"].removeprefix(scope["root_path"]))
-            or self._has_key(Headers(scope=scope))
-        ):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        problem = _unauthorized(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        admin = _has_key(headers, self._admins)
+        scope.setdefault("state", {})["admin"] = admin
+        is_open = not self._digests or _is_open(scope["path"].removeprefix(scope["root_path"]))
+        if is_open or admin or _has_key(headers, self._digests):
+            await self.app(scope, receive, send)
+            return
+        problem = unauthorized(headers)
         await problem_response(problem, scope["state"]["request_id"], error_format_of(scope))(scope, receive, send)
 
-    def _has_key(self, headers: Headers) -> bool:
-        """Compare the token with every key, in constant time, so that the time reveals nothing about any key."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        digest = _digest(token.strip())
-        matches = [hmac.compare_digest(digest, valid) for valid in self._digests]
-        return scheme.lower() == "bearer" and any(matches)
+
+def _has_key(headers: Headers, digests: Sequence[bytes]) -> bool:
+    """Compare the token with every key, in constant time, so that the time reveals nothing about any key."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    digest = _digest(token.strip())
+    matches = [hmac.compare_digest(digest, valid) for valid in digests]
+    return scheme.lower() == "bearer" and any(matches)
 
 
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or (path.startswith(STATIC_FILES) and ".." not in path)
 
 
-def _unauthorized(headers: Headers) -> Problem:
+def unauthorized(headers: Headers) -> Problem:
     """Return the problem of a request without a valid key; it tells a wrong key from none (RFC 6750, section 3)."""
     how, challenge = "send one as 'Authorization: Bearer <key>'", "Bearer"
     scheme, _, token = headers.get("authorization", "").partition(" ")

@@ -28,11 +28,15 @@ class Task:
     attention_spec: AttentionSpec | None = None
     second: "Task | None" = None
     """A second task for the same image."""
+    classifies: bool = False
+    """Whether the vector becomes classes: the metrics count the image as classified."""
 
     @property
     def name(self) -> str:
         """Name in the metrics; an image has one task, however many answers."""
-        return CLASSES_AND_VECTOR if self.second else TASKS.get(self.readout, "embed")
+        if self.second:
+            return CLASSES_AND_VECTOR
+        return "classify" if self.classifies else TASKS.get(self.readout, "embed")
 
     def jobs_for(self, pixels: Pixels) -> list[Job]:
         """Return the jobs of one image: one for each answer."""

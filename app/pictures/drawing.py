@@ -1,4 +1,4 @@
-"""Draw PNG files: pixels as they are, and attention as a heat map, alone or over the network's pixels."""
+"""Draw files: pixels as they are, attention as a heat map, alone or over the network's pixels, and thumbnails."""
 
 import io
 
@@ -36,6 +36,15 @@ def to_png(pixels: NDArray[np.uint8], min_side: int = 1, *, smooth: bool = True)
         image = image.resize((image.width * factor, image.height * factor), resampling)
     file = io.BytesIO()
     image.save(file, "PNG")
+    return file.getvalue()
+
+
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """Return a picture as a JPEG whose longer side has at most so many pixels."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
     return file.getvalue()
 
 

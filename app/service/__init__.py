@@ -8,11 +8,14 @@ from app.inference.engine import Engine
 from app.inference.jobs import Ranking
 from app.inference.task import Task
 from app.pictures.prepared import PreparedImage, Resolution, Upload
+from app.service.classes import Classes, fits, misfit, space_of
+from app.service.fingerprint import answer_fingerprint
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
 from models.network.vit import Readout
 
 __all__ = [
+    "Classes",
     "Engine",
     "ImageAnswer",
     "PreparedImage",
@@ -22,4 +25,8 @@ __all__ = [
     "Service",
     "Task",
     "Upload",
+    "answer_fingerprint",
+    "fits",
+    "misfit",
+    "space_of",
 ]

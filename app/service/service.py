@@ -26,6 +26,7 @@ from app.pictures.pool import Decoder, Transform
 from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.service.cache import Cache
 from app.service.cache_keys import cache_keys, cached_bytes
+from app.service.heads import Heads
 from app.service.outcome import ImageAnswer
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
@@ -47,7 +48,9 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
-        self.runtime = Runtime(settings, load, Observer(self._count_batch, self._count_waste))
+        self.heads = Heads(settings)
+        observer = Observer(self._count_batch, self._count_waste)
+        self.runtime = Runtime(settings, self.heads.checked(load), observer)
         self._cache: Cache[ImageAnswer | ImageProblem] | None = (
             Cache(settings.cache_mb * 2**20, cached_bytes, self.metrics.cache.asked) if settings.cache_mb else None
         )

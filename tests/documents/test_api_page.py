@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests.server import ROOT, Server
 
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-HEADING = re.compile(r"^#{2,3} (GET|POST) (/\S*)$", re.MULTILINE)
+HEADING = re.compile(r"^#{2,3} (GET|POST|PUT|DELETE) (/\S*)$", re.MULTILINE)
 OPERATIONS = {(method.lower(), path) for method, path in HEADING.findall(PAGE)}
 RESOLUTION = "[resolution parameters](#resolution)"
 JSON = "application/json"

@@ -6,7 +6,8 @@ https://huggingface.co/docs/inference-providers/tasks/image-classification
 https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 """
 
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -14,15 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import read_body
 from app.api.dialects.shared import PASSED_OVER, answer_all, is_json, read_json
-from app.api.fingerprint import with_fingerprint
-from app.api.openapi import FILE, IMAGE_PROBLEMS, json_body, json_request
+from app.api.fingerprint import with_classes, with_fingerprint
+from app.api.openapi import FILE, HEAD_PROBLEMS, IMAGE_PROBLEMS, json_body, json_request
 from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
 from app.api.uploads import decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.schemas import TOP_K, ResolutionQuery, VectorQuery
-from app.service import Engine, Ranking, Resolution, Service, Task, Upload
+from app.schemas import TOP_K, HeadQuery, VectorQuery
+from app.service import Classes, Resolution, Service, Task, Upload
 
 
 def _error(problem: Problem, request_id: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ IN_PARAMETERS = """'parameters', as in {"inputs": "<base64>", "parameters": {"to
 IN_THE_QUERY = "the query, as in ?size=224"
 BELONGS = {
     **dict.fromkeys(("top_k", "function_to_apply"), IN_PARAMETERS),
-    **dict.fromkeys(("size", "resize", "max_patches", "pool"), IN_THE_QUERY),
+    **dict.fromkeys(("size", "resize", "max_patches", "pool", "head"), IN_THE_QUERY),
 }
 """Where a parameter belongs that is written in another place of the JSON body."""
 
@@ -92,17 +93,19 @@ class Label(BaseModel):
     score: float = Field(description="Probability, from 0 to 1.")
 
 
-def _endpoint(summary: str, body: type[BaseModel], response: Any) -> dict[str, Any]:
-    """Return the arguments of a route."""
+def _endpoint(summary: str, body: type[BaseModel], response: Any, problems: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the arguments of a route; `problems` are codes beside those of every route that takes images."""
     return {
         "summary": summary,
-        "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, shape=ERROR_FORMAT)},
+        "responses": {200: {"model": response}, **responses(*IMAGE_PROBLEMS, *problems, shape=ERROR_FORMAT)},
         "openapi_extra": json_request(body, {"image/*": FILE}),
     }
 
 
-@router.post("/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label]))
-async def image_classification(request: Request, query: Annotated[ResolutionQuery, Query()]) -> Response:
+@router.post(
+    "/image-classification", **_endpoint("Classify an image", ClassificationRequest, list[Label], HEAD_PROBLEMS)
+)
+async def image_classification(request: Request, query: Annotated[HeadQuery, Query()]) -> Response:
     """Return the best classes of one image with their probabilities."""
     service: Service = request.app.state.service
     engine = service.admit()
@@ -113,12 +116,12 @@ async def image_classification(request: Request, query: Annotated[ResolutionQuer
         parameters, uploads = body.parameters, await decode_base64([body.inputs], service.settings)
     else:
         uploads = await _read_file(request)
-    _check_function(engine, parameters.function_to_apply)
-    resolution, task = Resolution(*query.resolution), Task.classes(engine, parameters.top_k)
+    classes = await service.heads.classes(engine, query.head, Resolution(*query.resolution), parameters.top_k)
+    _check_function(classes, parameters.function_to_apply)
 
-    (answer,) = await answer_all(request, engine, uploads, resolution, task)
-    classes = cast(Ranking, answer.answer).named(engine.labels.names)
-    return _response([{"label": row["label"], "score": row["score"]} for row in classes], engine, resolution, task)
+    (answer,) = await answer_all(request, engine, uploads, classes.resolution, classes.task)
+    rows = [{"label": row["label"], "score": row["score"]} for row in classes.named(answer.answer)]
+    return with_classes(_json(rows), engine, classes)
 
 
 @router.post("/image-feature-extraction", **_endpoint("Embed images", FeaturesRequest, list[list[float]]))
@@ -138,7 +141,7 @@ async def image_feature_extraction(request: Request, query: Annotated[VectorQuer
     resolution, task = Resolution(*query.resolution), Task.vector(engine, query.pool, normalize)
 
     answers = await answer_all(request, engine, uploads, resolution, task)
-    return _response([answer.answer for answer in answers], engine, resolution, task)
+    return with_fingerprint(_json([answer.answer for answer in answers]), engine, resolution, task)
 
 
 async def _read_file(request: Request) -> list[Upload]:
@@ -148,12 +151,11 @@ async def _read_file(request: Request) -> list[Upload]:
     return [body] if body else []
 
 
-def _response(content: Any, engine: Engine, resolution: Resolution, task: Task) -> Response:
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return with_fingerprint(Response(body, media_type="application/json"), engine, resolution, task)
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
-def _check_function(engine: Engine, function: str | None) -> None:
-    own = engine.labels.activation
-    if function not in (None, own):
-        raise Problem("invalid_parameter", f"function_to_apply={function!r}: this checkpoint uses {own!r}")
+def _check_function(classes: Classes, function: str | None) -> None:
+    if function not in (None, classes.activation):
+        detail = f"function_to_apply={function!r}: this checkpoint uses {classes.activation!r}"
+        raise Problem("invalid_parameter", detail)

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from app.api.images.classify import classify
 from app.api.images.embed import embed
-from app.api.openapi import image_endpoint
+from app.api.openapi import HEAD_PROBLEMS, image_endpoint
 from app.api.operation.health import readyz
 from app.api.route import parameters_of, strict_route
 from app.errors import Problem
 from app.http.problems import invalid, responses
 from app.schemas import ClassifyQuery, ClassifyResponse, EmbedQuery, EmbedResponse, Health
-from app.service import Readout, Service
+from app.service import Service
 from app.wording import shown
 
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -41,7 +41,9 @@ async def ping(request: Request) -> Health:
 @router.post(
     "/invocations",
     summary="Classify or embed images",
-    **image_endpoint(ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed."),
+    **image_endpoint(
+        ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed.", problems=HEAD_PROBLEMS
+    ),
 )
 async def invocations(
     request: Request,
@@ -61,7 +63,8 @@ async def invocations(
     if len(request.headers.getlist(ATTRIBUTES)) > 1:
         raise Problem("invalid_parameter", f"the header {ATTRIBUTES} is given twice")
     parameters = _parameters(attributes)
-    task = parameters.pop("task", "classify" if Readout.LOGITS in service.admit().readouts else "embed")
+    classes = "head" in parameters or service.heads.has_classes(service.admit())
+    task = parameters.pop("task", "classify" if classes else "embed")
     try:
         if task == "classify":
             return await classify(request, ClassifyQuery.model_validate(parameters))

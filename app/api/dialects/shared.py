@@ -13,7 +13,7 @@ from app.api.uploads import check_count, check_given_once, json_object
 from app.errors import Problem
 from app.http.problems import invalid
 from app.schemas import SIZE, VectorQuery
-from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload
+from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload, fits
 from app.settings import Settings
 from app.wording import shown
 
@@ -95,6 +95,22 @@ def check_model(engine: Engine, name: str) -> None:
     if name != engine.checkpoint.name:
         detail = f"there is no model {shown(name)}; this service serves {engine.checkpoint.name!r}"
         raise Problem("model_not_found", detail)
+
+
+async def check_model_or_head(service: Service, engine: Engine, name: str) -> str | None:
+    """Return the name of the fitted head in `model@head`; None for the name of the model. Raises Problem."""
+    model, at, head = name.partition("@") if name != engine.checkpoint.name else (name, "", "")
+    if not at or model != engine.checkpoint.name:
+        check_model(engine, name)
+        return None
+    await service.heads.named(head)
+    return head
+
+
+async def model_names(service: Service, engine: Engine) -> list[str]:
+    """Return the name of the model and, for each fitted head that it can be used with, `model@head`."""
+    name, kept = engine.checkpoint.name, await service.heads.kept()
+    return [name, *(f"{name}@{head}" for head, one in kept.items() if one.head and fits(engine, one.head.space))]
 
 
 async def answer_all(

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 EXPOSED_HEADERS = [
     *("X-Request-ID", "Server-Timing", "Retry-After", "Accept-Encoding", "Vitrine-Fingerprint"),
-    *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention"),
+    *("Vitrine-Image", "Vitrine-Network", "Vitrine-Steps", "Vitrine-Attention", "Vitrine-Head", "ETag"),
 ]
 """Response headers that other origins may read."""
 
@@ -30,7 +30,7 @@ class Origins:
         return CORSMiddleware(
             app,
             allow_origins=self._allowed,
-            allow_methods=["GET", "HEAD", "POST"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )

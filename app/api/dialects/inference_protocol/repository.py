@@ -13,6 +13,7 @@ from app.api.bodies import read_body
 from app.api.dialects.inference_protocol import routes
 from app.api.dialects.inference_protocol.routes import (
     ERROR_FORMAT,
+    HEAD_NAMED,
     INFER,
     Route,
     infer,
@@ -28,7 +29,7 @@ from app.api.dialects.inference_protocol.schemas import (
     ModelReady,
     Server,
 )
-from app.api.dialects.shared import ModelName, parse_json
+from app.api.dialects.shared import ModelName, model_names, parse_json
 from app.api.openapi import MODEL_PROBLEMS, json_request
 from app.errors import Problem
 from app.http.problems import responses
@@ -48,9 +49,9 @@ async def server() -> Server:
 
 @router.get("/models", summary="List models", responses=responses("loading", "draining", shape=ERROR_FORMAT))
 async def models(request: Request) -> ModelNames:
-    """Return the name of the one model that is served."""
+    """Return the name of the model that is served, and `model@head` for each fitted head that is kept by name."""
     service: Service = request.app.state.service
-    return ModelNames(models=[service.engine.checkpoint.name])
+    return ModelNames(models=await model_names(service, service.engine))
 
 
 @router.post(
@@ -64,11 +65,11 @@ async def models(request: Request) -> ModelNames:
     openapi_extra=json_request(IndexRequest, required=False),
 )
 async def repository_index(request: Request) -> list[IndexEntry]:
-    """Return the one model that is served, with its version and state."""
+    """Return the model that is served and `model@head` for each fitted head, with version and state."""
     service: Service = request.app.state.service
     if body := await read_body(request, service.settings):
         await asyncio.to_thread(parse_json, body, IndexRequest)
-    return [IndexEntry(name=service.engine.checkpoint.name)]
+    return [IndexEntry(name=name) for name in await model_names(service, service.engine)]
 
 
 @router.get(
@@ -79,13 +80,13 @@ async def repository_index(request: Request) -> list[IndexEntry]:
 async def get_repository_index(request: Request) -> list[IndexEntry]:
     """Return what POST returns."""
     service: Service = request.app.state.service
-    return [IndexEntry(name=service.engine.checkpoint.name)]
+    return [IndexEntry(name=name) for name in await model_names(service, service.engine)]
 
 
 @router.get(
     "/models/{name:path}/versions/{version}/ready",
     summary="Check a version's readiness",
-    responses=responses(*MODEL_PROBLEMS, "unhealthy", shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, "unhealthy", shape=ERROR_FORMAT),
 )
 async def version_ready(request: Request, name: ModelName, version: Version) -> ModelReady:
     """Return 200 while this version of the model accepts requests."""
@@ -97,7 +98,7 @@ async def version_ready(request: Request, name: ModelName, version: Version) -> 
 @router.get(
     "/models/{name:path}/versions/{version}",
     summary="Describe a version of a model",
-    responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
 )
 async def version_metadata(request: Request, name: ModelName, version: Version) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""

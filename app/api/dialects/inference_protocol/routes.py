@@ -31,16 +31,16 @@ from app.api.dialects.inference_protocol.tensors import (
     split_body,
     tensor_response,
 )
-from app.api.dialects.shared import ModelName, answer_all, check_model, parse_json
-from app.api.fingerprint import with_fingerprint
-from app.api.openapi import FILE, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
+from app.api.dialects.shared import ModelName, answer_all, check_model_or_head, parse_json
+from app.api.fingerprint import with_classes, with_fingerprint
+from app.api.openapi import FILE, HEAD_PROBLEMS, IMAGE_PROBLEMS, MODEL_PROBLEMS, json_body, json_request
 from app.api.operation.health import healthz, readyz
 from app.api.responses import JSON, negotiate
 from app.api.route import strict_route
 from app.api.uploads import check_count, decode_base64
 from app.errors import Problem
 from app.http.problems import ErrorFormat, responses
-from app.service import Engine, PreparedImage, Ranking, Resolution, Service, Task, Upload
+from app.service import Classes, Engine, ImageAnswer, PreparedImage, Ranking, Resolution, Service, Task, Upload
 from app.wording import shown
 
 INPUTS = {"image": "BYTES", "pixels": "UINT8", "pixel_values": "FP32"}
@@ -57,11 +57,14 @@ Route = strict_route(IN_THE_BODY)
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=Route)
 
 
+HEAD_NAMED = ("head_not_found", "head_broken")
+"""Problems of a route that names a head and does not use it."""
+
 INFER: dict[str, Any] = {
     "summary": "Embed and classify images",
     "responses": {
         200: {"model": InferResponse, "content": {BINARY: {"schema": FILE}}},
-        **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT),
+        **responses(*IMAGE_PROBLEMS, "model_not_found", *HEAD_PROBLEMS, shape=ERROR_FORMAT),
     },
     "openapi_extra": json_request(InferRequest, {BINARY: FILE}),
 }
@@ -89,25 +92,31 @@ async def ready(request: Request) -> Ready:
 @router.get(
     "/models/{name:path}/ready",
     summary="Check a model's readiness",
-    responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
 )
 async def model_ready(request: Request, name: ModelName) -> ModelReady:
     """Return 200 while the model with this name accepts requests."""
     await readyz(request)
-    check_model(_engine(request), name)
+    service: Service = request.app.state.service
+    await check_model_or_head(service, service.engine, name)
     return ModelReady(name=name)
 
 
-@router.get("/models/{name:path}", summary="Describe a model", responses=responses(*MODEL_PROBLEMS, shape=ERROR_FORMAT))
+@router.get(
+    "/models/{name:path}",
+    summary="Describe a model",
+    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
+)
 async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""
-    engine = _engine(request)
-    check_model(engine, name)
+    service: Service = request.app.state.service
+    engine = service.engine
+    head = await check_model_or_head(service, engine, name)
     inputs = [
         TensorMetadata(name=name, datatype=datatype, shape=[-1] if datatype == "BYTES" else [-1, 3, -1, -1])
         for name, datatype in INPUTS.items()
     ]
-    return ModelMetadata(name=name, inputs=inputs, outputs=model_outputs(engine))
+    return ModelMetadata(name=name, inputs=inputs, outputs=_model_outputs(service, engine, head))
 
 
 @router.post("/models/{name:path}/infer", **INFER)
@@ -119,31 +128,35 @@ async def infer(request: Request, name: ModelName) -> Response:
     service: Service = request.app.state.service
     engine = service.admit()
     negotiate(request, JSON, BINARY)
-    check_model(engine, name)
+    head_name = await check_model_or_head(service, engine, name)
     body = await read_body(request, service.settings)
     header, binary_data = split_body(body, request.headers.get(HEADER_LENGTH))
     content = await asyncio.to_thread(parse_json, header, InferRequest)
 
-    parameters, selected = content.parameters, content.selected_outputs(engine)
+    parameters = content.parameters
+    selected = content.selected_outputs(_model_outputs(service, engine, head_name))
     images = await _read_images(engine, content, binary_data, service)
-    resolution = Resolution(*parameters.resolution)
     prepared = [image for image in images if isinstance(image, PreparedImage)]
-    if prepared:
-        resolution = Resolution(prepared[0].plan.size)
-    task = _task(engine, selected, parameters)
+    resolution = Resolution(prepared[0].plan.size) if prepared else Resolution(*parameters.resolution)
+    classes = None
+    if "scores" in selected or "labels" in selected:
+        classes = await service.heads.classes(engine, head_name, resolution, parameters.top_k)
+    task = _task(engine, selected, parameters, classes)
+    resolution = classes.resolution if classes else resolution
     answers = await answer_all(request, engine, images, resolution, task)
-    outputs = _tensors(engine, [answer.answer for answer in answers])
-    if task.second:
-        outputs |= _tensors(engine, [answer.second for answer in answers])
+    outputs = _outputs(answers, task, classes)
     head = {"model_name": name, "model_version": VERSION} | ({} if content.id is None else {"id": content.id})
     response = tensor_response(head, [OutputTensor(name, outputs[name], binary) for name, binary in selected.items()])
     # No fingerprint for pixels: the client preprocessed them, in a way that the service does not know.
-    return response if prepared else with_fingerprint(response, engine, resolution, task)
+    if prepared:
+        return response
+    if classes is not None and task is classes.task:
+        return with_classes(response, engine, classes)
+    return with_fingerprint(response, engine, resolution, task)
 
 
-def _engine(request: Request) -> Engine:
-    service: Service = request.app.state.service
-    return service.engine
+def _model_outputs(service: Service, engine: Engine, head: str | None) -> list[TensorMetadata]:
+    return model_outputs(engine, classes=head is not None or service.heads.has_classes(engine))
 
 
 async def _read_images(
@@ -168,21 +181,24 @@ async def _read_images(
     return prepared_images(engine, pixels)
 
 
-def _task(engine: Engine, selected: Container[str], parameters: InferParameters) -> Task:
+def _task(engine: Engine, selected: Container[str], parameters: InferParameters, classes: Classes | None) -> Task:
     """Return the task that computes the selected outputs: a vector, classes, or both."""
-    classes = Task.classes(engine, parameters.top_k) if "scores" in selected or "labels" in selected else None
-    if "embedding" not in selected and classes:
-        return classes
-    return replace(Task.vector(engine, parameters.pool, parameters.normalize), second=classes)
+    if classes is not None and "embedding" not in selected:
+        return classes.task
+    second = None if classes is None else classes.task
+    return replace(Task.vector(engine, parameters.pool, parameters.normalize), second=second)
 
 
-def _tensors(engine: Engine, answers: Sequence[object]) -> dict[str, NDArray[Any]]:
-    """Stack answers of one kind into tensors with one row per image."""
-    if not isinstance(answers[0], Ranking):
-        return {"embedding": np.stack([cast(Any, answer) for answer in answers])}
-    rankings = cast(list[Ranking], answers)
-    names = np.array(engine.labels.names, dtype=object)
-    return {
-        "scores": np.stack([ranking.scores for ranking in rankings]),
-        "labels": np.stack([names[ranking.indices] for ranking in rankings]),
-    }
+def _outputs(answers: Sequence[ImageAnswer], task: Task, classes: Classes | None) -> dict[str, NDArray[Any]]:
+    """Stack the answers into tensors with one row per image: of classes, of a vector, or of both."""
+    found: dict[str, NDArray[Any]] = {}
+    if classes is None or task.second:
+        found["embedding"] = np.stack([cast(Any, answer.answer) for answer in answers])
+    if classes is not None:
+        rankings = [
+            cast(Ranking, classes.read(cast(Any, one.second if task.second else one.answer))) for one in answers
+        ]
+        names = np.array(classes.names, dtype=object)
+        found["scores"] = np.stack([ranking.scores for ranking in rankings])
+        found["labels"] = np.stack([names[ranking.indices] for ranking in rankings])
+    return found

@@ -1,5 +1,6 @@
 """The JSON of the Open Inference Protocol's requests and responses."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,7 +9,7 @@ from app import __version__
 from app.api.dialects.inference_protocol.tensors import InputTensor
 from app.api.dialects.shared import PASSED_OVER, VectorMembers
 from app.schemas import TOP_K
-from app.service import Engine, Readout
+from app.service import Engine
 
 VERSION = "1"
 """The version of the model; there is no other."""
@@ -71,7 +72,7 @@ class ModelReady(Ready):
 class ModelNames(BaseModel):
     """The models that are served."""
 
-    models: list[str] = Field(description="The name of the one model.")
+    models: list[str] = Field(description="The name of the model, and `model@head` for each fitted head.")
 
 
 class IndexRequest(BaseModel):
@@ -134,9 +135,9 @@ class InferRequest(BaseModel):
     inputs: list[InputTensor] = Field(min_length=1, max_length=1, description="The one input.")
     outputs: list[RequestedOutput] = Field([], description="The outputs to return. Default: all that the model has.")
 
-    def selected_outputs(self, engine: Engine) -> dict[OutputName, bool]:
-        """Return the selected outputs, each with whether it is returned as binary data."""
-        all_outputs = [RequestedOutput(name=cast(OutputName, output.name)) for output in model_outputs(engine)]
+    def selected_outputs(self, outputs: Sequence[TensorMetadata]) -> dict[OutputName, bool]:
+        """Return the selected ones of the model's outputs, each with whether it is returned as binary data."""
+        all_outputs = [RequestedOutput(name=cast(OutputName, output.name)) for output in outputs]
         default = self.parameters.binary_data_output
         binary = {output.name: output.parameters.binary_data for output in self.outputs or all_outputs}
         return {name: default if chosen is None else chosen for name, chosen in binary.items()}
@@ -151,11 +152,11 @@ class InferResponse(BaseModel):
     outputs: list[dict[str, Any]] = Field(description="The tensors: name, datatype, shape, and data or its size.")
 
 
-def model_outputs(engine: Engine) -> list[TensorMetadata]:
+def model_outputs(engine: Engine, *, classes: bool) -> list[TensorMetadata]:
     """Return the outputs of the model: the embedding and, with a classifier, scores and labels."""
     dims = {engine.default_dim, engine.config.embed_dim, engine.config.native_dim}
     outputs = [TensorMetadata(name="embedding", datatype="FP32", shape=[-1, dims.pop() if len(dims) == 1 else -1])]
-    if Readout.LOGITS in engine.readouts:
+    if classes:
         outputs.append(TensorMetadata(name="scores", datatype="FP32", shape=[-1, -1]))
         outputs.append(TensorMetadata(name="labels", datatype="BYTES", shape=[-1, -1]))
     return outputs

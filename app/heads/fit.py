@@ -1,0 +1,102 @@
+"""Fit a head: choose the weights, make probabilities of their scores, and say how good they are.
+
+Shapes: n examples, D numbers of a vector, K classes.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.heads.calibration import UNFITTED, fit_temperature
+from app.heads.examples import Examples
+from app.heads.head import Head, Method, Quality, Space, log_softplus, probabilities
+from app.heads.methods.linear import Linear
+from app.heads.methods.logistic import fit_logistic
+from app.heads.methods.mean import fit_mean, leave_one_out
+from app.heads.methods.ridge import fit_ridge, width_of
+from app.heads.quality import quality_of
+
+FITS: dict[Method, Callable[[Examples], Linear]] = {"ridge": fit_ridge, "mean": fit_mean, "logistic": fit_logistic}
+
+UNFITTED_POWER = 1 / 3
+"""The temperature of a regression where nothing can be left out; it is near this one with more examples."""
+
+SAME = 1e-6
+"""Vectors that differ by less are the same."""
+
+
+class CannotFit(Exception):
+    """There are too few examples, or they do not differ; the message says what is needed."""
+
+
+def fit(examples: Examples, space: Space, method: Method = "ridge") -> tuple[Head, NDArray[np.float32]]:
+    """Return the head, and the probabilities (n, K) that each example has from a fit without it.
+
+    Raises CannotFit.
+    """
+    check(examples, method)
+    linear = FITS[method](examples)
+    left_out, answered = linear.left_out.numpy(), linear.answered.numpy()
+    width = width_of(left_out, examples.labels) if method == "ridge" else None
+    temperature = _temperature(left_out, examples.labels, answered, width)
+    likely = probabilities(left_out.astype(np.float32), temperature, width)
+    centres, reference = _reference(examples)
+    head = Head(
+        space=space,
+        method=method,
+        examples=examples,
+        weight=linear.weight.float().numpy(),
+        bias=linear.bias.float().numpy(),
+        temperature=temperature,
+        width=width,
+        strength=linear.strength,
+        calibrated=bool(answered.any()),
+        centres=centres,
+        reference=reference,
+        quality=quality_of(likely, examples.labels, answered, linear.by),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return head, likely
+
+
+def check(examples: Examples, method: Method) -> None:
+    """Raise CannotFit for examples that no head of this method can be fitted from."""
+    needed = 2 if method == "logistic" else 1
+    if len(examples.classes) < 2:
+        given = f"there is only the class {examples.classes[0]!r}" if examples.classes else "there are no examples"
+        raise CannotFit(f"a head needs two classes or more, and {given}")
+    least = int(examples.counts.argmin())
+    if (count := int(examples.counts[least])) < needed:
+        wanted = "two images of each class or more" if needed == 2 else "an image of each class"
+        raise CannotFit(f"the method {method!r} needs {wanted}, and {examples.classes[least]!r} has {count}")
+    if np.abs(examples.vectors - examples.vectors[0]).max() < SAME:
+        raise CannotFit("all images have the same vector, so nothing tells the classes apart")
+
+
+def measure(head: Head, vectors: NDArray[np.float32], classes: list[str]) -> tuple[Quality, NDArray[np.float32]]:
+    """Return the quality of a head by other labelled vectors (n, D) of length 1, and their probabilities (n, K)."""
+    index = {name: place for place, name in enumerate(head.classes)}
+    labels = np.array([index.get(name, -1) for name in classes], np.int32)
+    likely = head.probabilities(vectors)
+    return quality_of(likely, labels, np.ones(len(labels), bool), "validation"), likely
+
+
+def _temperature(
+    left_out: NDArray[np.float64], labels: NDArray[np.int32], answered: NDArray[np.bool_], width: float | None
+) -> float:
+    if not answered.any():
+        return UNFITTED if width is None else UNFITTED_POWER
+    logits = left_out[answered]
+    return fit_temperature(logits if width is None else log_softplus(logits / width), labels[answered])
+
+
+def _reference(examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the directions of the class means (K, D), and how far each example lies from the nearest without itself.
+
+    An example that is alone in its class has no such distance: the others say nothing of how far its class reaches.
+    """
+    centres, cosines, answered = leave_one_out(examples)
+    distances = np.sort(1 - cosines.max(1).values[answered].numpy())
+    return centres.float().numpy(), distances.astype(np.float32)
