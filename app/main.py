@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 
 from app import __version__
 from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
-from app.api.images import attention, classify, embed, preprocess
+from app.api.images import attention, classify, embed, features, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app.state.service = service
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for endpoint in (classify, embed, attention, preprocess, model, health, exposition, *DIALECTS, sagemaker):
+    for endpoint in (classify, embed, attention, features, preprocess, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(endpoint.router)
 
     page.install(app, docs=settings.docs)

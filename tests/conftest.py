@@ -29,6 +29,7 @@ THOROUGH = (
         "api/test_page.py",
         "bulk/",
         "checkpoints/",
+        "cli/test_features.py",
         "deploy/ray/",
         "documents/test_clients.py",
         "documents/test_how_to.py",

@@ -10,6 +10,7 @@ from app.inference.task import Task
 from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
+from models.network.intermediate import TokenSpec
 from models.network.vit import Readout
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "Resolution",
     "Service",
     "Task",
+    "TokenSpec",
     "Upload",
 ]

@@ -21,7 +21,8 @@ from app.api.responses import (
 )
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.pictures.drawing import attention_png
+from app.errors import Problem
+from app.pictures.drawing import heat_png
 from app.schemas import AttentionQuery, AttentionResponse
 from app.service import ImageAnswer, Resolution, Service, Task
 
@@ -42,6 +43,8 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
     task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
     chosen = negotiate(request, PNG, JSON, NPY) if query.output is None else ""
     as_npy, as_json = chosen == NPY, query.output == "json" or chosen == JSON
+    if query.head == "all" and not (as_npy or as_json):
+        raise Problem("invalid_parameter", "head=all: a PNG shows one map; ask for output=json or application/x-npy")
 
     uploads = await read_uploads(request, service.settings)
     if not (as_npy or as_json):
@@ -64,12 +67,12 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
 
 def _weights(outcome: ImageAnswer) -> dict[str, Any]:
     weights = np.asarray(outcome.answer)
-    return {"attention": weights, "grid": weights.shape}
+    return {"attention": weights, "grid": outcome.grid}
 
 
 async def _drawing(outcome: ImageAnswer, head: dict[str, Any], *, overlay: bool) -> Response:
     weights = np.asarray(outcome.answer)  # (h, w)
-    png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=overlay)
+    png = await asyncio.to_thread(heat_png, weights, outcome.image.rgb, over=overlay)
     rows, columns = weights.shape
     numbers = {"rows": rows, "columns": columns, "min": f"{weights.min():.6f}", "max": f"{weights.max():.6f}"}
     return png_response(png, outcome, attention=head | numbers)
