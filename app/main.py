@@ -34,7 +34,10 @@ logger = logging.getLogger("vitrine")
 MAX_BODIES_IN_MEMORY = 8
 """How many bodies of the largest size may be in memory at the same time; the limit counts bytes."""
 
-DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
+DESCRIPTION = (
+    "A trained Vision Transformer behind HTTP: class probabilities, vectors and features, at any resolution.\n\n"
+    "[Back to the page](./)"
+)
 
 DIALECTS = (openai, inference_protocol, huggingface)
 """Routers that speak another server's protocol, errors included, under a prefix of their own."""

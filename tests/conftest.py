@@ -26,7 +26,6 @@ MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 THOROUGH = (
     *(
         "api/dialects/",
-        "api/test_page.py",
         "bulk/",
         "checkpoints/",
         "cli/test_features.py",
@@ -34,6 +33,7 @@ THOROUGH = (
         "documents/test_clients.py",
         "documents/test_how_to.py",
         "http/",
+        "page/",
     ),
     *(
         "inference/test_allocator.py",

@@ -33,7 +33,9 @@ PNG_DESCRIPTION = "The attention drawn over the image, or alone; its range and t
 
 
 @router.post(
-    "/attention", summary="Show attention", **image_endpoint(AttentionResponse, NPY_DESCRIPTION, PNG_DESCRIPTION)
+    "/attention",
+    summary="Show where the model looks: attention of [CLS]",
+    **image_endpoint(AttentionResponse, NPY_DESCRIPTION, PNG_DESCRIPTION),
 )
 async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
     """Show which patches the [CLS] token attends to: in one layer, or by attention rollout through all layers."""

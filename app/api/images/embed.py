@@ -26,7 +26,11 @@ router = APIRouter(tags=["images"], route_class=QueryRoute)
 NPY_DESCRIPTION = "float32 vectors (n, dim), or patch tokens (n, h, w, dim) with `pool=patches`."
 
 
-@router.post("/embed", summary="Embed images", **image_endpoint(EmbedResponse, NPY_DESCRIPTION))
+@router.post(
+    "/embed",
+    summary="Embed images: vectors for search and clustering",
+    **image_endpoint(EmbedResponse, NPY_DESCRIPTION),
+)
 async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:
     """Return one vector per image, for search, clustering or your own classifier."""
     service: Service = request.app.state.service

@@ -43,7 +43,7 @@ PNG_DESCRIPTION = "One image's patches as colours, alone or over the image; the 
 
 @router.post(
     "/features",
-    summary="Show what each patch is: dense features",
+    summary="Show what each patch is, as colours, similarities or numbers",
     **image_endpoint(PcaResponse | SimilarityResponse, NPY_DESCRIPTION, PNG_DESCRIPTION),
 )
 async def features(request: Request, query: Annotated[FeaturesQuery, Query()]) -> Response:
