@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from app import __version__
 from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
 from app.api.heads import routes as heads
-from app.api.images import attention, classify, embed, preprocess
+from app.api.images import attention, classify, embed, features, preprocess
 from app.api.operation import health, model, page
 from app.api.operation import metrics as exposition
 from app.http import problems
@@ -36,7 +36,10 @@ logger = logging.getLogger("vitrine")
 MAX_BODIES_IN_MEMORY = 8
 """How many bodies of the largest size may be in memory at the same time; the limit counts bytes."""
 
-DESCRIPTION = "A trained Vision Transformer behind HTTP: class probabilities and vectors, at any resolution."
+DESCRIPTION = (
+    "A trained Vision Transformer behind HTTP: class probabilities, vectors and features, at any resolution.\n\n"
+    "[Back to the page](./)"
+)
 
 DIALECTS = (openai, inference_protocol, huggingface)
 """Routers that speak another server's protocol, errors included, under a prefix of their own."""
@@ -64,7 +67,8 @@ def create_app(settings: Settings | None = None, load: Load = load_engine) -> Fa
     app.state.teaching = teaching
     problems.install(app, {dialect.router.prefix: dialect.ERROR_FORMAT for dialect in DIALECTS})
     _wrap(app, settings, service.metrics)
-    for endpoint in (classify, embed, attention, preprocess, heads, model, health, exposition, *DIALECTS, sagemaker):
+    images = (classify, embed, attention, features, preprocess)
+    for endpoint in (*images, heads, model, health, exposition, *DIALECTS, sagemaker):
         app.include_router(endpoint.router)
 
     page.install(app, docs=settings.docs)

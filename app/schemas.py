@@ -1,6 +1,6 @@
 """Schemas of requests and responses: they validate parameters and describe them in the OpenAPI document."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -10,7 +10,9 @@ SIZE = allow(
     r"^[1-9]\d{0,4}(x[1-9]\d{0,4})?$",
     "must be N or HxW (height x width) in pixels, each side from 1 to 99999, as in 224 or 140x98",
 )
-HEAD = allow(r"^(mean|\d{1,3})$", "must be mean, or the index of an attention head, counted from 0")
+HEAD = allow(r"^(mean|all|\d{1,3})$", "must be mean, all, or the index of an attention head, counted from 0")
+LAYERS = allow(r"^\d{1,3}(,\d{1,3})*$", "must be layers, counted from 0 and separated by commas, as in 3,7,11")
+PATCH = allow(r"^\d{1,4},\d{1,4}$", "must be ROW,COLUMN of a patch, counted from 0, as in 5,12")
 
 HEAD_NAME = allow(
     r"^[a-z0-9][a-z0-9._-]{0,63}$",
@@ -151,8 +153,9 @@ class AttentionQuery(ResolutionQuery):
     head: str = Field(
         "mean",
         pattern=HEAD,
-        description="Attention head, counted from 0, or `mean` for the mean over all heads.",
-        examples=["mean", "0"],
+        description="Attention head, counted from 0; `mean` for the mean over all heads; or `all` for the map of each "
+        "head, which is answered as JSON or .npy.",
+        examples=["mean", "0", "all"],
         max_length=4,
     )
     method: Literal["raw", "rollout"] = Field(
@@ -168,9 +171,111 @@ class AttentionQuery(ResolutionQuery):
     )
 
     @property
-    def head_index(self) -> int | None:
-        """The index of the head; None for the mean over all heads."""
+    def head_index(self) -> int | Literal["all"] | None:
+        """The index of the head; None for the mean over all heads; `all` for each by itself."""
+        if self.head == "all":
+            return "all"
         return None if self.head == "mean" else int(self.head)
+
+
+Output = Literal["pca", "similarity", "tokens"]
+
+
+class FeaturesQuery(ResolutionQuery):
+    """Parameters of POST /features."""
+
+    output: Output = Field(
+        "pca",
+        description="`pca`: principal components of the patch tokens, the first three as red, green and blue; all "
+        "images of a request share one basis. `similarity`: the cosine of every patch to one patch of the first image. "
+        "`tokens`: the tokens themselves, as .npy.",
+    )
+    patch: str | None = Field(
+        None,
+        pattern=PATCH,
+        validate_default=True,
+        description="For `similarity`: `ROW,COLUMN` of the patch in the first image, counted from 0.",
+        examples=["5,12"],
+    )
+    components: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="For `pca`: number of components in JSON and .npy. A PNG shows the first three or, of fewer than "
+        "three, the first as grey. Default: 3.",
+    )
+    mask: Literal["positive", "negative"] | None = Field(
+        None,
+        description="For `pca`: the sign of the first component that marks the foreground. The other patches are left "
+        "out, and the components are fitted to the foreground, as DINOv2 shows them. Default: nothing is left out.",
+    )
+    layers: str | None = Field(
+        None,
+        pattern=LAYERS,
+        description="Blocks whose outputs are read, counted from 0: one for `pca` and `similarity`, any number for "
+        "`tokens`, as in DINOv2's `get_intermediate_layers`. Default: the last.",
+        examples=["3,7,11"],
+    )
+    norm: bool = Field(True, description="Apply the network's final norm to the tokens of every block.")
+    prefix: bool | None = Field(
+        None, description="For `tokens`: return [CLS] and the other prefix tokens too, before the patches."
+    )
+    format: Literal["map", "overlay", "json"] | None = Field(
+        None,
+        description="`map`: a PNG of the patches alone. `overlay`: a PNG over the image. `json`: the numbers. Default: "
+        "what `Accept` asks for, else `map` for `pca` and `overlay` for `similarity`. A PNG needs a request with one "
+        "image.",
+    )
+    with_tokens: bool | None = Field(
+        None,
+        description="Add the patch tokens to each JSON result: base64 of little-endian float16 (h, w, dim), each "
+        "scaled to length 1.",
+    )
+
+    @field_validator("patch", "components", "mask", "prefix", "format", "with_tokens")
+    @classmethod
+    def _belongs(cls, value: Any, info: ValidationInfo) -> Any:
+        belongs = OUTPUTS_OF[info.field_name or ""]
+        output = info.data.get("output")
+        if value is not None and output not in (*belongs, None):
+            raise ValueError(f"belongs to output={' and output='.join(belongs)}, and this is output={output}")
+        if info.field_name == "patch" and value is None and output == "similarity":
+            raise ValueError("must be given for output=similarity, as in patch=5,12")
+        return value
+
+    @field_validator("layers")
+    @classmethod
+    def _distinct(cls, value: str | None, info: ValidationInfo) -> str | None:
+        names = [int(name) for name in (value or "").split(",") if name]
+        if len(set(names)) < len(names):
+            raise ValueError("must name each layer once")
+        if len(names) > 1 and info.data.get("output") in ("pca", "similarity"):
+            raise ValueError(f"must be one layer for output={info.data['output']}")
+        return value
+
+    @property
+    def layer_indices(self) -> tuple[int, ...] | None:
+        """The blocks, counted from 0; None for the last."""
+        return None if self.layers is None else tuple(int(name) for name in self.layers.split(","))
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Row and column of the patch, counted from 0; None if the request has none."""
+        if self.patch is None:
+            return None
+        row, _, column = self.patch.partition(",")
+        return int(row), int(column)
+
+
+OUTPUTS_OF: dict[str, tuple[Output, ...]] = {
+    "patch": ("similarity",),
+    "components": ("pca",),
+    "mask": ("pca",),
+    "prefix": ("tokens",),
+    "format": ("pca", "similarity"),
+    "with_tokens": ("pca", "similarity"),
+}
+"""The outputs of /features that each of these parameters belongs to."""
 
 
 class PreprocessQuery(ResolutionQuery):
@@ -308,7 +413,9 @@ class EmbedResponse(BaseModel):
 class AttentionMap(BaseModel):
     """The attention from [CLS] to the patches of one image."""
 
-    attention: list[list[float]] = Field(description="One weight per patch, row by row from the top.")
+    attention: list[list[float]] | list[list[list[float]]] = Field(
+        description="One weight per patch, row by row from the top; with `head=all` such a map for each head."
+    )
     grid: tuple[int, int] = Field(description="Rows and columns of patches.")
     image: ImageInfo
     network: NetworkInfo
@@ -319,10 +426,61 @@ class AttentionResponse(BaseModel):
 
     model: str = Field(description=MODEL)
     layer: int = Field(description="Layer, counted from 0.")
-    head: int | Literal["mean"] = Field(description="Attention head, counted from 0, or the mean over all heads.")
+    head: int | Literal["mean", "all"] = Field(
+        description="Attention head, counted from 0, the mean over all heads, or all of them."
+    )
     method: Literal["raw", "rollout"] = Field(description="`raw` or `rollout`, as in the request.")
     failed: int = Field(description=FAILED)
     results: list[AttentionMap | Failed] = Field(description=RESULTS)
+
+
+GRID = "Rows and columns of patches."
+TOKENS = "With `with_tokens`: base64 of little-endian float16 (h, w, dim), each token scaled to length 1."
+LAYER = "Block whose output was read, counted from 0."
+
+
+class ComponentMap(BaseModel):
+    """The principal components of the patches of one image."""
+
+    components: list[list[list[float]]] = Field(description="The coordinates of each patch, row by row from the top.")
+    foreground: list[list[bool]] = Field(description="Which patches are not left out by `mask`.")
+    picture: str = Field(description="A PNG as a data: URI: one pixel per patch, transparent where it is left out.")
+    tokens: str | None = Field(None, description=TOKENS)
+    grid: tuple[int, int] = Field(description=GRID)
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class PcaResponse(BaseModel):
+    """The response of POST /features?output=pca."""
+
+    model: str = Field(description=MODEL)
+    output: Literal["pca"]
+    layer: int = Field(description=LAYER)
+    explained: list[float] = Field(description="Share of the variance of all patches that each component explains.")
+    failed: int = Field(description=FAILED)
+    results: list[ComponentMap | Failed] = Field(description=RESULTS)
+
+
+class SimilarityMap(BaseModel):
+    """The cosine of the patches of one image to the chosen one."""
+
+    similarity: list[list[float]] = Field(description="One cosine per patch, from -1 to 1, row by row from the top.")
+    tokens: str | None = Field(None, description=TOKENS)
+    grid: tuple[int, int] = Field(description=GRID)
+    image: ImageInfo
+    network: NetworkInfo
+
+
+class SimilarityResponse(BaseModel):
+    """The response of POST /features?output=similarity."""
+
+    model: str = Field(description=MODEL)
+    output: Literal["similarity"]
+    layer: int = Field(description=LAYER)
+    patch: tuple[int, int] = Field(description="Row and column of the chosen patch in the first image.")
+    failed: int = Field(description=FAILED)
+    results: list[SimilarityMap | Failed] = Field(description=RESULTS)
 
 
 class Steps(BaseModel):

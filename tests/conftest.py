@@ -26,16 +26,17 @@ MODEL = ROOT / "weights" / "vit-small-tiny-imagenet"
 THOROUGH = (
     *(
         "api/dialects/",
-        "api/test_page.py",
         "benchmarks/",
         "bulk/",
         "checkpoints/",
+        "cli/test_features.py",
         "cli/test_fit.py",
         "deploy/ray/",
         "documents/test_clients.py",
         "documents/test_how_to.py",
         "heads/test_service.py",
         "http/",
+        "page/",
     ),
     *(
         "inference/test_allocator.py",

@@ -27,6 +27,8 @@ ASKING: list[tuple[str, str, int, Asking]] = [
     ("/embed", "embed", 2, lambda client, files: client.post("/embed", files=parts(files))),
     ("/embed", "embed", 2, lambda client, files: client.post("/embed?pool=patches&resize=squash", files=parts(files))),
     ("/attention", "attention", 2, lambda client, files: client.post("/attention?output=json", files=parts(files))),
+    ("/features", "features", 2, lambda client, files: client.post("/features?format=json", files=parts(files))),
+    ("/features", "features", 1, lambda client, files: client.post("/features?output=tokens", files=parts(files))),
     ("/preprocess", "preprocess", 1, lambda client, files: client.post("/preprocess", files=parts(files))),
     (
         "/v1/embeddings",

@@ -8,11 +8,12 @@ from typing import Any, cast
 import numpy as np
 import orjson
 from fastapi import Request, Response
+from numpy.typing import NDArray
 
 from app.errors import ImageProblem, Problem
 from app.http.headers.quality import preferred
 from app.http.problems import PROBLEM_JSON, problem_response
-from app.service import ImageAnswer
+from app.service import Engine, ImageAnswer, Resolution
 
 NPY = "application/x-npy"
 PNG = "image/png"
@@ -62,10 +63,21 @@ def npy_response(outcomes: Outcomes) -> Response:
 
     Raises Problem for the first image that failed, and for answers whose patch grids differ.
     """
-    rows = [np.asarray(outcome.answer) for outcome in all_answers(outcomes)]
-    grids = list(dict.fromkeys(row.shape[:2] for row in rows))
-    if len(grids) > 1:
-        (h, w), (other_h, other_w) = grids[:2]
+    answers = all_answers(outcomes)
+    return array_response([np.asarray(outcome.answer) for outcome in answers], [answer.grid for answer in answers])
+
+
+def array_response(rows: Sequence[NDArray[Any]], grids: Sequence[tuple[int, int]]) -> Response:
+    """Return the rows of all images as one float32 array (n, ...).
+
+    Args:
+        rows: one array per image.
+        grids: the patch grid of each image.
+
+    Raises Problem for rows that differ in shape, because the grids of their images do.
+    """
+    if len({row.shape for row in rows}) > 1:
+        (h, w), (other_h, other_w) = list(dict.fromkeys(grids))[:2]
         detail = f"the images have patch grids of {h}x{w} and {other_h}x{other_w}, which do not fit into one array"
         raise Problem("unequal_grids", f"{detail}; resize=crop and resize=squash give all images the same size")
     file = io.BytesIO()
@@ -78,6 +90,19 @@ def png_response(png: bytes, outcome: ImageAnswer, **members: dict[str, Any]) ->
     members = {**_image_members(outcome), **members}
     headers = {f"Vitrine-{name.capitalize()}": _structured_field(value) for name, value in members.items()}
     return Response(png, media_type=PNG, headers=headers)
+
+
+MAX_PATCHES_BYTES = 2**28
+"""Limit on the patch tokens of one response. It is by far the largest kind, and all of it is in memory at once."""
+
+
+def check_patches_bytes(engine: Engine, resolution: Resolution, images: int, layers: int = 1) -> None:
+    """Raise Problem if the patch tokens of all images, in so many layers, would exceed the limit of one response."""
+    tokens = engine.config.num_tokens(*engine.network_size(*resolution)) * layers
+    total = images * tokens * engine.config.embed_dim * 4
+    if total > MAX_PATCHES_BYTES:
+        detail = f"the patch tokens of {images} images of {tokens} tokens need {total} bytes"
+        raise Problem("too_many_tokens", f"{detail}; one response may have {MAX_PATCHES_BYTES}")
 
 
 def check_single(images: int) -> None:

@@ -4,15 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from app.bulk.entries import ListedFile, read_file
 from app.errors import ImageProblem
-from app.pictures.drawing import attention_png
-from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery
+from app.schemas import AttentionQuery, ClassifyQuery, EmbedQuery, FeaturesQuery
 from app.service import Classes, Engine, ImageAnswer, Resolution, Service, Task
 from app.settings import Settings
 from app.telemetry.timings import Timings
@@ -26,7 +22,7 @@ MAX_DECODED = 1024
 # A command has the process to itself, so its files may wait in the queue for as long as they need.
 NO_QUEUE_LIMITS = {"request_timeout_s": 86_400.0, "max_queue_tokens": 2**62}
 
-Query = ClassifyQuery | EmbedQuery | AttentionQuery
+Query = ClassifyQuery | EmbedQuery | AttentionQuery | FeaturesQuery
 ReadFile = Callable[[str, int], bytes]
 """(path, limit) -> the first `limit` bytes of the file. Raises OSError."""
 
@@ -44,19 +40,6 @@ async def classify_files(
 def classes_of(service: Service, query: ClassifyQuery) -> Classes:
     """Return how files are classified. Raises Problem for a model without classes."""
     return service.heads.unnamed(service.engine, Resolution(*query.resolution), query.top_k)
-
-
-async def draw_attention(
-    settings: Settings, files: Iterable[ListedFile], query: AttentionQuery
-) -> AsyncIterator[tuple[str, bytes | ImageProblem]]:
-    """Yield each file with a PNG of its attention map or its problem, in order."""
-    async with running_service(settings) as service:
-        async for file, outcome in answer_files(service, files, query):
-            if isinstance(outcome, ImageProblem):
-                yield file.path, outcome
-            else:
-                weights, pixels = cast(NDArray[np.float32], outcome.answer), outcome.image.rgb
-                yield file.path, attention_png(weights, pixels, over=query.output != "map")
 
 
 async def start_service(settings: Settings) -> Service:
@@ -130,6 +113,8 @@ def _asked(service: Service, query: Query) -> tuple[Resolution, Task]:
         return classes.resolution, classes.task
     if isinstance(query, EmbedQuery):
         return resolution, Task.vector(engine, query.pool, query.normalize)
+    if isinstance(query, FeaturesQuery):
+        return resolution, Task.tokens(engine, query.layer_indices, query.norm, bool(query.prefix))
     return resolution, Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
 
 

@@ -7,7 +7,7 @@ checked, so that `--help` and a wrong flag answer at once.
 import click
 
 from app import __version__
-from app.cli import attend, classify, convert, embed, fit, inspect, serve
+from app.cli import attend, classify, convert, embed, features, fit, inspect, serve
 
 
 @click.group()
@@ -16,5 +16,5 @@ def main() -> None:
     """Serve a trained Vision Transformer over HTTP, or run it over files."""
 
 
-for module in (serve, classify, embed, attend, fit, inspect, convert):
+for module in (serve, classify, embed, attend, features, fit, inspect, convert):
     main.add_command(module.command)

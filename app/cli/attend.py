@@ -36,9 +36,11 @@ from app.schemas import AttentionQuery
 def command(file: Path, output: Path, map_only: bool, **values: Any) -> None:
     """Draw the attention of the [CLS] token over an image file, as a PNG."""
     parameters = {name: values.pop(name) for name in ("layer", "head", "method", "size", "resize", "max_patches")}
+    if parameters["head"] == "all":
+        raise click.BadParameter("all: a PNG shows one map; choose a head or mean", param_hint="--head")
     query = options.read_query(AttentionQuery, output="map" if map_only else "overlay", **parameters)
     settings = options.read_settings(values)
-    from app.bulk.collection import draw_attention
+    from app.bulk.drawings.attention import draw_attention
     from app.bulk.entries import look
 
     found = look(str(file), named=True)

@@ -185,7 +185,8 @@ class Engine:
         for job in jobs:
             wanted |= job.readout
         specs = {place: job.attention_spec for place, job in enumerate(jobs) if job.attention_spec is not None}
-        features = self.network(self._pixels(jobs), wanted, specs)
+        tokens = {place: job.token_spec for place, job in enumerate(jobs) if job.token_spec is not None}
+        features = self.network(self._pixels(jobs), wanted, specs, tokens)
         return readouts.answers(jobs, features, self.labels.multi_label)
 
     def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:

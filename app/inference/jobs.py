@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.errors import Fatal
 from models.network.attention import AttentionSpec
+from models.network.intermediate import TokenSpec
 from models.network.vit import Readout
 from models.preprocess import Pixels
 
@@ -21,6 +22,7 @@ class Job:
     normalize: scale a vector to length 1.
     top_k: for logits, the number of best classes; None is the probabilities of all classes in their order.
     attention_spec: for attention, which layer and head.
+    token_spec: for the tokens of chosen blocks, which.
     """
 
     pixels: Pixels
@@ -28,6 +30,7 @@ class Job:
     normalize: bool = False
     top_k: int | None = None
     attention_spec: AttentionSpec | None = None
+    token_spec: TokenSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Ranking:
 
 
 Answer = NDArray[np.float32] | Ranking
-"""A vector (D,), probabilities (K,), patch tokens (h, w, D), attention (h, w), or the best classes."""
+"""A vector (D,), probabilities (K,), patch tokens (h, w, D), attention (h, w) or (H, h, w), tokens of blocks
+(L, h, w, D) or (L, N, D), or the best classes."""
 
 
 class OutputInvalid(Exception):

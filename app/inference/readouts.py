@@ -39,6 +39,8 @@ def answers(jobs: Sequence[Job], features: Features, multi_label: bool) -> list[
     for place, job in enumerate(jobs):
         if job.readout is Readout.ATTENTION:
             found[place] = _array(features.attention[place])
+        elif job.readout is Readout.TOKENS:
+            found[place] = _array(features.tokens[place].float())
         elif job.readout is Readout.PATCHES and features.patches is not None:
             tokens = features.patches[place].float()
             found[place] = _array(F.normalize(tokens, dim=-1) if job.normalize else tokens)
@@ -76,4 +78,4 @@ def _classes(logits: Tensor, jobs: Sequence[Job], multi_label: bool) -> list[Ans
 
 def _array(values: Tensor) -> Answer | Exception:
     """Return one image's answer of any shape, if it is finite."""
-    return values.cpu().numpy() if values.isfinite().all() else OutputInvalid()
+    return values.cpu().contiguous().numpy() if values.isfinite().all() else OutputInvalid()

@@ -1,15 +1,17 @@
 """What a request asks of each of its images, checked against what the model has."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from app.errors import Problem
 from app.inference.engine import Engine
 from app.inference.jobs import Job
 from models.network.attention import AttentionSpec
+from models.network.intermediate import TokenSpec
 from models.network.vit import Readout
 from models.preprocess import Pixels
 
-TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention"}
+TASKS = {Readout.LOGITS: "classify", Readout.ATTENTION: "attention", Readout.TOKENS: "features"}
 """Names of tasks in the metrics; every other readout is `embed`."""
 
 CLASSES_AND_VECTOR = "both"
@@ -26,6 +28,7 @@ class Task:
     normalize: bool = False
     top_k: int | None = None
     attention_spec: AttentionSpec | None = None
+    token_spec: TokenSpec | None = None
     second: "Task | None" = None
     """A second task for the same image."""
     classifies: bool = False
@@ -40,7 +43,7 @@ class Task:
 
     def jobs_for(self, pixels: Pixels) -> list[Job]:
         """Return the jobs of one image: one for each answer."""
-        job = Job(pixels, self.readout, self.normalize, self.top_k, self.attention_spec)
+        job = Job(pixels, self.readout, self.normalize, self.top_k, self.attention_spec, self.token_spec)
         return [job, *(self.second.jobs_for(pixels) if self.second else ())]
 
     @classmethod
@@ -63,13 +66,13 @@ class Task:
         return cls(readout, normalize)
 
     @classmethod
-    def attention(cls, engine: Engine, layer: int | None, head: int | None, rollout: bool) -> "Task":
+    def attention(cls, engine: Engine, layer: int | None, head: int | Literal["all"] | None, rollout: bool) -> "Task":
         """Return the task of the attention of [CLS].
 
         Args:
             engine: the model.
             layer: counted from 0; None is the last one.
-            head: counted from 0; None is the mean over the heads.
+            head: counted from 0; None is the mean over the heads, `all` each head by itself.
             rollout: through all layers up to that one, instead of that one alone.
 
         Raises Problem for a model without a [CLS] token, and for a layer or head that it does not have.
@@ -80,10 +83,28 @@ class Task:
                 "no_cls_token", f"{engine.checkpoint.name} has no [CLS] token, so it has no attention of [CLS]"
             )
         for name, value, count in (("layer", layer, config.depth), ("head", head, config.num_heads)):
-            if value is not None and value >= count:
+            if isinstance(value, int) and value >= count:
                 raise Problem("invalid_parameter", f"{name}={value}: this model has {name}s 0 to {count - 1}")
         if rollout and head is not None:
             raise Problem("invalid_parameter", f"head={head}: a rollout takes the mean over the heads of each layer")
         return cls(
             Readout.ATTENTION, attention_spec=AttentionSpec(config.depth - 1 if layer is None else layer, head, rollout)
         )
+
+    @classmethod
+    def tokens(cls, engine: Engine, layers: tuple[int, ...] | None, norm: bool, prefix: bool) -> "Task":
+        """Return the task of the tokens after chosen blocks.
+
+        Args:
+            engine: the model.
+            layers: blocks, counted from 0; None is the last one.
+            norm: apply the final norm.
+            prefix: with the prefix tokens.
+
+        Raises Problem for a block that the model does not have.
+        """
+        depth = engine.config.depth
+        for layer in layers or ():
+            if layer >= depth:
+                raise Problem("invalid_parameter", f"layers={layer}: this model has layers 0 to {depth - 1}")
+        return cls(Readout.TOKENS, token_spec=TokenSpec(layers or (depth - 1,), norm, prefix))

@@ -2,10 +2,20 @@
 
 const KEY = "vitrine-key";
 
+// Problems of one file; the others of a request are answered.
+const OF_AN_IMAGE = new Set([
+  "empty_image", "not_an_image", "format_not_allowed", "undecodable", "too_many_pixels", "crop_too_large", "too_complex",
+  "body_too_large", "model_output_invalid",
+]);
+
 export class Problem extends Error {
-  constructor({ status = 0, code, title, detail, request_id }, retryAfter = 0) {
+  constructor({ status = 0, code, title, detail, request_id, errors }, retryAfter = 0) {
     super(detail);
-    Object.assign(this, { status, code, title, detail, requestId: request_id, retryAfter });
+    Object.assign(this, { status, code, title, detail, requestId: request_id, errors, retryAfter });
+  }
+
+  get isOfImage() {
+    return OF_AN_IMAGE.has(this.code);
   }
 }
 
@@ -19,8 +29,8 @@ export function query(parameters) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-export async function request(path, parameters = {}, images = []) {
-  const options = { headers: { Accept: "application/json" } };
+export async function request(path, parameters = {}, images = [], signal = undefined) {
+  const options = { headers: { Accept: "application/json" }, signal };
   if (key.get()) options.headers.Authorization = `Bearer ${key.get()}`;
   if (images.length) {
     options.method = "POST";
@@ -36,18 +46,16 @@ export async function request(path, parameters = {}, images = []) {
 async function send(url, options) {
   try {
     return await fetch(url, options);
-  } catch {
-    throw new Problem({
-      code: "unreachable",
-      title: "The service cannot be reached",
-      detail: "It may have stopped, or the network is down. The page still shows its last answer.",
-    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    const detail = "It may have stopped, or the network is down";
+    throw new Problem({ code: "unreachable", title: "The service cannot be reached", detail }, 3);
   }
 }
 
 function problemOf(response, body) {
   const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
-  const known = body.code ? body : { code: `http_${response.status}`, title: response.statusText, detail: "The response did not come from the service itself." };
+  const known = body.code ? body : { code: `http_${response.status}`, title: response.statusText, detail: "The response did not come from the service itself" };
   return new Problem({ ...known, status: response.status }, retryAfter);
 }
 

@@ -14,7 +14,7 @@ export function command({ path, parameters }, images, output = "") {
   return words.join(" ");
 }
 
-export function list(element, commands) {
+export function listCommands(element, commands) {
   element.replaceChildren(...commands.map(([title, text]) => item(title, text)));
 }
 
@@ -26,19 +26,23 @@ function item(title, text) {
   code.textContent = text;
   button.setAttribute("aria-label", `Copy the command for ${title}`);
   button.addEventListener("click", async () => {
-    button.textContent = (await copy(code)) ? "Copied" : "Copy failed";
+    button.textContent = (await copy(text)) ? "Copied" : "Copy failed";
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
   return row;
 }
 
-// The Clipboard API exists only on https and localhost; elsewhere the command is selected and copied.
-async function copy(code) {
+// The Clipboard API exists only on https and localhost; elsewhere the text is selected in a field and copied.
+export async function copy(text) {
   try {
-    await navigator.clipboard.writeText(code.textContent);
+    await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    getSelection().selectAllChildren(code);
-    return document.execCommand("copy");
+    const field = document.body.appendChild(document.createElement("textarea"));
+    field.value = text;
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    return copied;
   }
 }

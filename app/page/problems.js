@@ -27,8 +27,10 @@ const TITLES = {
 
 const byId = (id) => document.getElementById(id);
 
+export const titleOf = (problem) => TITLES[problem.code] ?? problem.title ?? "Something went wrong";
+
 export function showProblem(problem) {
-  byId("problem-title").textContent = TITLES[problem.code] ?? problem.title ?? "Something went wrong";
+  byId("problem-title").textContent = titleOf(problem);
   byId("problem-detail").textContent = detailOf(problem);
   const request = problem.requestId ? ` · request ${problem.requestId}` : "";
   byId("problem-code").textContent = `${problem.status || ""} ${problem.code}${request}`.trim();
@@ -41,10 +43,14 @@ export function hideProblem() {
   byId("problem").hidden = true;
 }
 
-function detailOf({ code, detail = "", retryAfter }) {
-  if (code === "unauthorized") return "Enter it here. It stays in this tab and is sent only to this service.";
+function detailOf(problem) {
+  if (problem.code === "unauthorized") return "Enter it here. It stays in this tab and is sent only to this service.";
+  return problem.retryAfter ? `${sentenceOf(problem)} Trying again in ${problem.retryAfter} s.` : sentenceOf(problem);
+}
+
+export function sentenceOf({ detail = "" }) {
   const capital = detail.charAt(0).toUpperCase() + detail.slice(1);
-  return retryAfter ? `${capital}. Trying again in ${retryAfter} s.` : `${capital}${/[.!?]$/.test(capital) ? "" : "."}`;
+  return `${capital}${/[.!?]$/.test(capital) ? "" : "."}`;
 }
 
 byId("problem-close").addEventListener("click", hideProblem);

@@ -2,7 +2,7 @@
 
 const STEPS = ["receive", "decode", "queue", "forward"];
 
-export function list(element, requests) {
+export function listTimings(element, requests) {
   const longest = Math.max(1, ...requests.map(([, timings]) => timings.total ?? 0));
   element.replaceChildren(...requests.map(([title, timings]) => row(title, timings, longest)), legend());
 }

@@ -1,4 +1,4 @@
-"""Draw files: pixels as they are, attention as a heat map, alone or over the network's pixels, and thumbnails."""
+"""Draw PNG files: pixels as they are; a number or a colour for each patch, alone or over the pixels; thumbnails."""
 
 import io
 
@@ -20,6 +20,9 @@ visible in both places."""
 MIN_SIDE = 448
 """Shortest side of a drawing in pixels; the input of a network may be very small."""
 
+COLOUR_OPACITY = 0.7
+"""Opacity of the colours of patches over an image."""
+
 
 def to_png(pixels: NDArray[np.uint8], min_side: int = 1, *, smooth: bool = True) -> bytes:
     """Encode pixels (3, height, width) as PNG.
@@ -34,6 +37,10 @@ def to_png(pixels: NDArray[np.uint8], min_side: int = 1, *, smooth: bool = True)
     if factor > 1:
         resampling = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
         image = image.resize((image.width * factor, image.height * factor), resampling)
+    return _encoded(image)
+
+
+def _encoded(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -48,11 +55,11 @@ def thumbnail(image: Image.Image, side: int) -> bytes:
     return file.getvalue()
 
 
-def attention_png(weights: NDArray[np.float32], pixels: NDArray[np.uint8], *, over: bool) -> bytes:
-    """Draw attention weights (h, w) as PNG, dark where they are least and bright where they are greatest.
+def heat_png(weights: NDArray[np.float32], pixels: NDArray[np.uint8], *, over: bool) -> bytes:
+    """Draw weights (h, w) as PNG, dark where they are least and bright where they are greatest.
 
     Args:
-        weights: one weight per patch.
+        weights: one number per patch: its attention, or its similarity to another one.
         pixels: the network's pixels (3, height, width).
         over: draw the weights over the pixels, interpolated between patches; else alone, one square per patch.
     """
@@ -64,6 +71,33 @@ def attention_png(weights: NDArray[np.float32], pixels: NDArray[np.uint8], *, ov
     opacity = MAX_OPACITY * (MIN_RELATIVE_OPACITY + (1 - MIN_RELATIVE_OPACITY) * heat)
     blended = (1 - opacity) * pixels + opacity * _coloured(heat)
     return to_png(np.rint(blended).astype(np.uint8), MIN_SIDE)
+
+
+def colours_png(
+    colours: NDArray[np.uint8], foreground: NDArray[np.bool_], pixels: NDArray[np.uint8], *, over: bool
+) -> bytes:
+    """Draw a colour for each patch as PNG.
+
+    Args:
+        colours: (h, w, 3).
+        foreground: the patches that have a colour, (h, w).
+        pixels: the network's pixels (3, height, width).
+        over: draw the colours over the pixels, interpolated between patches, and the background as the pixels are;
+            else draw them alone, one square per patch, on black.
+    """
+    size = pixels.shape[1], pixels.shape[2]
+    opaque = _upsampled(foreground.astype(np.float32), size, smooth=over)
+    drawn = [_upsampled(channel.astype(np.float32), size, smooth=over) for channel in np.moveaxis(colours, 2, 0)]
+    if not over:
+        return to_png(np.rint(np.stack(drawn) * opaque).astype(np.uint8), MIN_SIDE, smooth=False)
+    blended = pixels + COLOUR_OPACITY * opaque * (np.stack(drawn) - pixels)
+    return to_png(np.rint(blended).clip(0, 255).astype(np.uint8), MIN_SIDE)
+
+
+def patches_png(colours: NDArray[np.uint8], foreground: NDArray[np.bool_]) -> bytes:
+    """Return a PNG with one pixel per patch (h, w), transparent where there is no foreground."""
+    alpha = (255 * foreground[..., None]).astype(np.uint8)
+    return _encoded(Image.fromarray(np.concatenate([colours, alpha], 2)))
 
 
 def _upsampled(weights: NDArray[np.float32], size: tuple[int, int], *, smooth: bool) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from app.service.classes import Classes, fits, misfit, space_of
 from app.service.fingerprint import answer_fingerprint
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
+from models.network.intermediate import TokenSpec
 from models.network.vit import Readout
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Resolution",
     "Service",
     "Task",
+    "TokenSpec",
     "Upload",
     "answer_fingerprint",
     "fits",

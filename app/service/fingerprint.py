@@ -6,6 +6,8 @@ from functools import lru_cache
 from app.inference.engine import Engine
 from app.inference.task import Task
 from app.pictures.prepared import Resolution
+from models.network.intermediate import TokenSpec
+from models.network.vit import Readout
 
 
 def answer_fingerprint(engine: Engine, resolution: Resolution, task: Task) -> str:
@@ -18,9 +20,15 @@ def answer_fingerprint(engine: Engine, resolution: Resolution, task: Task) -> st
     # code must not change it. `own` and `Look` are former names.
     own = "own" if engine.checkpoint.content.preprocess.budget(*resolution) is None else "budget"
     resize = resolution.resize or own
-    parts = f"{engine.fingerprint!r}, {size}, {resize!r}, {task.readout.name!r}, {task.normalize}"
+    tokens = task.token_spec
+    # The final patch tokens are those of /embed?pool=patches, whatever computes them.
+    plain = tokens == TokenSpec((engine.config.depth - 1,))
+    readout = Readout.PATCHES if plain else task.readout
+    parts = f"{engine.fingerprint!r}, {size}, {resize!r}, {readout.name!r}, {task.normalize}"
     if (spec := task.attention_spec) is not None:
         parts += f", Look(layer={spec.layer}, head={spec.head}, rollout={spec.rollout})"
+    if tokens is not None and not plain:
+        parts += f", Tokens(layers={tokens.layers}, norm={tokens.norm}, prefix={tokens.prefix})"
     return _digest(f"({parts})")
 
 

@@ -12,6 +12,7 @@ class ImageAnswer:
     """The answer to an image (for /preprocess: its pixels) and how it was computed.
 
     tokens: patches and prefix tokens of the image.
+    grid: rows and columns of patches.
     interpolated: whether the grid of patches is not the checkpoint's own, so that positions are interpolated to it.
     second: the second answer, where the request asks for two.
     """
@@ -19,5 +20,6 @@ class ImageAnswer:
     answer: Answer | Pixels
     image: PreparedImage
     tokens: int
+    grid: tuple[int, int]
     interpolated: bool
     second: Answer | None = None

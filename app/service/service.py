@@ -242,7 +242,8 @@ def _described(
     engine: Engine, image: PreparedImage, answer: Answer | Pixels, second: Answer | None = None
 ) -> ImageAnswer:
     config, size = engine.config, image.plan.size
-    return ImageAnswer(answer, image, config.num_tokens(*size), config.grid(*size) != config.grid_size, second)
+    grid = config.grid(*size)
+    return ImageAnswer(answer, image, config.num_tokens(*size), grid, grid != config.grid_size, second)
 
 
 def _failed(error: Exception) -> ImageProblem:

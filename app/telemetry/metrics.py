@@ -91,7 +91,7 @@ class _Images:
     def __init__(self, registry: CollectorRegistry) -> None:
         answered = Counter(
             "vitrine_images",
-            "Images answered, by task: classify, embed, both, attention or preprocess.",
+            "Images answered, by task: classify, embed, both, attention, features or preprocess.",
             ["task"],
             registry=registry,
         )

@@ -13,6 +13,7 @@ Shapes: N tokens of one image, T tokens of all images together, D embedding dime
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,13 +38,13 @@ class AttentionSpec:
 
     Args:
         layer: counted from 0.
-        head: counted from 0; None is the mean over the heads.
+        head: counted from 0; None is the mean over the heads, `all` each head by itself.
         rollout: the rollout from the first layer through this one, with the mean over the heads of each layer,
             instead of this layer's attention.
     """
 
     layer: int
-    head: int | None = None
+    head: int | Literal["all"] | None = None
     rollout: bool = False
 
     @property
@@ -72,7 +73,7 @@ class AttentionRecorder:
                 inputs.append(x[rows].clone())  # (N, D); a view would keep the whole pack of every layer in memory
 
     def weights(self, projections: Sequence[Projection], places: Callable[[int], Places]) -> Iterator[Tensor]:
-        """Yield the attention of [CLS] in each image of `specs`, in that order: float32 (N,).
+        """Yield the attention of [CLS] in each image of `specs`, in that order: float32 (N,), or (H, N) of all heads.
 
         Args:
             projections: of every block, in order.
@@ -87,10 +88,12 @@ class AttentionRecorder:
             yield rollout(layers) if spec.rollout else cls_attention(layers[0], spec.head)
 
 
-def cls_attention(logits: Logits, head: int | None) -> Tensor:
-    """Return the attention of [CLS], the first token, in one head or averaged over heads: (N,)."""
+def cls_attention(logits: Logits, head: int | Literal["all"] | None) -> Tensor:
+    """Return the attention of [CLS], the first token: in one head or averaged over heads (N,), or in all (H, N)."""
     q, k, bias = logits
     row = _softmax(q[:1], k, bias.leading(slice(None), 1) if bias else None)[:, 0]  # (H, N)
+    if head == "all":
+        return row
     return row.mean(0) if head is None else row[head]
 
 

@@ -24,6 +24,7 @@ from models.network.attention import AttentionRecorder, AttentionSpec
 from models.network.attention_pool import AttentionPool
 from models.network.block import Block, Pack, compile_blocks
 from models.network.config import ViTConfig
+from models.network.intermediate import TokenRecorder, TokenSpec
 from models.network.kernels.attention import AttentionFunction
 from models.network.norm import make_norm
 from models.network.packing import Packing
@@ -44,6 +45,7 @@ class Readout(Flag):
     LOGITS = auto()  # the output of the head
     PATCHES = auto()  # the patch tokens after the final norm
     ATTENTION = auto()  # of [CLS] over the patches, by the image's `AttentionSpec`
+    TOKENS = auto()  # the tokens after chosen blocks, by the image's `TokenSpec`
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Features:
     logits: Tensor | None = None  # (B, K)
     patches: list[Tensor] | None = None  # B of (h, w, D)
     attention: Mapping[int, Tensor] = field(default_factory=dict)  # (h, w) by the image's index, where requested
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)  # (L, h, w, D) or (L, N, D), likewise
 
 
 class PatchEmbed(nn.Module):
@@ -96,6 +99,38 @@ def position_embedding(config: ViTConfig) -> PositionEmbedding | SinCosEmbedding
     return PositionEmbedding(config.grid_size, config.embed_dim, config.position)
 
 
+def run_blocks(  # noqa: PLR0913, PLR0917 - the state of one forward pass
+    blocks: Sequence[Block],
+    x: Tensor,
+    packing: Packing,
+    places: PackedPlaces,
+    recorders: tuple[AttentionRecorder, TokenRecorder],
+    leading: int | None,
+    pool_layers: int,
+) -> tuple[Tensor, list[Tensor], Packing]:
+    """Run the blocks over the packed tokens (T, D).
+
+    Returns: the output of the last block, for the leading tokens only unless that is None; [CLS] of the blocks before
+    it that the head reads, (B, D) each; the packing of the output.
+    """
+    inputs, outputs = recorders
+    earlier: list[Tensor] = []
+    for i, block in enumerate(blocks[:-1]):
+        inputs.record(i, x)
+        x = block(x, packing, places.of_block(i))
+        outputs.record(i, x)
+        if i >= len(blocks) - pool_layers:
+            earlier.append(prefix_token(x, packing))
+    last = len(blocks) - 1
+    inputs.record(last, x)
+    if leading is not None:
+        x = blocks[-1].forward_leading(x, packing, places.of_block(last), leading)  # (B * leading, D)
+        return x, earlier, packing.leading(leading)
+    x = blocks[-1](x, packing, places.of_block(last))
+    outputs.record(last, x)
+    return x, earlier, packing
+
+
 class VisionTransformer(nn.Module):
     """One network for every family of checkpoints: images of any sizes -> `Features`.
 
@@ -129,7 +164,7 @@ class VisionTransformer(nn.Module):
     @property
     def readouts(self) -> Readout:
         """The readouts that this network has: CLS and ATTENTION need a [CLS] token, LOGITS a head."""
-        readouts = Readout.MEAN | Readout.NATIVE | Readout.PATCHES
+        readouts = Readout.MEAN | Readout.NATIVE | Readout.PATCHES | Readout.TOKENS
         if self.config.class_token:
             readouts |= Readout.CLS | Readout.ATTENTION
         if self.head is not None:
@@ -137,19 +172,25 @@ class VisionTransformer(nn.Module):
         return readouts
 
     def forward(
-        self, images: Sequence[Tensor], readout: Readout | None = None, specs: Mapping[int, AttentionSpec] | None = None
+        self,
+        images: Sequence[Tensor],
+        readout: Readout | None = None,
+        specs: Mapping[int, AttentionSpec] | None = None,
+        tokens: Mapping[int, TokenSpec] | None = None,
     ) -> Features:
         """Run normalised images (3, height, width) through the network.
 
         Args:
             images: of any sizes.
-            readout: the readouts to return for every image; None is all that the network has, without attention maps.
+            readout: the readouts to return for every image; None is all that the network has and that needs no spec.
             specs: the attention map to return, by the image's index in `images`; other images get none.
+            tokens: the tokens of chosen blocks to return, likewise.
 
         Raises ValueError for a readout that the network does not have, and for an image smaller than one patch.
         """
-        specs = specs or {}
-        readout = (self.readouts if readout is None else readout) | (Readout.ATTENTION if specs else Readout(0))
+        specs, tokens = specs or {}, tokens or {}
+        readout = self.readouts if readout is None else readout
+        readout |= (Readout.ATTENTION if specs else Readout(0)) | (Readout.TOKENS if tokens else Readout(0))
         if readout & ~self.readouts:
             raise ValueError(f"this network has no {readout & ~self.readouts}")
         grids = [self.config.grid(image.shape[1], image.shape[2]) for image in images]
@@ -158,22 +199,14 @@ class VisionTransformer(nn.Module):
         packing = self._pack(grids)
         x = self._embed([images[i] for i in packing.order], [grids[i] for i in packing.order])  # (T, D)
         places = PackedPlaces(packing, grids, self.rotary, self.relative, x)
-        earlier: list[Tensor] = []  # [CLS] of the blocks before the last that the head reads, (B, D) each
-        recorder = AttentionRecorder(specs, packing)
-        blocks = [cast(Block, block) for block in self.blocks]
-        for i, block in enumerate(blocks[:-1]):
-            recorder.record(i, x)
-            x = block(x, packing, places.of_block(i))
-            if self.config.depth - self.config.pool_layers <= i < self.config.depth - 1:
-                earlier.append(prefix_token(x, packing))
-        recorder.record(self.config.depth - 1, x)
-        last = places.of_block(self.config.depth - 1)
-        if (count := self._leading_tokens(readout)) is None:
-            x = blocks[-1](x, packing, last)
-        else:
-            x, packing = blocks[-1].forward_leading(x, packing, last, count), packing.leading(count)  # (B * count, D)
-        features = self._read(x, earlier, packing, grids, readout)
-        return replace(features, attention=self._attention(recorder, specs, grids, places)) if specs else features
+        recorder, outputs = AttentionRecorder(specs, packing), TokenRecorder(tokens, packing)
+        leading, blocks = self._leading_tokens(readout), [cast(Block, block) for block in self.blocks]
+        x, earlier, kept = run_blocks(blocks, x, packing, places, (recorder, outputs), leading, self.config.pool_layers)
+        return replace(
+            self._read(x, earlier, kept, grids, readout),
+            attention=self._attention(recorder, specs, grids, places),
+            tokens=outputs.tokens(self.norm, grids, self.config.num_prefix_tokens),
+        )
 
     def fold(self) -> None:
         """Change weights for inference, so that the same function takes fewer operations."""
@@ -200,7 +233,7 @@ class VisionTransformer(nn.Module):
 
     def _leading_tokens(self, readout: Readout) -> int | None:
         """Return how many leading tokens of each image the readouts need from the last block; None is all tokens."""
-        if readout & (Readout.MEAN | Readout.PATCHES):
+        if readout & (Readout.MEAN | Readout.PATCHES | Readout.TOKENS):
             return None
         if readout & (Readout.NATIVE | Readout.LOGITS):
             return LEADING_TOKENS.get(self.config.pool)
@@ -281,11 +314,11 @@ class VisionTransformer(nn.Module):
         grids: Sequence[Grid],
         places: PackedPlaces,
     ) -> dict[int, Tensor]:
-        """Return the attention map (h, w) of each image in `specs`.
+        """Return the attention map (h, w) of each image in `specs`, or (H, h, w) of all heads.
 
         The weights of the prefix tokens are cut off and not redistributed, so a map does not add up to 1.
         """
         projections = [cast(Block, block).pre_attention for block in self.blocks]
-        rows = recorder.weights(projections, places.of_block)  # (N,) each
+        rows = recorder.weights(projections, places.of_block)  # (N,) or (H, N) each
         prefix = self.config.num_prefix_tokens
-        return {image: row[prefix:].unflatten(0, grids[image]) for image, row in zip(specs, rows, strict=True)}
+        return {image: row[..., prefix:].unflatten(-1, grids[image]) for image, row in zip(specs, rows, strict=True)}

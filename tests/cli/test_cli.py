@@ -19,11 +19,10 @@ from tests.server import ROOT
 CAT, ESPRESSO = str(ROOT / "examples" / "cat.png"), str(ROOT / "examples" / "espresso.jpg")
 
 
-def vitrine(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+def vitrine(*arguments: str, cwd: Path = ROOT, **settings: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "app", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=120, check=False
-    )
+    variables = environment(**settings) | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_version() -> None:

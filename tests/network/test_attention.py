@@ -13,7 +13,7 @@ from models.network.vit import Readout, VisionTransformer
 from tests.bounds import assert_equal_in_float32, differ
 from tests.network.test_network import MIX, images, tiny
 
-EVERY_HEAD = [AttentionSpec(layer, head) for layer in (0, 5, 11) for head in (*range(6), None)]
+EVERY_HEAD = [AttentionSpec(layer, head) for layer in (0, 5, 11) for head in (*range(6), None, "all")]
 ROLLOUTS = [AttentionSpec(layer, rollout=True) for layer in (0, 4, 11)]
 LAST = [AttentionSpec(11), AttentionSpec(11, rollout=True)]
 SIZES = {
@@ -43,10 +43,12 @@ def unfused(original: Any) -> Any:
 
 
 def row_of_cls(matrices: Tensor, spec: AttentionSpec) -> Tensor:
-    """The expected attention of [CLS]: (layers, H, N, N) -> (N,)."""
+    """The expected attention of [CLS]: (layers, H, N, N) -> (N,), or (H, N) of all heads."""
     if spec.rollout:
         return rolled_out(matrices[: spec.layer + 1])[0]
     rows = matrices[spec.layer, :, 0]
+    if spec.head == "all":
+        return rows
     return rows.mean(0) if spec.head is None else rows[spec.head]
 
 
@@ -80,7 +82,7 @@ def test_every_layer_head_and_rollout_equals_the_plain_formula(
     with torch.inference_mode():
         ours = network([image] * len(specs), Readout(0), dict(enumerate(specs))).attention
     for place, spec in enumerate(specs):
-        expected = row_of_cls(matrices, spec)[1:].unflatten(0, (size[0] // 14, size[1] // 14))
+        expected = row_of_cls(matrices, spec)[..., 1:].unflatten(-1, (size[0] // 14, size[1] // 14))
         assert_equal_in_float32(ours[place], expected)
         # That bound is absolute and the weights are small, so compare relatively too.
         assert torch.allclose(ours[place].double(), expected.double(), rtol=1e-3, atol=1e-9)

@@ -160,7 +160,7 @@ def test_only_requested_readouts_are_returned() -> None:
 
 def test_a_network_without_a_class_token_has_no_cls() -> None:
     network = tiny(class_token=False, pool="avg", num_classes=0)
-    assert network.readouts == Readout.MEAN | Readout.NATIVE | Readout.PATCHES
+    assert network.readouts == Readout.MEAN | Readout.NATIVE | Readout.PATCHES | Readout.TOKENS
     with pytest.raises(ValueError, match="CLS"):
         network(images((16, 16)), Readout.CLS)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from app.pictures.decode import Limits, decode, to_network
-from app.pictures.drawing import attention_png
+from app.pictures.drawing import heat_png
 from app.settings import FORMATS
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.attention import AttentionSpec
@@ -81,7 +81,7 @@ def test_attention_is_that_of_the_network_run_by_hand(
     assert tuple(result["grid"]) == expected.shape
     for output, over in (("overlay", True), ("map", False)):
         served = opened_png(client.post("/attention", params=query | {"output": output}, content=cat))
-        ours = Image.open(io.BytesIO(attention_png(expected, pixels, over=over)))
+        ours = Image.open(io.BytesIO(heat_png(expected, pixels, over=over)))
         # The weights agree within the bound and not bit for bit, which may change the rounding of a colour.
         difference = np.asarray(served, np.int16) - np.asarray(ours, np.int16)
         assert np.abs(difference).max() <= 2

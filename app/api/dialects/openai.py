@@ -120,7 +120,7 @@ class Models(BaseModel):
 
 @router.post(
     "/embeddings",
-    summary="Embed images",
+    summary="Embed images, for the clients of OpenAI",
     responses={200: {"model": Embeddings}, **responses(*IMAGE_PROBLEMS, "model_not_found", shape=ERROR_FORMAT)},
     openapi_extra=json_request(EmbeddingRequest),
 )

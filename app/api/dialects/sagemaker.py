@@ -40,7 +40,7 @@ async def ping(request: Request) -> Health:
 
 @router.post(
     "/invocations",
-    summary="Classify or embed images",
+    summary="Classify or embed images, for SageMaker",
     **image_endpoint(
         ClassifyResponse | EmbedResponse, "The float32 array of /classify or /embed.", problems=HEAD_PROBLEMS
     ),

@@ -1,4 +1,4 @@
-"""The endpoints that take images: POST /classify, /embed, /attention and /preprocess.
+"""The endpoints that take images: POST /classify, /embed, /attention, /features and /preprocess.
 
 One module per endpoint. Knows how answers are written as JSON, `.npy` and PNG.
 """

@@ -21,7 +21,8 @@ from app.api.responses import (
 )
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.pictures.drawing import attention_png
+from app.errors import Problem
+from app.pictures.drawing import heat_png
 from app.schemas import AttentionQuery, AttentionResponse
 from app.service import ImageAnswer, Resolution, Service, Task
 
@@ -32,7 +33,9 @@ PNG_DESCRIPTION = "The attention drawn over the image, or alone; its range and t
 
 
 @router.post(
-    "/attention", summary="Show attention", **image_endpoint(AttentionResponse, NPY_DESCRIPTION, PNG_DESCRIPTION)
+    "/attention",
+    summary="Show where the model looks: attention of [CLS]",
+    **image_endpoint(AttentionResponse, NPY_DESCRIPTION, PNG_DESCRIPTION),
 )
 async def attention(request: Request, query: Annotated[AttentionQuery, Query()]) -> Response:
     """Show which patches the [CLS] token attends to: in one layer, or by attention rollout through all layers."""
@@ -42,6 +45,8 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
     task = Task.attention(engine, query.layer, query.head_index, query.method == "rollout")
     chosen = negotiate(request, PNG, JSON, NPY) if query.output is None else ""
     as_npy, as_json = chosen == NPY, query.output == "json" or chosen == JSON
+    if query.head == "all" and not (as_npy or as_json):
+        raise Problem("invalid_parameter", "head=all: a PNG shows one map; ask for output=json or application/x-npy")
 
     uploads = await read_uploads(request, service.settings)
     if not (as_npy or as_json):
@@ -64,12 +69,12 @@ async def attention(request: Request, query: Annotated[AttentionQuery, Query()])
 
 def _weights(outcome: ImageAnswer) -> dict[str, Any]:
     weights = np.asarray(outcome.answer)
-    return {"attention": weights, "grid": weights.shape}
+    return {"attention": weights, "grid": outcome.grid}
 
 
 async def _drawing(outcome: ImageAnswer, head: dict[str, Any], *, overlay: bool) -> Response:
     weights = np.asarray(outcome.answer)  # (h, w)
-    png = await asyncio.to_thread(attention_png, weights, outcome.image.rgb, over=overlay)
+    png = await asyncio.to_thread(heat_png, weights, outcome.image.rgb, over=overlay)
     rows, columns = weights.shape
     numbers = {"rows": rows, "columns": columns, "min": f"{weights.min():.6f}", "max": f"{weights.max():.6f}"}
     return png_response(png, outcome, attention=head | numbers)

@@ -7,21 +7,30 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.api.fingerprint import with_fingerprint
 from app.api.openapi import image_endpoint
-from app.api.responses import JSON, NPY, float32_base64, json_response, negotiate, npy_response
+from app.api.responses import (
+    JSON,
+    NPY,
+    check_patches_bytes,
+    float32_base64,
+    json_response,
+    negotiate,
+    npy_response,
+)
 from app.api.route import QueryRoute
 from app.api.uploads import read_uploads
-from app.errors import Problem
 from app.schemas import EmbedQuery, EmbedResponse
-from app.service import Engine, ImageAnswer, Readout, Resolution, Service, Task
+from app.service import ImageAnswer, Readout, Resolution, Service, Task
 
 router = APIRouter(tags=["images"], route_class=QueryRoute)
 
 NPY_DESCRIPTION = "float32 vectors (n, dim), or patch tokens (n, h, w, dim) with `pool=patches`."
-MAX_PATCHES_BYTES = 2**28
-"""Limit on the patch tokens of one response. It is by far the largest kind, and all of it is in memory at once."""
 
 
-@router.post("/embed", summary="Embed images", **image_endpoint(EmbedResponse, NPY_DESCRIPTION))
+@router.post(
+    "/embed",
+    summary="Embed images: vectors for search and clustering",
+    **image_endpoint(EmbedResponse, NPY_DESCRIPTION),
+)
 async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:
     """Return one vector per image, for search, clustering or your own classifier."""
     service: Service = request.app.state.service
@@ -33,7 +42,7 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
 
     uploads = await read_uploads(request, service.settings)
     if task.readout is Readout.PATCHES:
-        _check_patches_bytes(engine, resolution, len(uploads))
+        check_patches_bytes(engine, resolution, len(uploads))
     outcomes = await service.answer(engine, uploads, resolution, task, request.state.timings)
 
     def result(outcome: ImageAnswer) -> dict[str, Any]:
@@ -43,12 +52,3 @@ async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Resp
     head = {"model": engine.checkpoint.name, "dim": dim}
     response = npy_response(outcomes) if as_npy else json_response(request, outcomes, head, result)
     return with_fingerprint(response, engine, resolution, task)
-
-
-def _check_patches_bytes(engine: Engine, resolution: Resolution, images: int) -> None:
-    """Raise Problem if the patch tokens of all images would exceed the limit of one response."""
-    tokens = engine.config.num_tokens(*engine.network_size(*resolution))
-    total = images * tokens * engine.config.embed_dim * 4
-    if total > MAX_PATCHES_BYTES:
-        detail = f"the patch tokens of {images} images of {tokens} tokens need {total} bytes"
-        raise Problem("too_many_tokens", f"{detail}; one response may have {MAX_PATCHES_BYTES}")

@@ -21,7 +21,11 @@ PNG_DESCRIPTION = (
 )
 
 
-@router.post("/preprocess", summary="Show preprocessing", **image_endpoint(PreprocessResponse, png=PNG_DESCRIPTION))
+@router.post(
+    "/preprocess",
+    summary="Show the pixels that the network receives",
+    **image_endpoint(PreprocessResponse, png=PNG_DESCRIPTION),
+)
 async def preprocess(request: Request, query: Annotated[PreprocessQuery, Query()]) -> Response:
     """Show images as the network sees them, after orientation, transparency, scaling and cropping."""
     service: Service = request.app.state.service

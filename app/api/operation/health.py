@@ -11,7 +11,9 @@ from app.service import Service
 router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 
-@router.get("/healthz", summary="Check liveness", responses=responses("unhealthy"))
+@router.get(
+    "/healthz", summary="Check liveness: whether the process has to be restarted", responses=responses("unhealthy")
+)
 async def healthz(request: Request) -> Health:
     """Return 200 while the process is alive and its model thread makes progress, also while the model is loading."""
     service: Service = request.app.state.service
@@ -20,7 +22,11 @@ async def healthz(request: Request) -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Check readiness", responses=responses("loading", "draining", "unhealthy"))
+@router.get(
+    "/readyz",
+    summary="Check readiness: whether it takes requests",
+    responses=responses("loading", "draining", "unhealthy"),
+)
 async def readyz(request: Request) -> Health:
     """Return 200 while the model is loaded, warmed up, responsive and accepts requests."""
     service: Service = request.app.state.service

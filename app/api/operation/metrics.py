@@ -11,7 +11,7 @@ router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 @router.get(
     "/metrics",
-    summary="Read metrics",
+    summary="Read metrics, for Prometheus",
     response_class=Response,
     responses={200: {"description": "Metrics in Prometheus' text format.", "content": {"text/plain": {}}}},
 )

@@ -15,7 +15,9 @@ from models.files.location import local_path, names_repository
 router = APIRouter(tags=["operation"], route_class=StrictRoute)
 
 
-@router.get("/model", summary="Describe the model", responses=responses("loading", "draining"))
+@router.get(
+    "/model", summary="Describe the model and the limits of requests", responses=responses("loading", "draining")
+)
 async def model(request: Request) -> dict[str, Any]:
     """Return the model's architecture, labels and preprocessing, the device it runs on, and the limits on requests."""
     service: Service = request.app.state.service

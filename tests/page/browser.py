@@ -1,5 +1,6 @@
 """Drive a real browser, Debian's Chromium, over the playground."""
 
+import base64
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -40,10 +41,20 @@ input.type = "file"; input.multiple = true; input.id = "held";
 document.getElementById("held")?.remove();
 document.body.append(input);
 """
+# What the page would save: a headless browser has no place for it.
+CATCH = """
+window.caught = [];
+HTMLAnchorElement.prototype.click = async function () {
+  const blob = await (await fetch(this.href)).blob();
+  const reader = new FileReader();
+  reader.onload = () => window.caught.push({name: this.download, content: reader.result});
+  reader.readAsDataURL(blob);
+};
+"""
 # In one script, because the page may replace the bars at any time.
 BARS = """
-const bars = document.querySelectorAll("figure.image-view")[arguments[0]].querySelectorAll(".bars li");
-return [...bars].map((bar) => [".name", ".score"].map((part) => bar.querySelector(part).textContent));
+const list = document.querySelectorAll("#answer-lists .bars:not(.skeleton)")[arguments[0]];
+return [...(list?.children ?? [])].map((bar) => [".name", ".score"].map((part) => bar.querySelector(part).textContent));
 """
 
 
@@ -77,11 +88,36 @@ class Page:
         self.settled()
 
     def add(self, way: Literal["drop", "paste"], *files: Path) -> None:
+        before = self.count()
         self.driver.execute_script(HOLD_FILES)
         self("#held").send_keys("\n".join(map(str, files)))
         self.driver.execute_script(DROP if way == "drop" else PASTE, self("#held"))
-        self.wait(lambda: self.all("figure.image-view"))
+        self.wait(lambda: self.count() == before + len(files))
         self.settled()
+
+    def count(self) -> int:
+        """Return how many images were added, with those that are bad."""
+        number: int = self.driver.execute_script("return document.querySelectorAll('#images > li').length")
+        return number
+
+    def answered(self) -> None:
+        """Wait until every image of the gallery has its answer or its problem."""
+        self.wait(lambda: "idle" in (self("#work").get_attribute("class") or "").split(), 120)
+
+    def titles(self) -> list[str]:
+        return [title.text for title in self.all("figcaption .title")]
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def downloaded(self, selector: str, name: str) -> bytes:
+        """Click, and return the file that the page then gives."""
+        self.driver.execute_script(CATCH)
+        self(selector).click()
+        self.wait(lambda: self.run("return window.caught?.length"))
+        (found,) = self.run("return window.caught")
+        assert found["name"] == name
+        return base64.b64decode(found["content"].split(",")[1])
 
     def slide(self, name: str, value: int) -> None:
         script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"

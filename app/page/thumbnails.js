@@ -1,0 +1,49 @@
+// Small pictures of files, made when their place comes into view, a few at a time.
+
+const SIDE = 264; // pixels: 132 on a display with two for each
+const AT_A_TIME = 2;
+
+export class Thumbnails {
+  constructor() {
+    this.waiting = [];
+    this.running = 0;
+    this.watcher = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
+    this.images = new WeakMap(); // by the element that shows them
+  }
+
+  watch(element, image) {
+    if (image.thumbnail) element.src = image.thumbnail;
+    else {
+      this.images.set(element, image);
+      this.watcher.observe(element);
+    }
+  }
+
+  #seen(entries) {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      this.watcher.unobserve(target);
+      this.waiting.push(target);
+    }
+    this.#work();
+  }
+
+  async #work() {
+    if (this.running >= AT_A_TIME || !this.waiting.length) return;
+    this.running += 1;
+    const element = this.waiting.shift();
+    const image = this.images.get(element);
+    image.thumbnail ??= await thumbnailOf(image.file).catch(() => null);
+    if (image.thumbnail) element.src = image.thumbnail;
+    this.running -= 1;
+    this.#work();
+  }
+}
+
+async function thumbnailOf(file) {
+  const whole = await createImageBitmap(file, { resizeHeight: SIDE, resizeQuality: "medium" });
+  const canvas = new OffscreenCanvas(Math.min(whole.width, SIDE), SIDE);
+  canvas.getContext("2d").drawImage(whole, (canvas.width - whole.width) / 2, 0);
+  whole.close();
+  return URL.createObjectURL(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.85 }));
+}
