@@ -33,13 +33,13 @@ def main() -> int:
     started = time.monotonic()
     print("# What a device does with this code\n\nMade by `make gpu`.\n")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(device, choose_dtype("auto", device), args.seconds, args.side, Path(folder))
+        bench = Bench(device, choose_dtype(args.dtype, device), args.seconds, args.side, Path(folder))
         _describe(bench)
         batches = speed.BATCHES[:2] if args.quick else speed.BATCHES
         sections = {
             "CUDA tests": checks.tests,
             "Forward": lambda: _forwards(bench, shapes, batches, compiled=not args.quick),
-            "HTTP": lambda: _http(bench, shapes),
+            "HTTP": lambda: _http(bench, shapes, args.quick),
             "Copies to the device": lambda: speed.copies(bench, shapes[0], batches),
             "Profile of one batch": lambda: _profile(bench, shapes[-1]),
             "Parity": lambda: checks.parity(device, args.parity_s),
@@ -52,11 +52,12 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu", description=main.__doc__)
     parser.add_argument("--device", default="auto", help="cpu runs all of it slowly, as a test [default: %(default)s]")
+    parser.add_argument("--dtype", default="auto", help="that the networks compute in [default: %(default)s]")
     parser.add_argument("--models", default="S,B,L", help=f"of {', '.join(SHAPES)} [default: %(default)s]")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement [default: %(default)s]")
     parser.add_argument("--parity-s", type=float, default=120.0, help="most seconds for parity [default: %(default)s]")
     parser.add_argument("--side", type=int, default=8192, help="of the square matrices [default: %(default)s]")
-    parser.add_argument("--quick", action="store_true", help="small batches only, nothing compiled")
+    parser.add_argument("--quick", action="store_true", help="small batches and few clients, nothing compiled")
     return parser.parse_args()
 
 
@@ -78,11 +79,11 @@ def _forwards(bench: Bench, shapes: list[Shape], batches: tuple[int, ...], *, co
             speed.forwards(bench, shape, batches[-1:], compiled=True)
 
 
-def _http(bench: Bench, shapes: list[Shape]) -> None:
+def _http(bench: Bench, shapes: list[Shape], quick: bool) -> None:
     print("JPEGs of 500 x 375 pixels in closed loops; the clients share the processor with the server.")
     speed.http_header()
     for shape in shapes:
-        speed.http(bench, shape)
+        speed.http(bench, shape, speed.FEW_CLIENTS if quick else speed.CLIENTS)
 
 
 def _profile(bench: Bench, shape: Shape) -> None:

@@ -28,6 +28,9 @@ BATCHES = (1, 8, 64, 160)
 PICTURES = 16
 """Pictures of a request that brings several."""
 
+CLIENTS, FEW_CLIENTS = (64, 16), (2, 1)
+"""Clients that send one picture a request, and that send several."""
+
 STEPS = ("decode", "queue", "forward")
 
 
@@ -137,13 +140,14 @@ def forward_header() -> None:
     header("model", "blocks", "images", *names)
 
 
-def http(bench: Bench, shape: Shape) -> None:
+def http(bench: Bench, shape: Shape, clients_of: tuple[int, int]) -> None:
     """Print rows: JPEGs of 500 x 375 pixels over HTTP, one and several a request, and the time in each step."""
     jpeg = photos.photo()
+    one, several = clients_of
     cases = (
-        ("/classify", 1, 64, load.request("/classify", jpeg)),
-        ("/classify", PICTURES, 16, form("/classify", [jpeg] * PICTURES)),
-        ("/embed, .npy", PICTURES, 16, form("/embed", [jpeg] * PICTURES, accept="application/x-npy")),
+        ("/classify", 1, one, load.request("/classify", jpeg)),
+        ("/classify", PICTURES, several, form("/classify", [jpeg] * PICTURES)),
+        ("/embed, .npy", PICTURES, several, form("/embed", [jpeg] * PICTURES, accept="application/x-npy")),
     )
     with bench.server(shape) as server:
         for name, pictures, clients, request in cases:

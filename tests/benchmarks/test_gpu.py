@@ -6,7 +6,7 @@ import sys
 from tests.server import ROOT
 
 SECTIONS = ("CUDA tests", "Forward", "HTTP", "Copies to the device", "Profile of one batch", "Parity")
-ARGS = "--device cpu --quick --models T --seconds 0.2 --side 256 --parity-s 2"
+ARGS = "--device cpu --dtype float32 --quick --models T --seconds 0.2 --side 256 --parity-s 2"
 
 
 def test_the_page_of_a_device_is_whole() -> None:
