@@ -83,7 +83,7 @@ def test_the_document_names_the_main_endpoints_first(client: httpx.Client) -> No
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     tags = dict.fromkeys(tag for operation in operations for tag in operation["tags"])
     assert list(tags) == [
-        *("images", "operation", "OpenAI", "Open Inference Protocol", "Hugging Face", "SageMaker"),
+        *("images", "heads", "operation", "OpenAI", "Open Inference Protocol", "Hugging Face", "SageMaker"),
     ]
 
 
