@@ -33,6 +33,7 @@ THOROUGH = (
         "cli/test_fit.py",
         "deploy/ray/",
         "documents/test_clients.py",
+        "documents/test_heads_page.py",
         "documents/test_how_to.py",
         "heads/test_service.py",
         "http/",
