@@ -195,7 +195,7 @@ def test_without_a_pointer_everything_is_reached(page: Page) -> None:
     page.run("document.querySelector('h1 a').focus()")
     reached = []
     for _ in range(60):
-        ActionChains(page.driver).send_keys(Keys.TAB).perform()  # type: ignore[no-untyped-call]
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
         stop = page.driver.switch_to.active_element
         if stop.tag_name == "body":
             break

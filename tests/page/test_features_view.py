@@ -62,7 +62,7 @@ def test_a_click_and_the_arrow_keys_choose_a_patch_and_its_like_in_both_pictures
     before = page.run(DRAWN)
     first, second = page.all("figure canvas")
     width = first.size["width"]
-    ActionChains(page.driver).move_to_element_with_offset(first, -width // 2 + width // 4, 0).click().perform()  # type: ignore[no-untyped-call]
+    ActionChains(page.driver).move_to_element_with_offset(first, -width // 2 + width // 4, 0).click().perform()
     page.settled()
     after = page.run(DRAWN)
     assert after[0] != before[0]
@@ -77,7 +77,7 @@ def test_a_click_and_the_arrow_keys_choose_a_patch_and_its_like_in_both_pictures
     files = CAT.read_bytes(), ROCKET.read_bytes()
     query = {"output": "similarity", "patch": f"{row},{column + 1}", "size": str(SIDE * 14)}
     expected = ask(client, *files, **query)["results"][1]["similarity"]
-    ActionChains(page.driver).move_to_element(second).perform()  # type: ignore[no-untyped-call]
+    ActionChains(page.driver).move_to_element(second).perform()
     page.wait(lambda: page("#patch").text.startswith("B, row"))
     there = [int(number) - 1 for number in re.findall(r"row (\d+), column (\d+)", page("#patch").text)[0]]
     shown = float(re.findall(r"cosine (-?[\d.]+)", page("#patch").text)[0])
@@ -126,6 +126,7 @@ def test_a_link_brings_a_view_back(page: Page) -> None:
     page.choose("mask", "positive")
     page("figure canvas").send_keys(Keys.ARROW_DOWN)
     page.settled()
+    page.wait(lambda: "patch=" in page.driver.current_url)
     seen, link = page.run(DRAWN), page.driver.current_url
     fragment = link.partition("#")[2].split("&")
     assert {"view=features", "side=12", "mask=positive", "patch=0,6,6", "examples=rocket,cat"} == set(fragment)
