@@ -44,6 +44,5 @@ def test_a_mask_with_too_few_patches_is_told() -> None:
     tokens[0, 0] += 100
     message = "mask=(positive|negative): 1 patches of 16 numbers have at most 0 components"
     with pytest.raises(Problem, match=message) as told:
-        for side in SIDES:
-            fit([tokens], 2, side)
+        _ = [fit([tokens], 2, side) for side in SIDES]
     assert told.value.code == "invalid_parameter"
