@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .PHONY: all serve serve-ray test check ray docker-test parity soak audit lint types format bench bench-ray gpu agreement figures coverage \
-  pins hashes docs clean
+  picture pins hashes docs clean
 all: lint types check ## run what CI runs
 
 serve: $(VENV)/serve ## serve the default model on port 8000
@@ -94,6 +94,9 @@ hashes: ## update requirements/image.txt: serve.txt without torch, with hashes
 
 docs: $(VENV)/dev ## update the tables of docs/operations.md from the code
 	$(BIN)/python -m tests.docs
+
+picture: $(VENV)/dev ## take the picture of the README from the page as it is; needs Chromium
+	$(BIN)/python -m tests.page.picture
 
 clean: ## remove what the other targets have made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

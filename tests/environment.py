@@ -19,7 +19,14 @@ KEPT = (
     # the processor or the card to be tested on
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES"),
     # orders to the tests themselves
-    *("VITRINE_TEST_PORT", "VITRINE_TEST_SHARED", "SOAK_S", "PYTEST_CURRENT_TEST", "PYTHONDONTWRITEBYTECODE"),
+    *(
+        "VITRINE_TEST_AXE",
+        "VITRINE_TEST_PORT",
+        "VITRINE_TEST_SHARED",
+        "SOAK_S",
+        "PYTEST_CURRENT_TEST",
+        "PYTHONDONTWRITEBYTECODE",
+    ),
 )
 """Variables that the tests take from whoever runs them."""
 

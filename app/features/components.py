@@ -26,6 +26,12 @@ DEFAULT_COMPONENTS = 3
 DARKEST, BRIGHTEST = 1, 99
 """Percentiles of a component that become 0 and 255, so that a single patch does not decide all colours."""
 
+ROWS = 512
+"""Patches whose products are added in float32; the sums of these are added in float64."""
+
+EXTRA, ITERATIONS, PRECISION = 8, 60, 1e-9
+"""Of the subspace: dimensions beyond the components, the most steps, and the residual relative to the first value."""
+
 
 class Coordinates(NamedTuple):
     """An image in a basis.
@@ -46,9 +52,9 @@ class Axes:
     vectors: Array
     explained: Array
 
-    def project(self, tokens: Tokens) -> Array:
+    def project(self, tokens: Tokens) -> NDArray[np.float32]:
         """(..., D) -> (..., C)."""
-        return (tokens - self.mean) @ self.vectors.T
+        return (tokens - self.mean.astype(np.float32)) @ self.vectors.T.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Basis:
 
     def coordinates(self, tokens: Tokens) -> Coordinates:
         """Return an image in this basis."""
-        values = self.axes.project(tokens).astype(np.float32)
+        values = self.axes.project(tokens)
         return Coordinates(values, _foreground(tokens, self.mask))
 
     def colours(self, coordinates: Coordinates) -> NDArray[np.uint8]:
@@ -111,7 +117,7 @@ def _foreground(tokens: Tokens, mask: tuple[Axes, Side] | None) -> NDArray[np.bo
 
 
 def _fit(rows: Sequence[Tokens], components: int, why: str) -> Axes:
-    """Fit axes to the patches (n_i, D) of all images, in float64.
+    """Fit axes to the patches (n_i, D) of all images.
 
     The sign of a principal axis is arbitrary. Here its largest number is positive: equal tokens have equal axes.
     """
@@ -120,21 +126,41 @@ def _fit(rows: Sequence[Tokens], components: int, why: str) -> Axes:
         detail = f"{count} patches of {dim} numbers have at most {max(0, min(count - 1, dim))} components"
         raise Problem("invalid_parameter", f"{why}: {detail}; a larger size has more patches")
     mean = sum((image.sum(0, dtype=np.float64) for image in rows), np.zeros(dim)) / count
+    centred = [image - mean.astype(np.float32) for image in rows]
     if count < dim:
-        centred = np.concatenate(rows) - mean
-        variances, vectors = np.linalg.eigh(centred @ centred.T)  # (n, n) is the smaller matrix
-        found = _unit(vectors.T[::-1][:components] @ centred)
+        both = np.concatenate(centred).astype(np.float64)
+        variances, vectors = _leading(both @ both.T, components)  # (n, n) is the smaller matrix
+        found, total = _unit(vectors @ both), np.square(both).sum()
     else:
         scatter = np.zeros((dim, dim))
-        for image in rows:
-            centred = image - mean
-            scatter += centred.T @ centred
-        variances, vectors = np.linalg.eigh(scatter)
-        found = vectors.T[::-1][:components]
+        for part in (image[start : start + ROWS] for image in centred for start in range(0, len(image), ROWS)):
+            scatter += part.T @ part
+        variances, found = _leading(scatter, components)
+        total = scatter.trace()
     largest = np.take_along_axis(found, np.abs(found).argmax(1, keepdims=True), 1)
-    found = found * np.where(largest < 0, -1.0, 1.0)
-    total = max(float(variances.sum()), 1e-300)
-    return Axes(mean, found, variances[::-1][:components].clip(0) / total)
+    return Axes(mean, found * np.where(largest < 0, -1.0, 1.0), variances.clip(0) / max(float(total), 1e-300))
+
+
+def _leading(matrix: Array, count: int) -> tuple[Array, Array]:
+    """Return the largest eigenvalues (C,) and their eigenvectors (C, n) of a symmetric matrix (n, n), largest first.
+
+    By subspace iteration with Rayleigh-Ritz steps from a fixed start (Saad 2011, chapter 5): a few products instead
+    of the whole decomposition, so that the components cost little beside the forward pass. Where eigenvalues are too
+    close for that to converge, the whole decomposition follows.
+    """
+    n = len(matrix)
+    block = np.cos(np.outer(np.arange(1, n + 1), np.arange(1, min(n, count + EXTRA) + 1)))
+    for _ in range(ITERATIONS):
+        block, _ = np.linalg.qr(block)
+        image = matrix @ block
+        values, rotation = np.linalg.eigh(block.T @ image)
+        values, rotation = values[::-1][:count], rotation[:, ::-1][:, :count]
+        vectors = block @ rotation
+        if np.linalg.norm(image @ rotation - vectors * values, axis=0).max() <= PRECISION * abs(values[0]):
+            return values, vectors.T
+        block = image
+    values, vectors = np.linalg.eigh(matrix)
+    return values[::-1][:count], vectors.T[::-1][:count]
 
 
 def _unit(rows: Array) -> Array:

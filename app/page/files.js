@@ -9,7 +9,8 @@ export function onImages(receive) {
     input.addEventListener("change", () => {
       const files = [...input.files];
       input.value = ""; // so that the same file can be chosen again
-      if (id === "pick-folder") deliver(receive, files.map((file) => [file, file.webkitRelativePath, true]));
+      const path = (file) => file.webkitRelativePath;
+      if (id === "pick-folder") deliver(receive, files.sort((a, b) => (path(a) < path(b) ? -1 : 1)).map((file) => [file, path(file), true]));
       else deliver(receive, files.map((file) => [file, file.name, false]));
     });
   }

@@ -119,7 +119,7 @@ export class Gallery {
       '<button type="button" class="show" aria-pressed="false"><span class="thumb"><img alt=""></span><span class="name"></span><span class="answer"></span><span class="likeness"></span></button>' +
       '<button type="button" class="compare">Compare</button><button type="button" class="remove">×</button>';
     const [show, compare, remove] = tile.children;
-    show.querySelector(".name").textContent = image.title;
+    show.querySelector(".name").textContent = image.name;
     show.title = image.title;
     compare.setAttribute("aria-label", `Compare with ${image.title}`);
     remove.setAttribute("aria-label", `Remove ${image.title}`);

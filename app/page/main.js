@@ -268,6 +268,16 @@ function clearPatch() {
   describe(null, null);
 }
 
+// The link to what is seen. Browsers refuse to change the address more than a few times a second.
+
+const LINK_MS = 200;
+let linking = 0;
+
+function link() {
+  const examples = views.map(({ image }) => image.example);
+  return `${location.pathname}${location.search}${toFragment(examples.every(Boolean) ? examples : [])}`;
+}
+
 // Drawing.
 
 function change(values) {
@@ -280,7 +290,8 @@ function paint() {
   document.body.dataset.view = settings.view;
   byId("heat-name").textContent = settings.view === "attention" ? "Heat map" : "Colours";
   if (!model) return;
-  history.replaceState(null, "", `${location.pathname}${location.search}${toFragment(views.every(({ image }) => image.example) ? views.map(({ image }) => image.example) : [])}`);
+  clearTimeout(linking);
+  linking = setTimeout(() => history.replaceState(null, "", link()), LINK_MS);
   const chosen = token();
   if (settings.patch && !chosen && settings.view === "features" && views.every((view) => view.parts.features)) missingPatch();
   paintViews();
@@ -362,21 +373,22 @@ function describeModel() {
   byId("demonstration").classList.remove("pending");
   byId("demonstration-classes").textContent = model.classes;
   document.body.classList.toggle("no-classes", !model.classes);
-  document.body.classList.toggle("no-attention", !model.class_token);
+  byId("tab-attention").disabled = !model.class_token;
 }
 
 // A link brings the settings back, and the examples that it names; other pictures stay where they are.
 async function followLink() {
   const { found, examples, faults } = fromFragment(location.hash, ranges);
-  Object.assign(settings, DEFAULTS, found);
+  Object.assign(settings, DEFAULTS, model.class_token ? {} : { view: "features" }, found);
   setUpControls();
-  const named = await examplesNamed(examples);
-  if (named.length) {
-    for (const image of named) image.id = count++;
-    gallery.add(named);
-    show(named.slice(0, 2), true);
-  } else change({});
-  faults.push(...examples.slice(named.length).map((name) => `example ${name}`));
+  const here = (name) => gallery.images.find(({ example }) => example === name);
+  const added = await examplesNamed(examples.filter((name) => !here(name)));
+  for (const image of added) image.id = count++;
+  if (added.length) gallery.add(added);
+  const named = examples.map(here).filter(Boolean);
+  if (named.length) show(named.slice(0, 2), true);
+  else change({});
+  faults.push(...examples.filter((name) => !here(name)).map((name) => `example ${name}`));
   if (faults.length) showProblem(new Problem({ code: "invalid_link", title: "This link names what is not here", detail: faults.join("; ") }));
 }
 
@@ -434,7 +446,7 @@ byId("save-png").addEventListener("click", async () => {
 });
 byId("copy-link").addEventListener("click", async ({ target }) => {
   const text = target.textContent;
-  target.textContent = (await copy(location.href)) ? "Copied" : "Copy failed";
+  target.textContent = (await copy(new URL(link(), location.href).href)) ? "Copied" : "Copy failed";
   setTimeout(() => (target.textContent = text), 1500);
 });
 addEventListener("hashchange", () => model && followLink());

@@ -44,8 +44,15 @@ document.body.append(input);
 # What the page would save: a headless browser has no place for it.
 CATCH = """
 window.caught = [];
-HTMLAnchorElement.prototype.click = async function () {
-  const blob = await (await fetch(this.href)).blob();
+const blobs = new Map();
+const create = URL.createObjectURL;
+URL.createObjectURL = (blob) => {
+  const url = create(blob);
+  blobs.set(url, blob);
+  return url;
+};
+HTMLAnchorElement.prototype.click = function () {
+  const blob = blobs.get(this.href);
   const reader = new FileReader();
   reader.onload = () => window.caught.push({name: this.download, content: reader.result});
   reader.readAsDataURL(blob);
@@ -62,7 +69,7 @@ class Page:
     """The page in a browser's tab."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self.driver = driver
+        self.driver, self.url = driver, url
         driver.get(url)
         self.wait(lambda: "parameters" in self("#model").text or self("#problem").is_displayed())
 
@@ -91,7 +98,7 @@ class Page:
         before = self.count()
         self.driver.execute_script(HOLD_FILES)
         self("#held").send_keys("\n".join(map(str, files)))
-        self.driver.execute_script(DROP if way == "drop" else PASTE, self("#held"))
+        self.driver.execute_script(f"{DROP if way == 'drop' else PASTE} arguments[0].remove();", self("#held"))
         self.wait(lambda: self.count() == before + len(files))
         self.settled()
 
@@ -102,7 +109,7 @@ class Page:
 
     def answered(self) -> None:
         """Wait until every image of the gallery has its answer or its problem."""
-        self.wait(lambda: "idle" in (self("#work").get_attribute("class") or "").split(), 120)
+        self.wait(lambda: "idle" in (self("#work").get_attribute("class") or "").split(), 600)
 
     def titles(self) -> list[str]:
         return [title.text for title in self.all("figcaption .title")]
