@@ -34,7 +34,10 @@ THOROUGH = (
         "documents/test_clients.py",
         "documents/test_heads_page.py",
         "documents/test_how_to.py",
+        "heads/test_families.py",
+        "heads/test_lasting.py",
         "heads/test_service.py",
+        "heads/test_store.py",
         "http/",
     ),
     *(
