@@ -31,7 +31,7 @@ def test_the_settings_that_are_named_exist() -> None:
 
 
 def test_the_measured_numbers_keep_the_bounds_that_the_page_states() -> None:
-    """Within half a point of the better of scikit-learn's two, two points of leave-one-out, and the calibration error."""
+    """Near the better of scikit-learn's two, near leave-one-out, and calibrated."""
     rows = [
         [cell.strip() for cell in row.strip("|").split("|")]
         for row in PAGE.splitlines()
