@@ -2,6 +2,7 @@
 
 const SIDE = 264; // pixels: 132 on a display with two for each
 const AT_A_TIME = 2;
+const REST_MS = 150; // without scrolling, until thumbnails are made: frames come first
 
 export class Thumbnails {
   constructor() {
@@ -9,6 +10,8 @@ export class Thumbnails {
     this.running = 0;
     this.watcher = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "300px" });
     this.images = new WeakMap(); // by the element that shows them
+    this.resting = 0;
+    document.addEventListener("scroll", () => this.#rest(), { passive: true, capture: true });
   }
 
   watch(element, image) {
@@ -25,11 +28,19 @@ export class Thumbnails {
       this.watcher.unobserve(target);
       this.waiting.push(target);
     }
-    this.#work();
+    for (let i = 0; i < AT_A_TIME; i++) this.#work();
+  }
+
+  #rest() {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.resting = 0;
+      for (let i = 0; i < AT_A_TIME; i++) this.#work();
+    }, REST_MS);
   }
 
   async #work() {
-    if (this.running >= AT_A_TIME || !this.waiting.length) return;
+    if (this.resting || this.running >= AT_A_TIME || !this.waiting.length) return;
     this.running += 1;
     const element = this.waiting.shift();
     const image = this.images.get(element);
