@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], int, str, str]] = {
     "a head too many": ("/attention", {"head": "6"}, 422, "invalid_parameter", "0 to 5"),
     "a head that is no number": (
         "/attention",
-        {"head": "every"},
+        {"head": "each"},
         422,
         "invalid_parameter",
         "must be mean, all, or the index",
