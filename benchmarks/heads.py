@@ -31,7 +31,7 @@ from models.checkpoints.checkpoint import open_checkpoint
 from models.network.vit import Readout
 
 try:
-    from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+    from sklearn.linear_model import LogisticRegression, RidgeClassifierCV  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
     LogisticRegression = RidgeClassifierCV = None
 
@@ -135,8 +135,8 @@ def accuracies(vectors: Array, names: Array, count: int) -> None:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         for name, peer in (("LogisticRegression", regression), ("RidgeClassifierCV", ridge)):
             for kind, rows_of in (("as they are", vectors), ("of length 1", unit)):
-                found = peer(rows_of[chosen], classes[chosen], rows_of[others])
-                rows.setdefault(f"{name}, vectors {kind}", []).append(((found == classes[others]).mean(),))
+                answers = peer(rows_of[chosen], classes[chosen], rows_of[others])
+                rows.setdefault(f"{name}, vectors {kind}", []).append(((answers == classes[others]).mean(),))
     for name, found in rows.items():
         means = [f"{100 * mean:.1f}%" for mean in np.mean(found, axis=0)]
         error = calibration_error(*map(np.concatenate, zip(*pooled[name], strict=True))) if name in pooled else None

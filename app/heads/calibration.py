@@ -27,14 +27,14 @@ def fit_temperature(logits: Array, labels: NDArray[np.int32]) -> float:
     the weight of one more example: without it, examples that are all answered rightly would ask for a temperature of 0.
     """
     rows = np.arange(len(labels))
-    logits = logits - logits.max(1, keepdims=True)
+    logits = (logits - logits.max(1, keepdims=True)).astype(np.float32)
     smooth = 1 / (len(labels) + 2)
-    target = np.mean((1 - smooth) * logits[rows, labels] + smooth * logits.mean(1))
+    target = np.mean((1 - smooth) * logits[rows, labels] + smooth * logits.mean(1), dtype=np.float64)
     low, high = np.log(1 / HOTTEST), np.log(1 / COLDEST)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        powers = np.exp(np.exp(middle) * logits)
-        expected = np.mean((powers * logits).sum(1) / powers.sum(1))
+        powers = np.exp(np.float32(np.exp(middle)) * logits)
+        expected = np.mean(np.einsum("nk,nk->n", powers, logits) / powers.sum(1), dtype=np.float64)
         low, high = (low, middle) if expected > target else (middle, high)
     return float(np.exp(-(low + high) / 2))
 

@@ -15,6 +15,7 @@ from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
 from app.heads.methods.mean import leave_one_out
 from app.heads.methods.ridge import fit_ridge
+from tests.bounds import assert_equal_in_float32
 from tests.heads.labelled import SPACE, clusters
 
 COUNTS: list[Mapping[str, int]] = [{"a": 4, "b": 6, "c": 5}, {"a": 30, "b": 20, "c": 40}, {"a": 1, "b": 3, "c": 2}]
@@ -64,7 +65,7 @@ def test_the_left_out_answers_of_ridge_are_those_of_fits_without_the_example(cou
         weight, bias = solved(examples.at(kept), found.strength, balanced(examples)[kept], heights)
         expected = weight @ examples.vectors[place].astype(np.float64) + bias
         assert bool(found.answered[place]) == (count > 1)
-        np.testing.assert_allclose(found.left_out[place].numpy(), expected, atol=1e-8)
+        assert_equal_in_float32(found.left_out[place].numpy(), expected)
 
 
 @pytest.mark.parametrize("counts", COUNTS)

@@ -1,0 +1,83 @@
+"""Measure the rate of /classify while a head of 10,000 examples and 100 classes is fitted again and again beside it.
+
+    python -m benchmarks.heads_rate
+
+Prints both rates of one run, and the time of each fit, with that of a picture that is embedded for it. The head reads
+the shipped model's vectors of 384 numbers.
+"""
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from app.heads.examples import labelled
+from app.heads.fit import fit
+from app.heads.head import Space
+from app.heads.store import Store
+from tests.server import ROOT, serving
+
+SECONDS, CLIENTS = 10.0, 4
+EXAMPLES, CLASSES, DIM = 9_900, 100, 384
+PICTURE = (ROOT / "examples" / "cat.png").read_bytes()
+
+
+def rate(url: str) -> float:
+    """Return how many requests are answered in a second."""
+    end, counts = time.monotonic() + SECONDS, [0] * CLIENTS
+
+    def ask(place: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while time.monotonic() < end:
+                client.post("/classify", content=PICTURE).raise_for_status()
+                counts[place] += 1
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / SECONDS
+
+
+def main() -> None:
+    """Print the rates."""
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", heads=Path(folder) / "heads") as server:
+        url = server.url
+        espresso = (ROOT / "examples" / "espresso.jpg").read_bytes()
+        files = [("0", ("a.png", PICTURE)), ("1", ("b.jpg", espresso))]
+        made = httpx.put(f"{url}/heads/probe?method=mean", files=files, timeout=60).json()
+        random = np.random.default_rng(0)
+        labels = random.integers(0, CLASSES, EXAMPLES)
+        vectors = random.normal(size=(CLASSES, DIM))[labels] + 3 * random.normal(size=(EXAMPLES, DIM))
+        blank = [""] * EXAMPLES
+        examples = labelled(vectors.astype(np.float32), [str(label) for label in labels], blank, blank)
+        space = Space(made["model"], made["fingerprint"], made["dtype"], made["pool"])
+        Store(Path(folder) / "heads", 10, 2**30).put("big", fit(examples, space)[0])
+        time.sleep(1.5)
+        alone = rate(url)
+        ended, times = threading.Event(), []
+
+        def teach() -> None:
+            number = 0
+            while not ended.is_set():
+                started, number = time.monotonic(), number + 1
+                more = [(str(number % CLASSES), (f"{number}.png", PICTURE + bytes(number)))]
+                httpx.post(f"{url}/heads/big/examples", files=more, timeout=60).raise_for_status()
+                times.append(time.monotonic() - started)
+
+        teacher = threading.Thread(target=teach)
+        teacher.start()
+        beside = rate(url)
+        ended.set()
+        teacher.join()
+        fits = ", ".join(f"{one:.2f}" for one in times)
+        print(f"/classify: {alone:.1f}/s alone, {beside:.1f}/s beside {len(times)} fits ({beside / alone:.0%})")
+        print(f"seconds of each fit: {fits}")
+
+
+if __name__ == "__main__":
+    main()
