@@ -23,7 +23,7 @@ async def model(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
     described = describe(service.engine, service.heads.served)
-    return described | {"threads": threads, "heads": await _heads(service), "limits": _limits(service)}
+    return described | {"threads": threads, "fitted_heads": await _fitted_heads(service), "limits": _limits(service)}
 
 
 def describe(engine: Engine, head: Head | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def public_source(source: str) -> str:
     return path.absolute().name
 
 
-async def _heads(service: Service) -> dict[str, Any]:
+async def _fitted_heads(service: Service) -> dict[str, Any]:
     """Return where heads are kept, which decides whether they outlive the process, and their names."""
     kept = "memory" if service.settings.heads is None else "directory"
     return {"kept": kept, "names": sorted(await service.heads.kept())}
