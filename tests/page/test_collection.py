@@ -108,8 +108,9 @@ def test_a_long_run_shows_how_far_it_is_and_stops(page: Page, folder: Path) -> N
     assert answers == 400
 
 
+@pytest.mark.soak
 def test_a_thousand_pictures_scroll_smoothly(page: Page) -> None:
-    """No frame is longer than 50 ms: the browser's Long Tasks are those that are.
+    """No frame is longer than 50 ms: the browser's Long Tasks are those that are. It measures, on an idle machine.
 
     Other processes may hold up one pass over the page; a page that is slow is slow in each.
     """
