@@ -41,10 +41,8 @@ def fit_ridge(examples: Examples) -> Linear:
     left_out = _LeftOut(centred.float() @ directions.float(), eigenvalues, projected, targets, weights, counts)
     strength = float(eigenvalues.mean()) * left_out.best()
     weight = (directions @ (projected / (eigenvalues + strength)[:, None])).T
-    return Linear(
-        *(weight, mean - weight @ centre),
-        *(left_out.scores(strength).double(), counts > 1, "leave-one-out", strength),
-    )
+    scores = left_out.scores(strength).double()
+    return Linear(weight, mean - weight @ centre, scores, counts > 1, "leave-one-out", strength)
 
 
 class _LeftOut:

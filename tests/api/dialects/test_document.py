@@ -42,5 +42,6 @@ def test_every_route_answers_as_documented(document: Any, mode: GenerationMode) 
 
 def test_every_other_route_is_a_main_endpoint(document: Any) -> None:
     assert {path for path in document.raw_schema["paths"] if not re.match(DIALECTS, path)} == {
-        *("/classify", "/embed", "/attention", "/preprocess", "/model", "/healthz", "/readyz", "/metrics")
+        *("/classify", "/embed", "/attention", "/preprocess", "/model", "/healthz", "/readyz", "/metrics"),
+        *("/heads", "/heads/{name}", "/heads/{name}/examples"),
     }
