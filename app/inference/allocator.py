@@ -8,9 +8,9 @@ Sources: mallopt(3), malloc_trim(3), and glibc's arena.c.
 
 oneDNN compiles each operation for the shapes of its operands and keeps 1,024 of them, so that memory grows with the
 variety of sizes. Measured with ViT-S in bfloat16 on two cores, 800 images of 200 sizes: 384 MB after the warm-up become
-909 and grow on; with 64 shapes they become 754 and stay. On another processor, in bfloat16 as well, images of 80 sizes took
-193 and 203 us of processor time a token with 64 shapes, 196 and 182 with 1,024: within the noise of a busy machine.
-Source: oneDNN's developer guide, Primitive Cache.
+909 and grow on; with 64 shapes they become 754 and stay. On another processor images of 80 sizes took 193 and 203 us of
+processor time a token with 64 shapes, 196 and 182 with 1,024: within the noise of a busy machine. Source: oneDNN's
+developer guide, Primitive Cache.
 """
 
 import ctypes

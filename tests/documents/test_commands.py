@@ -10,8 +10,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.commands import PAGES, Command, commands, name_of, python_blocks
@@ -51,6 +53,14 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             for picture in (ROOT / "examples").glob("*.jpg"):
                 (folder / name / picture.name).symlink_to(picture)
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_heads_left(server: Server) -> Iterator[None]:
+    """Other tests share the server with the pages, whose commands write heads."""
+    yield
+    for head in httpx.get(f"{server.url}/heads").json()["heads"]:
+        httpx.delete(f"{server.url}/heads/{head['name']}").raise_for_status()
 
 
 def run(server: Server, folder: Path, command: list[str]) -> str:
