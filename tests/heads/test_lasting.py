@@ -87,7 +87,7 @@ def test_heads_in_memory_are_gone_with_the_process(tmp_path: Path) -> None:
     for start in range(2):
         with serving(tmp_path / f"log-{start}", allow_heads=True) as server:
             model = httpx.get(f"{server.url}/model").json()
-            assert model["heads"] == {"kept": "memory", "names": []}
+            assert model["fitted_heads"] == {"kept": "memory", "names": []}
             with httpx.Client(base_url=server.url, timeout=60) as client:
                 assert put(client, "pets", TWO).status_code == 200
-            assert httpx.get(f"{server.url}/model").json()["heads"]["names"] == ["pets"]
+            assert httpx.get(f"{server.url}/model").json()["fitted_heads"]["names"] == ["pets"]

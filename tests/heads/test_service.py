@@ -281,7 +281,7 @@ def test_writing_is_off_unless_somebody_turns_it_on(half: Server) -> None:
         assert problem(put(client, "pets", TWO)) == (403, "heads_off")
         assert problem(client.delete("/heads/pets")) == (403, "heads_off")
         assert client.get("/heads").json() == {"kept": "memory", "writable": False, "heads": []}
-        assert client.get("/model").json()["heads"] == {"kept": "memory", "names": []}
+        assert client.get("/model").json()["fitted_heads"] == {"kept": "memory", "names": []}
 
 
 def test_a_page_of_another_origin_writes_nothing(api: httpx.Client) -> None:

@@ -21,7 +21,7 @@ async def model(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
     described = describe(service.engine, service.heads.served)
-    return described | {"threads": threads, "heads": await _heads(service), "limits": _limits(service)}
+    return described | {"threads": threads, "fitted_heads": await _heads(service), "limits": _limits(service)}
 
 
 def describe(engine: Engine, head: Head | None = None) -> dict[str, Any]:
