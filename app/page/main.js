@@ -10,7 +10,7 @@ import { examplesNamed, onImages } from "./files.js";
 import { Gallery } from "./gallery.js";
 import { Heads } from "./heads.js";
 import { ImageView } from "./image-view.js";
-import { hideProblem, sentenceOf, showProblem, titleOf } from "./problems.js";
+import { hideAnswered, hideProblem, sentenceOf, showProblem, titleOf } from "./problems.js";
 import { layerOf, rangesOf, requestsOf, sideOf, sizeOf } from "./requests.js";
 import { download, picture, table, vectors } from "./save.js";
 import { DEFAULTS, fromFragment, settings, toFragment } from "./settings.js";
@@ -124,7 +124,7 @@ async function round() {
     }),
   );
   for (const view of views) view.element.removeAttribute("aria-busy");
-  if (!failures.length) hideProblem();
+  if (!failures.length) hideAnswered();
   failures.filter(({ error }) => !error.isOfImage).slice(0, 1).forEach(({ error }) => handle(error));
   reject(failures.filter(({ error }) => error.isOfImage).map(({ error, job }) => [error.image ?? job.views[0].image, error]));
   paint();

@@ -43,6 +43,11 @@ export function hideProblem() {
   byId("problem").hidden = true;
 }
 
+// An answer ends the problem of an earlier request, but not that of a link: it stays until it is closed.
+export function hideAnswered() {
+  if (!byId("problem-code").textContent.includes("invalid_link")) hideProblem();
+}
+
 function detailOf(problem) {
   if (problem.code === "unauthorized") return "Enter it here. It stays in this tab and is sent only to this service.";
   return problem.retryAfter ? `${sentenceOf(problem)} Trying again in ${problem.retryAfter} s.` : sentenceOf(problem);

@@ -309,3 +309,10 @@ def test_only_an_admin_writes_where_there_are_keys(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert problem(client.delete("/heads/pets", headers=key(USER))) == (403, "forbidden")
         assert client.delete("/heads/pets", headers=key(ADMIN)).status_code == 200
+
+
+def test_the_method_head_is_answered_like_get(api: httpx.Client) -> None:
+    put(api, "pets", TWO)
+    full, bare = api.get("/heads/pets"), api.head("/heads/pets")
+    assert (bare.status_code, bare.content) == (full.status_code, b"") == (200, b"")
+    assert bare.headers["etag"] == full.headers["etag"]

@@ -16,7 +16,7 @@ ELSEWHERE = {
     f"/v2/models/{MODEL}/infer?size=224": "'parameters' of the JSON body",
     "/invocations?size=224": ATTRIBUTES,
     "/pipeline/image-classification?top_k=2": "'parameters' of the JSON body",
-    "/classify?siz=224": "allowed are size, resize, max_patches, top_k",
+    "/classify?siz=224": "allowed are size, resize, max_patches, head, top_k, explain",
     "/healthz?size=224": "this path has none",
 }
 
