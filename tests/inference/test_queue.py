@@ -223,3 +223,10 @@ def test_a_forecast_of_one_size_is_proportional_and_of_two_a_line() -> None:
     assert forecast.at_most(2500) > forecast.seconds(2500)
     forecast.observe(900, 0.1)  # a line that falls is none
     assert forecast.seconds(10) >= 0
+
+
+def test_a_batch_that_takes_no_time_by_the_clock_is_learned_from() -> None:
+    forecast = Forecast()
+    for cost, seconds in ((10, 0.0), (100, 1.0), (10, 0.0), (10, 1.0), (10, 1.0)):
+        forecast.observe(cost, seconds)
+    assert forecast.seconds(100) > 0

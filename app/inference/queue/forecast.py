@@ -50,22 +50,23 @@ class Forecast:
         """Learn from a batch that has ended; with `restart`, forget all earlier ones first."""
         if restart:
             self._measured.clear()
-        elif self._measured:
-            seconds = min(seconds, MOST * max(self.seconds(cost), SHORTEST_S))
+        expected = max(self.seconds(cost), SHORTEST_S)
+        if self._measured:
+            seconds = min(seconds, MOST * expected)
+        mean = float(cost), max(seconds, 1e-9)
         magnitude = cost.bit_length()
         if magnitude in self._measured:
-            expected = max(self.seconds(cost), 1e-9)
             self._error += ERROR_FRESH * (min(1.0, abs(seconds - expected) / expected) - self._error)
-        old_cost, old_seconds = self._measured.get(magnitude, (cost, seconds))
-        mean = old_cost + FRESH * (cost - old_cost), old_seconds + FRESH * (seconds - old_seconds)
-        if not 1 / OTHER < seconds / max(self.seconds(cost), SHORTEST_S) < OTHER:
-            self._carry_over((old_cost, old_seconds), mean)
+            old_cost, old_seconds = self._measured[magnitude]
+            mean = old_cost + FRESH * (cost - old_cost), old_seconds + FRESH * (seconds - old_seconds)
+            if not 1 / OTHER < seconds / expected < OTHER:
+                self._carry_over((old_cost, old_seconds), mean)
         self._measured[magnitude] = mean
         self._line = _fit(self._measured.values())
 
     def _carry_over(self, old: tuple[float, float], new: tuple[float, float]) -> None:
         """Let a device that became slower or faster at one magnitude be so at the others, which are measured less."""
-        then, now = (seconds / self.seconds(cost) for cost, seconds in (old, new)) if self.seconds(old[0]) else (1, 1)
+        then, now = (seconds / self.seconds(cost) for cost, seconds in (old, new))
         for magnitude, (cost, seconds) in self._measured.items():
             self._measured[magnitude] = cost, seconds * now / then
 
