@@ -81,12 +81,17 @@ class Heads:
 
     async def named(self, name: str) -> Head:
         """Return the head of this name. Raises Problem."""
-        kept = (await self.kept()).get(name)
-        if kept is None:
-            raise Problem("head_not_found", f"there is no head {name!r}; GET /heads lists those that there are")
+        kept = await self.entry(name)
         if kept.head is None:
             raise Problem("head_broken", f"the file of the head {name!r} cannot be used: {kept.problem}")
         return kept.head
+
+    async def entry(self, name: str) -> Kept:
+        """Return what is under this name: a head, or why its file is none. Raises Problem if there is nothing."""
+        kept = (await self.kept()).get(name)
+        if kept is None:
+            raise missing(name)
+        return kept
 
     async def kept(self) -> dict[str, Kept]:
         """Return what there is under each name, as it was a second ago or later."""
@@ -101,3 +106,8 @@ class Heads:
             await asyncio.to_thread(self.store.refresh)
         finally:
             self._looked, self._looking = time.monotonic(), None
+
+
+def missing(name: str) -> Problem:
+    """Return the problem of a name that no head has."""
+    return Problem("head_not_found", f"there is no head {name!r}; GET /heads lists those that there are")

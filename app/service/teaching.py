@@ -19,7 +19,7 @@ from app.inference.engine import Engine
 from app.inference.task import Task
 from app.pictures.prepared import Resolution, Upload
 from app.service.classes import fits, misfit, resolution_of, space_of, stack
-from app.service.heads import Heads
+from app.service.heads import Heads, missing
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
 from app.telemetry.timings import Timings
@@ -160,7 +160,7 @@ class Teaching:
         kept = (await self._heads.kept()).get(name)
         there = await self._on_thread(lambda: _told(lambda: self._heads.store.delete(name, condition)))
         if kept is None or not there:
-            raise Problem("head_not_found", f"there is no head {name!r}; GET /heads lists those that there are")
+            raise missing(name)
         return kept.head.version if kept.head else ""
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -74,10 +74,7 @@ async def list_heads(request: Request) -> HeadList:
 async def get_head(request: Request, name: Name) -> Response:
     """Return the classes of a head, how it was fitted, how good it is, and the vectors that it reads."""
     service: Service = request.app.state.service
-    engine, kept = service.engine, (await service.heads.kept()).get(name)
-    if kept is None:
-        await service.heads.named(name)
-        raise Problem("head_not_found", f"there is no head {name!r}")
+    engine, kept = service.engine, await service.heads.entry(name)
     return _response(_described(engine, name, kept), kept.head.version if kept.head else "")
 
 
@@ -98,11 +95,8 @@ async def put_head(request: Request, name: Name, query: Annotated[FitQuery, Quer
     pictures = _pictures(await read_parts(request, service.settings))
     teaching: Teaching = request.app.state.teaching
     asked = query.method, query.pool, Resolution(*query.resolution)
-    try:
-        taught = await teaching.fit(engine, Write(name, condition, query.skip_bad), pictures, asked)
-    except BadExamples as bad:
-        return _refusal(request, bad)
-    return _taught(request, engine, name, taught)
+    work = teaching.fit(engine, Write(name, condition, query.skip_bad), pictures, asked)
+    return await _taught(request, engine, name, work)
 
 
 @router.post(
@@ -119,11 +113,8 @@ async def post_examples(request: Request, name: Name, query: Annotated[ExamplesQ
     await service.heads.named(name)
     pictures = _pictures(await read_parts(request, service.settings))
     teaching: Teaching = request.app.state.teaching
-    try:
-        taught = await teaching.add(engine, Write(name, condition, query.skip_bad), pictures)
-    except BadExamples as bad:
-        return _refusal(request, bad)
-    return _taught(request, engine, name, taught)
+    work = teaching.add(engine, Write(name, condition, query.skip_bad), pictures)
+    return await _taught(request, engine, name, work)
 
 
 @router.delete(
@@ -176,8 +167,14 @@ def _described(engine: Engine, name: str, kept: Kept) -> dict[str, Any]:
     return state | ({} if fitting else {"detail": misfit(engine, kept.head.space)}) | describe_head(kept.head)
 
 
-def _taught(request: Request, engine: Engine, name: str, taught: Taught) -> Response:
+async def _taught(request: Request, engine: Engine, name: str, work: Awaitable[Taught]) -> Response:
+    """Return the head that was fitted, or the problem of each image that cannot be used."""
     request_id: str = request.state.request_id
+    try:
+        taught = await work
+    except BadExamples as bad:
+        errors = [one.described(request_id) for one in bad.refused]
+        return problem_response(bad, request_id, PROBLEM_JSON, errors=errors)
     skipped = [one.described(request_id) for one in taught.refused]
     described = _described(engine, name, Kept(taught.head)) | {"repeated": taught.repeated, "skipped": skipped}
     return _response(described, taught.head.version)
@@ -186,9 +183,3 @@ def _taught(request: Request, engine: Engine, name: str, taught: Taught) -> Resp
 def _response(content: dict[str, Any], version: str) -> Response:
     headers = {"ETag": etag(version)} if version else {}
     return Response(orjson.dumps(content), media_type=JSON, headers=headers)
-
-
-def _refusal(request: Request, bad: BadExamples) -> Response:
-    request_id: str = request.state.request_id
-    errors = [one.described(request_id) for one in bad.refused]
-    return problem_response(bad, request_id, PROBLEM_JSON, errors=errors)
