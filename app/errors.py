@@ -72,6 +72,9 @@ class Problem(Exception):
         headers: headers of the response, such as Retry-After.
     """
 
+    holds_s = 0.0
+    """For how many seconds every request of the same client for the same path is refused, whatever its body is."""
+
     def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
         self.code = code

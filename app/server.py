@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from app.http.connection import Connection, Connections
+from app.http.connections.connection import Connection
+from app.http.connections.shared import Connections
 from app.http.headers.origins import Origins
 from app.http.middleware import record_refusal
 from app.settings import Settings

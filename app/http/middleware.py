@@ -7,8 +7,6 @@ This is pure ASGI and not a `BaseHTTPMiddleware`, which hides a client disconnec
 
 import asyncio
 import logging
-import random
-import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import Problem, internal
 from app.http.headers.origins import Origins
 from app.http.problems import error_format_of, problem_response
+from app.http.request_id import request_id
 from app.telemetry import tracing
 from app.telemetry.metrics import CLIENT_LEFT, Metrics
 from app.telemetry.timings import Timings
 
 logger = logging.getLogger("vitrine")
 access = logging.getLogger("vitrine.access")
-
-# An id is no secret. Asking the operating system for each one would make the event loop wait for the GIL.
-ids = random.Random()  # noqa: S311
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass
@@ -101,8 +96,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: BodyMemory) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        client_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        self.request_id = client_id if REQUEST_ID.fullmatch(client_id) else f"{ids.getrandbits(128):032x}"
+        self.request_id = request_id(headers.get(b"x-request-id", b""))
         self.timings = Timings()
         self.status = 0  # until the response begins
         self.started = time.perf_counter()
@@ -216,8 +210,10 @@ class _Exchange:
         access.info("request", extra={"fields": fields})
 
 
-def record_refusal(metrics: Metrics, problem: Problem, request_id: str) -> None:
-    """Log and count a request that was refused before a handler saw it: too slow, too large, or not HTTP."""
-    metrics.http.answered(None, "-", problem.status, 0.0, problem.code)
-    fields = {"method": "-", "route": None, "status": problem.status, "problem": problem.code, "request_id": request_id}
-    access.info("request", extra={"fields": fields})
+def record_refusal(
+    metrics: Metrics, problem: Problem, identifier: str, method: str = "-", route: str | None = None
+) -> None:
+    """Log and count a request that no handler saw: too slow, too large, not HTTP, or like one just refused."""
+    metrics.http.answered(route, method, problem.status, 0.0, problem.code)
+    facts = {"status": problem.status, "problem": problem.code, "request_id": identifier}
+    access.info("request", extra={"fields": {"method": method, "route": route, **facts}})

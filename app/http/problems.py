@@ -37,33 +37,38 @@ PROBLEM_JSON = ErrorFormat(Problem.body, {"$ref": "#/components/schemas/Problem"
 
 def problem_response(problem: Problem, request_id: str, shape: ErrorFormat = PROBLEM_JSON, **members: Any) -> Response:
     """Return the response for a problem; `members` are added to the body."""
-    return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape.media_type)
+    return _ProblemResponse(problem, orjson.dumps(shape.body(problem, request_id) | members), shape)
 
 
-def problem_bytes(problem: Problem, request_id: str, headers: Mapping[str, str]) -> bytes:
-    """Return the response for a problem as HTTP/1.1 writes it, for a connection that ends before a handler runs.
+def problem_bytes(
+    problem: Problem, request_id: str, headers: Mapping[str, str], shape: ErrorFormat = PROBLEM_JSON
+) -> bytes:
+    """Return the response for a problem as HTTP/1.1 writes it, for a request that no handler sees.
 
     Args:
         problem: what is wrong.
         request_id: of the request.
         headers: further headers of the response.
+        shape: the error format.
     """
-    response = problem_response(problem, request_id)
-    response.headers.update({"X-Request-ID": request_id, "Connection": "close", **headers})
+    response = problem_response(problem, request_id, shape)
+    response.headers.update({"X-Request-ID": request_id, **headers})
     status_line = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n".encode()
     lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
     return status_line + lines + b"\r\n" + bytes(response.body)
 
 
 class _ProblemResponse(Response):
-    """A response that stores its problem's code in the state of the request, for the log line and the metrics."""
+    """A response that stores its problem in the state of the request, for the log line, the metrics, the connection."""
 
-    def __init__(self, problem: Problem, body: bytes, media_type: str) -> None:
-        super().__init__(body, problem.status, problem.headers, media_type)
-        self._code = problem.code
+    def __init__(self, problem: Problem, body: bytes, shape: ErrorFormat) -> None:
+        super().__init__(body, problem.status, problem.headers, shape.media_type)
+        self._problem, self._shape = problem, shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["problem"] = self._code
+        scope.setdefault("state", {})["problem"] = self._problem.code
+        if self._problem.holds_s:
+            scope["state"]["refusal"] = self._problem, self._shape
         await super().__call__(scope, receive, send)
 
 

@@ -35,6 +35,9 @@ FAILING_AFTER = 3
 PROBE_S = 5.0
 """Timeout of the probe."""
 
+HELD_S = 0.05
+"""For how long a client is refused without another look at the queue, at most."""
+
 LAST_BATCH_S = 5.0
 """Timeout for the batch that runs when the process ends."""
 
@@ -154,9 +157,12 @@ class Runtime:
         await self.batcher.stop(LAST_BATCH_S if waits else 0)
 
     def check_space(self, cost: int, asker: Asker) -> None:
-        """Raise Problem if work of this cost would be refused now."""
+        """Raise Problem if work of this cost would be refused now; it holds for a moment, whatever the work is."""
         if (refused := self.batcher.queue.refusal(cost, asker)) is not None:
-            raise overloaded(refused)
+            problem = overloaded(refused)
+            # Shorter than what waits, so that the device does not become idle meanwhile.
+            problem.holds_s = min(HELD_S, self.batcher.queue.empty_in_s / 4)
+            raise problem
 
     def reserve(self, cost: int, asker: Asker) -> Reservation:
         """Reserve space in the queue for images that are still to be decoded. Raises Problem."""

@@ -28,9 +28,9 @@ PRIVATE = {
     "torch.ops.mkldnn._linear_pointwise": "models/network/kernels/linear.py: a linear layer and its activation in one",
     "torch.ops.mkldnn._reorder_linear_weight": "models/network/kernels/linear.py",
     "torch._dynamo.exc.TorchDynamoException": "app/inference/engine.py: errors of torch.compile; without a public name",
-    "uvicorn._types.ASGI3Application": "app/http/connection.py: for type checkers alone",
-    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._start_asgi_task": "app/http/connection.py",
-    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._unset_keepalive_if_required": "app/http/connection.py",
+    "uvicorn._types.ASGI3Application": "app/http/connections/: for type checkers alone",
+    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._start_asgi_task": "app/http/connections/",
+    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._unset_keepalive_if_required": "app/http/connections/",
 }
 """Private names of libraries, and where and why they are used. `os._exit` is documented."""
 
@@ -91,11 +91,11 @@ METHODS = {
     f"{SERVER}.Server.capture_signals": "c1fd80a9d4eb",
     f"{SERVER}.Server.handle_exit": "5aae5b8c0fb2",
 }
-"""What app/http/connection.py and app/server.py override, call, or rely on being called by: a digest of its source."""
+"""What app/http/connections/ and app/server.py override, call, or rely on being called by: a digest of its source."""
 
 ATTRIBUTES = {
     f"{HTTPTOOLS}.HttpToolsProtocol": (
-        "cycle flow headers loop parser pipeline scope server_state timeout_keep_alive transport url"
+        "client cycle flow headers loop parser pipeline scope server_state timeout_keep_alive transport url"
     ),
     CYCLE: "disconnected keep_alive message_event more_body response_complete response_started scope transport",
     f"{SERVER}.ServerState": "connections total_requests",
@@ -172,7 +172,7 @@ def test_what_we_build_on_is_what_was_read(dotted: str, read: str) -> None:
         found = digest(resolve(dotted))
     except AttributeError:
         pytest.fail(f"{library(dotted)} has no {dotted} any more")
-    where = "app/server.py" if dotted.startswith(f"{SERVER}.Server.") else "app/http/connection.py"
+    where = "app/server.py" if dotted.startswith(f"{SERVER}.Server.") else "app/http/connections/"
     assert found == read, f"{library(dotted)} has changed {dotted}: read it beside {where}, then note {found!r}"
 
 
@@ -220,12 +220,14 @@ def test_every_private_name_that_is_used_is_in_the_table() -> None:
 def test_every_attribute_of_uvicorn_that_is_used_is_in_the_table() -> None:
     """Check the classes that derive from uvicorn's or hold its objects."""
     for path, name, base, written in (
-        ("http/connection.py", "Connection", f"{HTTPTOOLS}.HttpToolsProtocol", ("self", "super()")),
-        ("http/connection.py", "Connection", CYCLE, ("cycle", "self.cycle", "self._running")),
-        ("http/disconnect.py", "DisconnectProbe", CYCLE, ("self._cycle",)),
-        ("http/transport.py", "ResponseTransport", CYCLE, ("self._cycle",)),
-        ("http/transport.py", "PipelineFlow", f"{FLOW}.FlowControl", ("super()",)),
-        ("http/linger.py", "Linger", f"{FLOW}.FlowControl", ("self._flow",)),
+        ("http/connections/connection.py", "Connection", f"{HTTPTOOLS}.HttpToolsProtocol", ("self", "super()")),
+        ("http/connections/connection.py", "Connection", CYCLE, ("cycle", "self.cycle", "self._running")),
+        ("http/connections/repeating.py", "RepeatingProtocol", f"{HTTPTOOLS}.HttpToolsProtocol", ("self", "super()")),
+        ("http/connections/repeating.py", "RepeatingProtocol", CYCLE, ("latest",)),
+        ("http/connections/disconnect.py", "DisconnectProbe", CYCLE, ("self._cycle",)),
+        ("http/connections/transport.py", "ResponseTransport", CYCLE, ("self._cycle",)),
+        ("http/connections/transport.py", "PipelineFlow", f"{FLOW}.FlowControl", ("super()",)),
+        ("http/connections/linger.py", "Linger", f"{FLOW}.FlowControl", ("self._flow",)),
         ("server.py", "_Server", f"{SERVER}.Server", ("self", "super()")),
     ):
         tree = ast.parse((ROOT / "app" / path).read_text())

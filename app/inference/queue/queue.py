@@ -60,9 +60,14 @@ class Queue(Generic[P, A]):
         return self._shares.total
 
     @property
+    def empty_in_s(self) -> float:
+        """Estimate the seconds that the waiting work and the reservations take."""
+        return self.forecast.seconds(self.cost)
+
+    @property
     def retry_after_s(self) -> int:
         """Estimate the whole seconds until the queue is empty, from 1 to 60."""
-        return min(60, max(1, math.ceil(self.forecast.seconds(self.cost))))
+        return min(60, max(1, math.ceil(self.empty_in_s)))
 
     def refusal(self, cost: int, asker: Asker = ANYONE) -> Refused | None:
         """Return why work of this cost would be refused now, or None if it would be accepted."""

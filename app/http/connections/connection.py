@@ -7,21 +7,19 @@ only closes its sending half is served.
 """
 
 import asyncio
-import uuid
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.errors import Problem
-from app.http.deadlines import ArrivalDeadline, DeliveryDeadline
-from app.http.disconnect import DisconnectProbe
-from app.http.head import head_problem, refused_head_problem
-from app.http.headers.origins import Origins
-from app.http.linger import Linger
+from app.http.connections.deadlines import ArrivalDeadline, DeliveryDeadline
+from app.http.connections.disconnect import DisconnectProbe
+from app.http.connections.head import head_problem, refused_head_problem
+from app.http.connections.linger import Linger
+from app.http.connections.repeating import RepeatingProtocol
+from app.http.connections.transport import PipelineFlow, ResponseTransport
 from app.http.problems import problem_bytes
-from app.http.transport import PipelineFlow, ResponseTransport
+from app.http.request_id import request_id
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -33,36 +31,9 @@ GRACE_S = 1.0
 """How long a handler may take to answer that a body is late, before the connection is cut."""
 
 
-class Connections(ServerState):
-    """What all connections share.
-
-    Args:
-        client_timeout_s: how long a request may take to arrive, and a client to read its response.
-        keep_alive_s: how long a connection stays open after a response without another request.
-        origins: those that may read the response to a request that no handler has seen.
-        on_refused: called with the problem and the request id of a request that no handler has seen.
-    """
-
-    def __init__(
-        self,
-        client_timeout_s: float,
-        keep_alive_s: float,
-        origins: Origins,
-        on_refused: Callable[[Problem, str], None],
-    ) -> None:
-        super().__init__()
-        self.client_timeout_s = client_timeout_s
-        self.keep_alive_s = keep_alive_s
-        self.origins = origins
-        self.on_refused = on_refused
-        self.leaving = False
-        """Whether every response is to be the last one of its connection."""
-
-
-class Connection(HttpToolsProtocol):
+class Connection(RepeatingProtocol):
     """A connection and its requests, one after the other."""
 
-    server_state: Connections
     _arrival: ArrivalDeadline
     _delivery: DeliveryDeadline
     _lingering: Linger
@@ -79,7 +50,7 @@ class Connection(HttpToolsProtocol):
     @property
     def fresh(self) -> bool:
         """Whether no request has arrived yet."""
-        return self.cycle is None and not self._lingering.active
+        return self.cycle is None and self.repeated is None and not self._lingering.active
 
     # --- requests ---
 
@@ -121,6 +92,8 @@ class Connection(HttpToolsProtocol):
         self._problem = head_problem(self.parser.get_http_version(), self.headers)
         if self._problem is not None:
             raise ValueError(self._problem.detail)
+        if self.refuse_again():
+            return
         super().on_headers_complete()
         self.scope["state"]["receive_deadline"] = self._arrival.time
         response = ResponseTransport(self.transport, self.cycle, self.close, self.linger)
@@ -133,13 +106,19 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Handle the last byte of a request."""
-        super().on_message_complete()
+        if self.repeated is None:
+            super().on_message_complete()
+        elif not self._lingering.active:
+            self._delivery.start()
+            super().on_response_complete()
         self._arrival.cancel()
         self._in_head, self._head_bytes = True, 0
 
     def _too_slow(self) -> None:
         """The arrival deadline has passed. A handler that reads the body knows it too, and may answer first."""
-        if not self._in_head:
+        if self.repeated is not None:
+            self.transport.close()
+        elif not self._in_head:
             self._arrival.grant(GRACE_S, self.transport.abort)
         elif self._head_bytes:
             timeout_s = self.server_state.client_timeout_s
@@ -172,10 +151,10 @@ class Connection(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
                 return
-        request_id = uuid.uuid4().hex
-        origins = self.server_state.origins.headers(self.headers or [])
-        self.transport.write(problem_bytes(problem, request_id, origins))
-        self.server_state.on_refused(problem, request_id)
+        identifier = request_id()
+        headers = self.server_state.origins.headers(self.headers or []) | {"Connection": "close"}
+        self.transport.write(problem_bytes(problem, identifier, headers))
+        self.server_state.on_refused(problem, identifier)
         self.linger()
 
     # --- responses ---
@@ -183,6 +162,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request, unless the rest of this one's body has not arrived and is not needed."""
         if self._running is not None:
+            self.keep_refusal(self._running.scope)
             cast(ResponseTransport, self._running.transport).flush()
             if self._running.more_body:
                 self.linger()
@@ -232,6 +212,8 @@ class Connection(HttpToolsProtocol):
         """Close an idle connection when the server stops; close another one after its response."""
         if self._arrival.running and self._head_bytes:
             return  # a request has begun to arrive, and will be answered
+        if self.repeated is not None and self._arrival.running:
+            self.linger()  # it is refused, and its body still arrives
         if not self._lingering.active:
             super().shutdown()
 
