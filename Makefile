@@ -54,7 +54,7 @@ figures: $(VENV)/dev ## measure the figures of SECURITY.md; needs an idle machin
 
 # It installs nothing, so that it runs on a machine with a torch of its own and no network.
 gpu: ## measure a GPU with the torch of PYTHON: tests, parity, speed, a profile, as one page; ARGS='--device cpu --quick' tries it
-	$(PYTHON) -m benchmarks.gpu $(ARGS)
+	"$(PYTHON)" -m benchmarks.gpu $(ARGS)
 
 bench-ray: $(VENV)/dev $(VENV)/ray ## measure the latency that Ray Serve adds to a request
 	$(BIN)/python -m benchmarks.ray_overhead
@@ -66,7 +66,7 @@ serve-ray: $(VENV)/ray ## serve the default model on a local Ray cluster, on por
 FREEZE = $(VENV)-pins/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//' -e 's/^backports\.zstd==.*/& ; python_version < "3.14"/'
 
 pins: ## update requirements/ to the newest versions that pyproject.toml allows
-	rm -rf $(VENV)-pins && $(PYTHON) -m venv $(VENV)-pins
+	rm -rf $(VENV)-pins && "$(PYTHON)" -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet torch==$(shell sed -n 's/^torch==//p' requirements/serve.txt) -e .
 	( echo '# What `vitrine` runs on, exactly as tested. Made by `make pins`.'; \
 	  $(FREEZE) ) > requirements/serve.txt
@@ -85,7 +85,7 @@ pins: ## update requirements/ to the newest versions that pyproject.toml allows
 	$(MAKE) hashes
 
 hashes: ## update requirements/image.txt: serve.txt without torch, with hashes
-	test -d $(VENV)-pins || $(PYTHON) -m venv $(VENV)-pins
+	test -d $(VENV)-pins || "$(PYTHON)" -m venv $(VENV)-pins
 	$(VENV)-pins/bin/pip install --quiet uv
 	( echo '# What the image installs beside torch: serve.txt with the hash of every file that the index has. Made by `make hashes`.'; \
 	  grep -v '^torch==' requirements/serve.txt | $(VENV)-pins/bin/uv pip compile --quiet --universal --no-deps --generate-hashes \
@@ -102,7 +102,7 @@ clean: ## remove what the other targets have made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/serve: pyproject.toml requirements/serve.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	test -d $(VENV) || "$(PYTHON)" -m venv $(VENV)
 	@echo "Installing torch and the other packages into $(VENV). This takes minutes; on Linux torch includes CUDA (some GB)."
 	$(BIN)/pip install --quiet -r requirements/serve.txt
 	$(BIN)/pip install --quiet --no-deps -e .

@@ -38,7 +38,8 @@ class Server(Address):
 
     def wait_ready(self, deadline_s: float = 60) -> None:
         end = time.monotonic() + deadline_s
-        with httpx.Client() as client:  # one for all: to make one costs what half a start-up's core can do
+        # One for all: to make one costs what half a start-up's core can do.
+        with httpx.Client(timeout=deadline_s) as client:
             while client.get(f"{self.url}/readyz").status_code != 200:
                 assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.05)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -332,7 +333,7 @@ def test_the_curl_commands_reproduce_what_is_on_screen(page: Page, tmp_path: Pat
     commands += [code.text for code in page.all("#curls code") if "/features" in code.text]
     assert len(commands) == 4
     for command in commands:
-        there = command.replace("@examples/", f"@{ROOT}/examples/")
+        there = re.sub(r"@(examples/\S+)", lambda found: "@" + shlex.quote(str(ROOT / found[1])), command)
         ended = subprocess.run(
             ["bash", "-c", f"{there} -sS --fail"], cwd=tmp_path, capture_output=True, text=True, check=True
         )

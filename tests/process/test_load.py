@@ -106,7 +106,9 @@ def test_a_slow_network_refuses_what_it_cannot_answer_in_time(
         _, statuses, refusals = load(server, clients=64, seconds=15)
         assert set(statuses) <= {200, 503}
         assert statuses[503] > statuses[200]
-        assert counted(server, "vitrine_batch_images_sum") >= 3 * counted(server, "vitrine_batch_images_count")  # of 4
+        # Of 4 images each, but for the first batch, which waits for nobody, and the last one, when the clients leave.
+        full = counted(server, "vitrine_batch_images_count") - 2
+        assert counted(server, "vitrine_batch_images_sum") >= 3 * full > 0
         assert sorted(refusals)[len(refusals) // 2] < 1
         assert in_vain(server) <= 0.03 * len(forwarded()) * TOKENS
 
