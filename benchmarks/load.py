@@ -169,10 +169,10 @@ class _Clients:
         return await _connect(self._port, self._source)
 
 
-async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float, retry_s: float = 0.0) -> Load:
+async def closed_loop(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
     """Run clients that each send their next request as soon as they have an answer; they take turns through `requests`.
 
-    Every request counts; the duration lasts until the last answer. After a refusal a client waits for `retry_s`.
+    Every request counts; the duration lasts until the last answer.
     """
     pool, turn = _Clients(port), itertools.cycle(requests)
     await pool.open(clients)
@@ -180,8 +180,7 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes], second
     async def client() -> None:
         sent = pool.started
         while sent - pool.started < seconds:
-            if await pool.send(next(turn), sent) != 200:
-                await asyncio.sleep(retry_s)
+            await pool.send(next(turn), sent)
             sent = time.perf_counter()
 
     await asyncio.gather(*(client() for _ in range(clients)))

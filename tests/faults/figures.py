@@ -29,8 +29,7 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 BOMBS = ("bomb", "scans", "13000x13000", "12000x12000", "1638", "17000x17000")
 SECONDS = float(os.environ.get("SECONDS", "60"))
 SLOW = 500
-RETRY_S = 0.2
-"""After this time a client of a closed loop repeats a request that was refused, much sooner than Retry-After says."""
+BATCHES = ("vitrine_forward_duration_seconds_count", "vitrine_forward_duration_seconds_sum")
 MIB = 2**20
 
 
@@ -149,7 +148,7 @@ def late() -> Iterator[str]:
             for loop in ("closed", "open"):
                 before = computed(server)
                 if loop == "closed":
-                    load = asyncio.run(closed_loop(server.port, 64, [REQUEST], SECONDS, RETRY_S))
+                    load = asyncio.run(closed_loop(server.port, 64, [REQUEST], SECONDS))
                 else:
                     load = asyncio.run(offer(server, 10 * saturated.rate, SECONDS))
                 tokens, in_vain = (after - earlier for after, earlier in zip(computed(server), before, strict=True))
@@ -161,30 +160,38 @@ def late() -> Iterator[str]:
 
 def computed(server: Server) -> tuple[float, float]:
     """Return the tokens of all batches, and of what was computed in vain."""
+    tokens, in_vain = counted(server, "vitrine_batch_tokens_sum", "vitrine_tokens_in_vain_total")
+    return tokens, in_vain
+
+
+def counted(server: Server, *names: str) -> list[float]:
+    """Return metrics by their names."""
     lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{server.url}/metrics").text.splitlines())
-    return float(lines["vitrine_batch_tokens_sum"]), float(lines["vitrine_tokens_in_vain_total"])
+    return [float(lines[name]) for name in names]
 
 
 def greedy() -> Iterator[str]:
-    """Measure a client with a request a second beside ten times the load of another one, by their addresses.
+    """Measure a client with a request a second beside ten times the load of another one, by their addresses."""
 
-    The network is slow, so that the load is the device's and not that of ten times as many connections.
-    """
-
-    async def measure(server: Server) -> tuple[Load, Load, Load]:
+    async def measure(server: Server, polite: str = "127.0.0.2") -> str:
         saturated = await closed_loop(server.port, 16, [REQUEST], SECONDS / 3)
-        alone = await offer(server, 1, SECONDS / 2, source="127.0.0.2")
-        _, beside = await asyncio.gather(
-            offer(server, 10 * saturated.rate, SECONDS), offer(server, 1, SECONDS, source="127.0.0.2")
+        alone = await offer(server, 1, SECONDS / 2, source=polite)
+        before = counted(server, *BATCHES)
+        greedy, beside = await asyncio.gather(
+            offer(server, 10 * saturated.rate, SECONDS), offer(server, 1, SECONDS, source=polite)
         )
-        return saturated, alone, beside
+        batches, seconds = (now - then for now, then in zip(counted(server, *BATCHES), before, strict=True))
+        figures = [f"p99 {one.percentile(99):.0f} ms, {dict(one.statuses)}" for one in (alone, beside)]
+        return (
+            f"alone {figures[0]}; beside ten times {saturated.rate:.1f}/s ({greedy.rate / saturated.rate:.0%} "
+            f"answered), while a batch takes {seconds / batches:.2f} s: {figures[1]}"
+        )
 
     for name, values in DEVICES.items():
         with slow_network(values) as server:
-            saturated, alone, beside = asyncio.run(measure(server))
-        figures = [f"p99 {one.percentile(99):.0f} ms, {dict(one.statuses)}" for one in (alone, beside)]
-        batch = f"a batch takes {values['FORWARD_S']:.1f} s"
-        yield f"{name}, {batch}: alone {figures[0]}; beside ten times {saturated.rate:.1f}/s: {figures[1]}"
+            yield f"{name}: {asyncio.run(measure(server))}"
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "log", **AS_IT_COMES) as server:
+        yield f"shipped network: {asyncio.run(measure(server))}"
 
 
 def memory(server: Server) -> str:
