@@ -19,12 +19,14 @@ from benchmarks.neighbours import neighbours
 from benchmarks.rotary import rotary
 from benchmarks.run import Run
 from benchmarks.stack import ceiling, lone, overhead, start
+from benchmarks.strongest import strongest
 from benchmarks.throughput import mixed, throughput
 
-PACKAGES = ("torch", "transformers", "fastapi", "litserve", "pillow")
+PACKAGES = ("torch", "transformers", "fastapi", "litserve", "openvino", "nncf", "pillow")
 
 SECTIONS: dict[str, tuple[str, Callable[[Run], None]]] = {
     "throughput": ("Images per second", throughput),
+    "strongest": ("Compared with OpenVINO", strongest),
     "mixed": ("Mixed resolutions", mixed),
     "ceiling": ("Maximum rate of the stack", ceiling),
     "overhead": ("Processor time of serving", overhead),

@@ -114,7 +114,28 @@ def lit(model: Path, folder: Path) -> Iterator[Service]:
 
 
 @contextmanager
-def _running(name: str, module: Sequence[str], model: Path, folder: Path) -> Iterator[Service]:
+def vino(name: str, model: Path, folder: Path, hint: str, precision: str) -> Iterator[Service]:
+    """Run FastAPI with OpenVINO, with a model that `benchmarks.vino_model` has written."""
+    module = ["uvicorn", "benchmarks.vino:app", "--log-level", "error", "--port"]
+    with _running(name, module, model, folder, HINT=hint, PRECISION=precision) as service:
+        yield service
+
+
+def run_once(module: str, *arguments: str) -> None:
+    """Run a module to its end, in a process of its own. Raises RuntimeError with what it has printed."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+
+
+def _environment() -> dict[str, str]:
+    """CI: NNCF sends no usage statistics from there."""
+    return environment(**AS_IT_COMES) | {"CI": "true"}
+
+
+@contextmanager
+def _running(name: str, module: Sequence[str], model: Path, folder: Path, **variables: str) -> Iterator[Service]:
     """Run a module that takes its port as the last argument."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,7 +143,7 @@ def _running(name: str, module: Sequence[str], model: Path, folder: Path) -> Ite
     command = [sys.executable, "-m", *module, str(port)]
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(**AS_IT_COMES) | {"MODEL": str(model)}, stdout=log, stderr=log
+            command, cwd=ROOT, env=_environment() | {"MODEL": str(model)} | variables, stdout=log, stderr=log
         )
     try:
         _wait(f"http://127.0.0.1:{port}/health", process, folder / f"{name}.log")
