@@ -30,12 +30,16 @@ export function query(parameters) {
 }
 
 export async function request(path, parameters = {}, images = [], signal = undefined) {
-  const options = { headers: { Accept: "application/json" }, signal };
+  return ask(images.length ? "POST" : "GET", path, parameters, images.map((image) => ["image", image]), {}, signal);
+}
+
+// fields: [name, image] of a form; conditions: further headers, such as If-Match.
+export async function ask(method, path, parameters, fields, conditions = {}, signal = undefined) {
+  const options = { method, headers: { Accept: "application/json", ...conditions }, signal };
   if (key.get()) options.headers.Authorization = `Bearer ${key.get()}`;
-  if (images.length) {
-    options.method = "POST";
+  if (fields.length) {
     options.body = new FormData();
-    for (const image of images) options.body.append("image", image.file, image.name);
+    for (const [name, image] of fields) options.body.append(name, image.file, image.name);
   }
   const response = await send(path + query(parameters), options);
   const body = await response.json().catch(() => ({}));

@@ -4,11 +4,20 @@ import { key, query } from "./api.js";
 
 const quote = (text) => (/^[\w@=./:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
+// curl takes ; , and quotes in the name of a file for words of its own.
+const at = (path) => `@${/[;,"\\]/.test(path) ? `"${path.replace(/["\\]/g, "\\$&")}"` : path}`;
+
 export function command({ path, parameters }, images, output = "") {
+  return formCommand({ path, parameters }, images.map((image) => ["image", image]), output);
+}
+
+// fields: [name, image]. The method is curl's own, GET or POST, unless it is named.
+export function formCommand({ path, parameters = {}, method = "" }, fields, output = "") {
   const url = new URL(path + query(parameters), document.baseURI).href;
   const words = ["curl"];
+  if (method) words.push("-X", method);
   if (key.get()) words.push('-H "Authorization: Bearer $VITRINE_KEY"');
-  for (const image of images) words.push("-F", quote(`image=@${image.path}`));
+  for (const [name, image] of fields) words.push("-F", quote(`${name}=${at(image.path)}`));
   words.push(quote(url));
   if (output) words.push("-o", output);
   return words.join(" ");

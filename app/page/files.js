@@ -2,7 +2,8 @@
 
 const SUFFIXES = /\.(jpe?g|jpe|jfif|png|webp|gif|bmp|dib|avif|hei[cf]|tiff?)$/i;
 
-// receive(images, passedOver): what was chosen, and how many other files its folders have.
+// receive(images, passedOver, place): what was chosen, how many other files its folders have, and the element on which
+// it was dropped, or that had the focus when it was pasted.
 export function onImages(receive) {
   for (const id of ["pick", "photograph", "pick-folder"]) {
     const input = document.getElementById(id);
@@ -19,19 +20,21 @@ export function onImages(receive) {
     if (button) receive([await fromExample(button)], 0);
   });
   document.addEventListener("paste", (event) => {
-    deliver(receive, [...(event.clipboardData?.files ?? [])].map((file) => [file, file.name, false]));
+    deliver(receive, [...(event.clipboardData?.files ?? [])].map((file) => [file, file.name, false]), document.activeElement);
   });
   onDrop(receive);
 }
 
 // Each file is [file, path, whether it is of a folder]. Of a folder, what is not named like an image is left out.
-function deliver(receive, files) {
+function deliver(receive, files, place = null) {
   const taken = files.filter(([, path, inFolder]) => !inFolder || (SUFFIXES.test(path) && !/(^|\/)\./.test(path)));
-  const images = taken.map(([file, path]) => ({ file, name: file.name || "pasted.png", path: path || "pasted.png", title: path || "pasted.png" }));
-  if (files.length) receive(images, files.length - taken.length);
+  const images = taken.map(([file, path]) => imageOf(file, path));
+  if (files.length) receive(images, files.length - taken.length, place);
 }
 
-async function fromExample(button) {
+export const imageOf = (file, path) => ({ file, name: file.name || "pasted.png", path: path || "pasted.png", title: path || "pasted.png" });
+
+export async function fromExample(button) {
   const { path } = button.dataset;
   const response = await fetch(`static/${path}`);
   return { file: await response.blob(), name: path.split("/").at(-1), path, title: button.title, example: button.title };
@@ -60,9 +63,9 @@ function onDrop(receive) {
     event.preventDefault();
     // Entries have to be taken before the first wait: the list is empty after the event.
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.());
-    const files = [...event.dataTransfer.files];
-    if (!entries.some((entry) => entry?.isDirectory)) deliver(receive, files.map((file) => [file, file.name, false]));
-    else deliver(receive, (await Promise.all(entries.filter(Boolean).map((entry) => filesOf(entry, false)))).flat());
+    const [files, place] = [[...event.dataTransfer.files], event.target];
+    if (!entries.some((entry) => entry?.isDirectory)) deliver(receive, files.map((file) => [file, file.name, false]), place);
+    else deliver(receive, (await Promise.all(entries.filter(Boolean).map((entry) => filesOf(entry, false)))).flat(), place);
   });
 }
 

@@ -15,6 +15,7 @@ import { layerOf, rangesOf, requestsOf, sideOf, sizeOf } from "./requests.js";
 import { download, picture, table, vectors } from "./save.js";
 import { DEFAULTS, fromFragment, settings, toFragment } from "./settings.js";
 import { Sweep } from "./sweep.js";
+import { Teach } from "./teach.js";
 import { listTimings } from "./timings.js";
 import { checkbox, radioGroup, slider, tabs } from "./widgets.js";
 
@@ -46,6 +47,7 @@ let collection = null;
 let heads = null;
 let lastTimings = {}; // of the last request of each part
 const gallery = new Gallery({ show: (images) => choose(images), remove: (image) => remove([image]) });
+const teach = new Teach();
 const sweep = new Sweep(byId("sweep"), byId("sweep-text"), {
   score: (image, best, size) => {
     remember(image, best, size);
@@ -287,7 +289,7 @@ function change(values) {
 }
 
 function paint() {
-  document.body.dataset.view = settings.view;
+  Object.assign(document.body.dataset, { view: settings.view, tab: settings.tab });
   byId("heat-name").textContent = settings.view === "attention" ? "Heat map" : "Colours";
   if (!model) return;
   clearTimeout(linking);
@@ -364,6 +366,13 @@ function setUpControls() {
   heads = new Heads(byId("head"), model.heads, (head) => change({ head }));
   heads.select(settings.head);
   tabs(["attention", "features"], settings.view, (view) => change({ view }));
+  tabs(["look", "teach"], settings.tab, turnTo);
+  for (const id of ["tab-look", "tab-teach"]) byId(id).disabled = false;
+}
+
+function turnTo(tab) {
+  change({ tab });
+  if (tab === "teach") teach.open(model);
 }
 
 function describeModel() {
@@ -388,6 +397,7 @@ async function followLink() {
   const named = examples.map(here).filter(Boolean);
   if (named.length) show(named.slice(0, 2), true);
   else change({});
+  if (settings.tab === "teach") teach.open(model);
   faults.push(...examples.filter((name) => !here(name)).map((name) => `example ${name}`));
   if (faults.length) showProblem(new Problem({ code: "invalid_link", title: "This link names what is not here", detail: faults.join("; ") }));
 }
@@ -431,6 +441,7 @@ byId("key-form").addEventListener("submit", (event) => {
   hideProblem();
   if (model) refresh();
   else loadModel();
+  if (settings.tab === "teach" && model) teach.open(model);
 });
 byId("sweep").addEventListener("click", () => sweep.run(model, ranges.size, settings.resize, views.map(({ image }) => image)));
 byId("clear-patch").addEventListener("click", clearPatch);
@@ -452,5 +463,5 @@ byId("copy-link").addEventListener("click", async ({ target }) => {
 addEventListener("hashchange", () => model && followLink());
 new ResizeObserver(() => model && paintViews()).observe(byId("views"));
 
-onImages(receive);
+onImages((images, passedOver, place) => (settings.tab === "teach" ? teach.receive(images, passedOver, place) : receive(images, passedOver)));
 loadModel();

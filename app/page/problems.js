@@ -23,7 +23,21 @@ const TITLES = {
   no_cls_token: "This model has no [CLS] token",
   model_output_invalid: "The model gave an invalid answer",
   internal: "The service failed",
+  forbidden: "This needs an admin's key",
+  heads_off: "Teaching is off on this service",
+  head_not_found: "There is no head of this name",
+  head_stale: "This head belongs to another model",
+  head_broken: "The file of this head is damaged",
+  head_changed: "Somebody else changed this head",
+  head_not_saved: "The head could not be saved",
+  too_many_heads: "There are too many heads",
+  too_many_classes: "There are too many classes",
+  too_many_examples: "There are too many examples",
+  heads_too_large: "The heads need too much memory",
+  too_few_examples: "There are too few pictures",
 };
+
+const WANT_A_KEY = ["unauthorized", "forbidden"];
 
 const byId = (id) => document.getElementById(id);
 
@@ -34,9 +48,10 @@ export function showProblem(problem) {
   byId("problem-detail").textContent = detailOf(problem);
   const request = problem.requestId ? ` · request ${problem.requestId}` : "";
   byId("problem-code").textContent = `${problem.status || ""} ${problem.code}${request}`.trim();
-  byId("key-form").hidden = problem.code !== "unauthorized";
+  const wantsKey = WANT_A_KEY.includes(problem.code);
+  byId("key-form").hidden = !wantsKey;
   byId("problem").hidden = false;
-  if (problem.code === "unauthorized") byId("key").focus();
+  if (wantsKey) byId("key").focus();
 }
 
 export function hideProblem() {
@@ -49,7 +64,7 @@ export function hideAnswered() {
 }
 
 function detailOf(problem) {
-  if (problem.code === "unauthorized") return "Enter it here. It stays in this tab and is sent only to this service.";
+  if (WANT_A_KEY.includes(problem.code)) return "Enter it here. It stays in this tab and is sent only to this service.";
   return problem.retryAfter ? `${sentenceOf(problem)} Trying again in ${problem.retryAfter} s.` : sentenceOf(problem);
 }
 

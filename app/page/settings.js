@@ -1,6 +1,7 @@
 // What the view shows, and the same as the fragment of a link: names and values, without what is the default.
 
 export const DEFAULTS = {
+  tab: "look", // or "teach"
   view: "attention", // or "features"
   size: null, // patches a side of the answers; null is the model's own
   resize: "",
@@ -19,6 +20,7 @@ export const DEFAULTS = {
 export const settings = { ...DEFAULTS };
 
 const ALLOWED = {
+  tab: ["look", "teach"],
   view: ["attention", "features"],
   resize: ["", "crop", "squash", "fit"],
   method: ["raw", "rollout"],

@@ -279,8 +279,10 @@ def test_a_head_of_other_weights_is_stale_and_a_damaged_one_broken(api: httpx.Cl
 def test_writing_is_off_unless_somebody_turns_it_on(half: Server) -> None:
     with httpx.Client(base_url=half.url, timeout=60) as client:
         assert problem(put(client, "pets", TWO)) == (403, "heads_off")
-        assert problem(client.delete("/heads/pets")) == (403, "heads_off")
-        assert client.get("/heads").json() == {"kept": "memory", "writable": False, "heads": []}
+        refused = client.delete("/heads/pets").json()
+        assert refused["code"] == "heads_off"
+        why = {"code": "heads_off", "detail": refused["detail"]}
+        assert client.get("/heads").json() == {"kept": "memory", "writable": False, "refusal": why, "heads": []}
         assert client.get("/model").json()["fitted_heads"] == {"kept": "memory", "names": []}
 
 
@@ -301,9 +303,10 @@ def test_only_an_admin_writes_where_there_are_keys(tmp_path: Path) -> None:
         assert problem(put(client, "pets", TWO)) == (401, "unauthorized")
         assert problem(put(client, "pets", TWO, **key(USER))) == (403, "forbidden")
         assert put(client, "pets", TWO, **key(ADMIN)).status_code == 200
-        assert client.get("/heads", headers=key(USER)).json()["writable"] is False
+        refused = client.get("/heads", headers=key(USER)).json()
+        assert (refused["writable"], refused["refusal"]["code"]) == (False, "forbidden")
         listed = client.get("/heads", headers=key(ADMIN)).json()
-        assert (listed["kept"], listed["writable"]) == ("memory", True)
+        assert (listed["kept"], listed["writable"], listed["refusal"]) == ("memory", True, None)
         assert client.get("/heads").status_code == 401
         answer = client.post("/classify?head=pets", content=cut("cat", 1)[0], headers=key(USER))
         assert answer.status_code == 200

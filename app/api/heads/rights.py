@@ -12,13 +12,13 @@ from app.settings import Settings
 TAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*')
 
 
-def may_write(request: Request, settings: Settings) -> bool:
-    """Return whether this request may write heads."""
+def refusal(request: Request, settings: Settings) -> Problem | None:
+    """Return why this request may not write heads; None if it may."""
     try:
         check_may_write(request, settings)
-    except Problem:
-        return False
-    return True
+    except Problem as problem:
+        return problem
+    return None
 
 
 def check_may_write(request: Request, settings: Settings) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.api.heads.rights import check_may_write, condition_of, etag, may_write
-from app.api.heads.schemas import Deleted, FittedInfo, HeadInfo, HeadList
+from app.api.heads.rights import check_may_write, condition_of, etag, refusal
+from app.api.heads.schemas import Deleted, FittedInfo, HeadInfo, HeadList, Refusal
 from app.api.openapi import FILE, IMAGE_PROBLEMS
 from app.api.responses import JSON, negotiate
 from app.api.route import StrictRoute
@@ -62,7 +62,9 @@ async def list_heads(request: Request) -> HeadList:
     engine, kept = service.engine, await service.heads.kept()
     heads = [HeadInfo.model_validate(_described(engine, name, kept[name])) for name in sorted(kept)]
     where: Literal["memory", "directory"] = "memory" if service.settings.heads is None else "directory"
-    return HeadList(kept=where, writable=may_write(request, service.settings), heads=heads)
+    refused = refusal(request, service.settings)
+    why = Refusal(code=refused.code, detail=refused.detail) if refused else None
+    return HeadList(kept=where, writable=refused is None, refusal=why, heads=heads)
 
 
 @router.get(

@@ -49,11 +49,19 @@ class FittedInfo(HeadInfo):
     skipped: list[dict[str, Any]] = Field(description="With `skip_bad`: `class`, `place`, `name` and problem of each.")
 
 
+class Refusal(BaseModel):
+    """Why heads may not be written."""
+
+    code: str = Field(description="Code of the error that a write would get.")
+    detail: str = Field(description="What it says.")
+
+
 class HeadList(BaseModel):
     """The response of GET /heads."""
 
     kept: Literal["memory", "directory"] = Field(description="`memory`: the heads are gone with the process.")
     writable: bool = Field(description="Whether this request's key, or none, may write heads.")
+    refusal: Refusal | None = Field(description="Why it may not write; null if it may.")
     heads: list[HeadInfo] = Field(description="The heads, in alphabetical order.")
 
 
