@@ -5,6 +5,9 @@ from typing import Any
 
 from models.checkpoints.checkpoint import Checkpoint
 
+SCALES = (".weight_scale", ".input_scale", ".input_zero")
+"""Ends of the names of tensors that belong to weights of 8 bits and are no parameters of their own."""
+
 
 def assumptions(checkpoint: Checkpoint) -> dict[str, str]:
     """Return the reasons that say what was assumed, where neither config nor tensors show it."""
@@ -22,7 +25,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "layout": content.layout,
         "profile": content.profile,
         "reasons": dict(content.reasons),
-        "parameters": sum(weights.numel() for weights in content.weights.values()),
+        "parameters": sum(tensor.numel() for name, tensor in content.weights.items() if not name.endswith(SCALES)),
         "depth": config.depth,
         "width": config.embed_dim,
         "heads": config.num_heads,
@@ -42,4 +45,5 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "classes": config.num_classes,
         "labels": list(content.labels.names) if content.labels else None,
         "preprocessing": asdict(preprocess) | {"crop_pct": float(preprocess.crop_pct)},
+        "quantization": asdict(content.quantization) if content.quantization else None,
     }
