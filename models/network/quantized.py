@@ -84,7 +84,7 @@ def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: Pack
 
 
 def _narrow_feed_forward(mlp: Mlp, dtype: torch.dtype, pack: PackFloat) -> None:
-    """Let values between the layers, and a layer that is not of 8 bits, be of half precision; no norm between reads it."""
+    """Use half precision between the two layers, unless a norm reads it, and in those that are not of 8 bits."""
     first, second = cast(nn.Module, mlp.fc1), cast(nn.Module, mlp.fc2)
     if isinstance(mlp.norm, nn.Identity):
         if isinstance(first, QuantizedLinear) and first.output.grid is None:

@@ -46,9 +46,8 @@ FACTS = TypeAdapter(Facts)
 
 
 def write(content: Converted, folder: Path) -> None:
-    """Write both files into a new or empty directory. Raises FileExistsError and OSError."""
+    """Write both files into a directory. Raises OSError."""
     assert content.quantization is not None  # noqa: S101 - only such networks have this format
-    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = Facts(
         *(FORMAT, VERSION, content.layout, content.profile, content.config, content.preprocess, content.labels),
@@ -81,8 +80,8 @@ def recognises(source: Source) -> bool:
 def read(source: Source, choices: Choices) -> Converted:
     """Return the network.
 
-    Raises CheckpointUnsupported for another version and for choices that were made when it was written, CheckpointBroken
-    for a config that is not as `write` leaves it.
+    Raises CheckpointUnsupported for another version and for choices that were made when it was written, and
+    CheckpointBroken for a config that is not as `write` leaves it.
     """
     version = source.config.get("version")
     if version != VERSION:

@@ -10,7 +10,7 @@ from models.network.config import ViTConfig
 from models.network.kernels.quantized import Grid8
 from models.network.quantized import linear_layers
 from models.network.vit import VisionTransformer
-from models.quantization.harm import Progress, harms, left_out
+from models.quantization.harm import Progress, harms, leaving_costs, left_out
 from models.quantization.observe import Images, Inputs, observe
 from models.quantization.rounding import round_weights
 from models.quantization.smooth import smooth
@@ -52,7 +52,7 @@ def quantize(network: VisionTransformer, images: Images, report: Progress) -> Qu
     report("observing layers again")
     inputs = observe(network, images, names)
     harm = harms(network, _few(network, images), inputs, report)
-    left = left_out(harm)
+    left = left_out(harm, leaving_costs(network, names))
     chosen = tuple(name for name in names if name not in left)
     weights = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("blocks.")}
     for place, group in enumerate(_groups(network, chosen)):
