@@ -7,7 +7,7 @@ Outside of the linear layers and of attention everything is float32: it is a sma
 stream keeps its digits.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -55,32 +55,35 @@ def connect(network: VisionTransformer) -> None:
             mlp.fc1.output = Output(mlp.activation, grid)
             mlp.act = nn.Identity()
     last = _blocks(network)[-1].attn
-    if isinstance(last.qkv, QuantizedLinear):
-        dim = last.qkv.in_features
-        last.parts = nn.ModuleList([last.qkv.rows(slice(dim)), last.qkv.rows(slice(dim, None))])
+    dim = last.qkv.in_features
+    last.parts = nn.ModuleList(_rows(last.qkv, chosen) for chosen in (slice(dim), slice(dim, None)))
 
 
 def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: PackFloat) -> None:
-    """Compute attention, and the layers of the blocks that are not of 8 bits, in half precision.
+    """Compute attention, the patch projection, and the layers that are not of 8 bits, in half precision.
 
     Args:
         network: after `connect` and after the choice of its attention.
         dtype: bfloat16, where the processor computes it natively.
         pack: for the layers that are not of 8 bits.
     """
-    for number, block in enumerate(_blocks(network)):
+    kernel = network.patch_embed.proj
+    patches = nn.utils.skip_init(nn.Linear, kernel.weight[0].numel(), kernel.out_channels)
+    patches.weight, patches.bias = _fixed(kernel.weight.flatten(1)), _fixed(kernel.bias)
+    network.patch_embed.linear = nn.Sequential(_narrow(patches, dtype, pack), Widen())
+    for block in _blocks(network):
         attention = block.attn
         attention.attend = NarrowAttention(attention.attend, dtype, isinstance(attention.norm, nn.Identity))
         for layer in (attention.qkv, *(attention.parts or ())):
             if isinstance(layer, QuantizedLinear) and _goes_straight_on(network, attention):
                 layer.output = replace(layer.output, dtype=dtype)
         _narrow_feed_forward(block.mlp, dtype, pack)
-        last = number == network.config.depth - 1
-        for name in INNER[:2]:
-            layer = block.get_submodule(name)
-            # The last block reads the weights of its projection to queries, keys and values.
-            if isinstance(layer, nn.Linear) and not (last and name == "attn.qkv"):
-                block.set_submodule(name, _narrow(layer, dtype, pack))
+        for owner, name in [(attention, "qkv"), (attention, "proj"), *((attention.parts, str(i)) for i in range(2))]:
+            layer = getattr(owner, name, None)
+            if owner is not None and isinstance(layer, nn.Linear):
+                narrow = _narrow(layer, dtype, pack)
+                stays = name == "proj" or _goes_straight_on(network, attention)
+                owner.set_submodule(name, narrow if stays else nn.Sequential(narrow, Widen()))
 
 
 def _narrow_feed_forward(mlp: Mlp, dtype: torch.dtype, pack: PackFloat) -> None:
@@ -98,6 +101,20 @@ def _narrow_feed_forward(mlp: Mlp, dtype: torch.dtype, pack: PackFloat) -> None:
         mlp.set_submodule("fc2", _narrow(second, dtype, pack))
 
 
+def _rows(layer: nn.Linear | QuantizedLinear, chosen: slice) -> nn.Module:
+    """Return a layer of some of the outputs, which shares the weights."""
+    if isinstance(layer, QuantizedLinear):
+        return layer.rows(chosen)
+    weight, bias = layer.weight[chosen], layer.bias[chosen]
+    part = nn.utils.skip_init(nn.Linear, layer.in_features, len(bias))
+    part.weight, part.bias = _fixed(weight), _fixed(bias)
+    return part
+
+
+def _fixed(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
 def _narrow(layer: nn.Linear, dtype: torch.dtype, pack: PackFloat) -> NarrowLinear:
     narrow = layer.to(dtype)
     return NarrowLinear(pack(narrow) or narrow, dtype)
@@ -111,11 +128,12 @@ def pack_layers(network: VisionTransformer, pack: Pack) -> None:
             network.set_submodule(name, packed)
 
 
-def quantized_layers(network: VisionTransformer) -> Iterator[tuple[str, QuantizedLinear]]:
-    """Yield the layers of 8 bits, with their names."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, QuantizedLinear):
-            yield name, layer
+class Widen(nn.Module):
+    """Values of any precision -> float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the same values."""
+        return x.float()
 
 
 @dataclass(frozen=True)
