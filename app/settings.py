@@ -104,10 +104,11 @@ class Settings(BaseSettings):
     device: Annotated[str, Field(pattern=DEVICE)] = Field(
         "auto", description="Device that runs the model: cpu, cuda, cuda:N, mps, or auto (CUDA if available, else CPU)."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
-        description="Number format of the forward pass; auto: bfloat16 if the hardware supports it natively, float16 "
-        "on older CUDA devices, else float32.",
+        description="Number format of the forward pass; auto: int8 if vitrine quantize wrote the checkpoint, bfloat16 "
+        "if the hardware supports it natively, float16 on older CUDA devices, else float32. int8 needs such a "
+        "checkpoint.",
     )
     compile: bool = Field(
         False, description="Compile the network at start-up, in one to two minutes; needs a C++ compiler."

@@ -7,7 +7,8 @@ checked, so that `--help` and a wrong flag answer at once.
 import click
 
 from app import __version__
-from app.cli import attend, classify, convert, embed, features, fit, inspect, serve
+from app.cli import attend, classify, embed, features, fit, serve
+from app.cli.checkpoints import convert, inspect, quantize
 
 
 @click.group()
@@ -16,5 +17,5 @@ def main() -> None:
     """Serve a trained Vision Transformer over HTTP, or run it over files."""
 
 
-for module in (serve, classify, embed, attend, features, fit, inspect, convert):
+for module in (serve, classify, embed, attend, features, fit, inspect, convert, quantize):
     main.add_command(module.command)

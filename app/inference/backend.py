@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 
 from app.inference.allocator import trim
+from models.network.config import ViTConfig
 from models.network.kernels.attention import ProductAttention, varlen_attention
-from models.network.kernels.selection import LinearPacker, select_attention
+from models.network.kernels.selection import LinearPacker, QuantizedPacker, select_attention
+from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
 from models.preprocess import Pixels
 
 logger = logging.getLogger("vitrine")
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""What parameters are converted to. In a network of int8 they are float32, but for the linear layers of its blocks."""
 
 MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """Tokens of one batch: enough to fill the device's matrix units, few enough to keep latency low."""
@@ -46,14 +49,25 @@ class Backend:
     Args:
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
+        quantized: the checkpoint is of 8 bits; `auto` is then `int8`, and there is no other.
 
     Raises DeviceUnavailable.
     """
 
-    def __init__(self, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, device: str = "auto", dtype: str = "auto", *, quantized: bool = False) -> None:
         self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
-        self.torch_dtype = DTYPES[self.dtype]
+        if quantized and dtype not in ("auto", "int8"):
+            detail = f"dtype {dtype!r}: the checkpoint is of 8 bits and is computed in int8"
+            raise DeviceUnavailable(f"{detail}; set dtype to auto, or serve the checkpoint that it was made from")
+        if dtype == "int8" and not quantized:
+            command = "vitrine quantize CHECKPOINT --pictures FOLDER -o DIRECTORY"
+            raise DeviceUnavailable(f"dtype 'int8' needs a checkpoint of 8 bits; make one with: {command}")
+        self.dtype: Dtype = "int8" if quantized else choose_dtype(dtype, self.device)
+        self.torch_dtype = torch.float32 if quantized else DTYPES[self.dtype]
+        self.inside: Dtype = choose_inside(self.device) if quantized else self.dtype
+        """The dtype of attention, which in a network of int8 is another one than that of the linear layers."""
+        self.int8_is_faster = False
+        """Whether the layers of a network of int8 take less time than layers of `inside` would."""
         self.max_batch_tokens = MAX_BATCH_TOKENS[self.device.type]
         self.threads = torch.get_num_threads()
         """Threads of a forward pass on the CPU."""
@@ -71,19 +85,35 @@ class Backend:
             compiled: the network will be compiled, which needs torch's own linear layers.
         """
         config = network.config
-        attend = select_attention(self.device, self.torch_dtype, config.num_heads, config.head_dim)
+        attend = select_attention(self.device, DTYPES[self.inside], config.num_heads, config.head_dim)
         network.set_attention(attend)
-        if self.on_cuda:
+        if self.dtype == "int8":
+            self._choose_for_int8(network)
+        elif self.on_cuda:
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
         elif self.device.type == "cpu" and self.dtype == "bfloat16":
-            tokens = config.num_prefix_tokens + config.grid_size[0] * config.grid_size[1]
-            pack = LinearPacker((tokens, TYPICAL_IMAGES * tokens))
+            pack = LinearPacker(_typical_rows(config))
             if not compiled:
                 network.pack(pack)
             written_out = attend.longest if isinstance(attend, ProductAttention) else 0
             layers = "packed for oneDNN" if pack.packs else "torch's own"
             logger.info("attention: written out up to %d tokens; linear layers: %s", written_out, layers)
+
+    def _choose_for_int8(self, network: VisionTransformer) -> None:
+        """Compute layers of 8 bits with the processor's own operations for them, and attention in half precision."""
+        rows = _typical_rows(network.config)
+        if self.inside != "float32":
+            compute_inside_in(network, DTYPES[self.inside], LinearPacker(rows))
+        if self.device.type == "cpu":
+            pack = QuantizedPacker(rows[-1], DTYPES[self.inside])
+            pack_layers(network, pack)
+            self.int8_is_faster = pack.pays
+        if self.int8_is_faster:
+            logger.info("int8: the linear layers take less time than in %s", self.inside)
+        else:
+            lacks = f"{self.device}" if self.device.type != "cpu" else "this processor, for lack of VNNI or AMX"
+            logger.warning("int8 is not faster than %s on %s: it saves memory alone", self.inside, lacks)
 
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:
         """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).
@@ -151,6 +181,17 @@ def choose_dtype(name: str, device: torch.device) -> Dtype:
     if device.type == "cpu":
         return native_on_cpu(torch.cpu.get_capabilities())
     return "float32"
+
+
+def choose_inside(device: torch.device) -> Dtype:
+    """Return the dtype of attention in a network of int8: what a processor computes natively."""
+    return native_on_cpu(torch.cpu.get_capabilities()) if device.type == "cpu" else "float32"
+
+
+def _typical_rows(config: ViTConfig) -> tuple[int, int]:
+    """Return the numbers of tokens that layers are tried with: those of one image and of a batch."""
+    tokens = config.num_prefix_tokens + config.grid_size[0] * config.grid_size[1]
+    return tokens, TYPICAL_IMAGES * tokens
 
 
 def native_on_cpu(has: Mapping[str, Any]) -> Dtype:

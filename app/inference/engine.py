@@ -68,7 +68,10 @@ class Engine:
         colour: str = "original",
     ) -> None:
         self.checkpoint = checkpoint
-        self.backend = Backend(device, dtype)
+        quantized = checkpoint.content.quantization is not None
+        self.backend = Backend(device, dtype, quantized=quantized)
+        if quantized and compiled:
+            raise DeviceUnavailable("compile: a network of int8 is not compiled; it is as fast as it gets")
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
@@ -76,7 +79,7 @@ class Engine:
         self.readouts = self.network.readouts
         self._compiled, self.colour = compiled, colour
         self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
-        self.fingerprint = fingerprint(checkpoint, self.dtype, colour)
+        self.fingerprint = fingerprint(checkpoint, f"int8, {self.backend.inside}" if quantized else self.dtype, colour)
 
     @property
     def device(self) -> torch.device:

@@ -4,14 +4,13 @@ import hashlib
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from app.inference.backend import Dtype
 from models.checkpoints.checkpoint import Checkpoint
 
 NUMERICS = 2
 """Raise it only when the answers of the same weights change."""
 
 
-def fingerprint(checkpoint: Checkpoint, dtype: Dtype, colour: str) -> str:
+def fingerprint(checkpoint: Checkpoint, dtype: str, colour: str) -> str:
     """Digest what decides the answers: weights, network, preprocessing, profile, dtype, colours and our numerics.
 
     The default of colours leaves it as it was before there was a choice.

@@ -22,7 +22,7 @@ from app.settings import Settings
 from app.threads.cores import usable_cores
 from app.threads.names import show_name
 from models.checkpoints.checkpoint import open_checkpoint
-from models.checkpoints.describe import assumptions
+from models.checkpoints.describe import accuracy, assumptions
 
 logger = logging.getLogger("vitrine")
 
@@ -59,6 +59,8 @@ def load_engine(settings: Settings) -> Engine:
     checkpoint = open_checkpoint(settings.model, **settings.choices, log=logger.info)
     for about, assumption in assumptions(checkpoint).items():
         logger.info("%s (%s)", assumption, about)
+    for sentence in accuracy(checkpoint):
+        logger.info(sentence)
     engine = Engine(
         *(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile),
         colour=settings.colour,

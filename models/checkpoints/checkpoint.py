@@ -23,7 +23,9 @@ from models.layouts import LAYOUTS, unsupported
 from models.layouts.profiles import profile_named
 from models.layouts.source import Choices, Converted, Reading, Source
 from models.layouts.tensors import abbreviate, is_finite, refuse_integers
+from models.network.quantized import connect, replace_layers
 from models.network.vit import VisionTransformer
+from models.quantization import file
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def open_checkpoint(  # noqa: PLR0913 - each is a separate setting
 
 def interpret(source: Source, choices: Choices) -> Converted:
     """Read an opened checkpoint with the first layout that recognises its tensors, and check the result."""
+    if file.recognises(source):
+        return _read_quantized(source, choices)
     unsupported.refuse(source)
     if is_head(source.tensors):
         raise CheckpointUnsupported(
@@ -102,6 +106,16 @@ def interpret(source: Source, choices: Choices) -> Converted:
     return content
 
 
+def _read_quantized(source: Source, choices: Choices) -> Converted:
+    """Read a checkpoint of 8 bits, and check it like any other."""
+    try:
+        content = file.read(source, choices)
+        _check_shapes(content)
+    except (CheckpointBroken, CheckpointUnsupported) as error:
+        raise type(error)(f"{source.path}: {error}") from error
+    return content
+
+
 def _read(layout: ModuleType, source: Source) -> Reading:
     """Read with a layout. Raises CheckpointBroken for a value of another type than a config of this layout has."""
     try:
@@ -115,20 +129,31 @@ def _read(layout: ModuleType, source: Source) -> Reading:
 
 def build(checkpoint: Checkpoint) -> VisionTransformer:
     """Return the network with the checkpoint's weights: float32, on the CPU, in evaluation mode."""
-    with torch.device("meta"):
-        network = VisionTransformer(checkpoint.content.config)
+    network = _without_weights(checkpoint.content)
     # Some layouts give transposed views. A matrix product may take another path for them and differ in the last bit;
     # a converted checkpoint would then not answer exactly like its source.
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.content.weights.items()}
     network.load_state_dict(weights, strict=True, assign=True)
     network.fold()
+    if checkpoint.content.quantization is not None:
+        connect(network)
     return network.requires_grad_(False).eval()
+
+
+def _without_weights(content: Converted) -> VisionTransformer:
+    """Return the network on torch's device without memory."""
+    with torch.device("meta"):
+        network = VisionTransformer(content.config)
+        if content.quantization is not None:
+            replace_layers(network, content.quantization.layers)
+    return network
 
 
 def _check_shapes(content: Converted) -> None:
     """Raise CheckpointBroken unless every parameter of the network is present, in its shape."""
-    with torch.device("meta"):
-        expected = VisionTransformer(content.config).state_dict()
+    expected = _without_weights(content).state_dict()
+    if unexpected := content.weights.keys() - expected.keys():
+        raise CheckpointBroken(f"unexpected tensors: {abbreviate(unexpected)}")
     for name, parameter in expected.items():
         if name not in content.weights:
             raise CheckpointBroken(f"tensor {name!r} is missing")

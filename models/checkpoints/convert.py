@@ -60,6 +60,10 @@ def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
     empty.
     """
     content = checkpoint.content
+    if content.quantization is not None:
+        raise CheckpointUnsupported(
+            "timm cannot express layers of 8 bits; convert the checkpoint that this one was made from"
+        )
     _check(content)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder}: already exists and is not an empty directory")

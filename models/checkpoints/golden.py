@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.errors import CheckpointBroken
 from models.files.readable import is_file, refuse_stand_in
+from models.network.vit import Readout, VisionTransformer
+from models.preprocess import Preprocess
 
 FILE = "golden.json"
 
@@ -53,3 +56,20 @@ def read_golden(folder: Path) -> Golden | None:
         raise CheckpointBroken(
             f"{path}: not a golden answer; expected the numbers 'cls' and the class index 'top_1'"
         ) from error
+
+
+@torch.inference_mode()
+def answer_of(network: VisionTransformer, preprocess: Preprocess) -> Golden:
+    """Return what a network of float32 with a [CLS] token and a head answers for `picture`."""
+    pixels = torch.from_numpy(picture(*preprocess.input_size)).float()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    features = network([(pixels / 255 - mean) / std], Readout.CLS | Readout.LOGITS)
+    assert features.cls is not None  # noqa: S101 - it is asked for
+    assert features.logits is not None  # noqa: S101
+    return Golden(features.cls[0].numpy(), int(features.logits[0].argmax()))
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """Write the golden answer of a checkpoint into its folder. Raises OSError."""
+    content = {"top_1": golden.top_1, "cls": [round(float(value), 5) for value in golden.cls]}
+    (folder / FILE).write_text(f"{json.dumps(content)}\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from models.layouts.quantized import Quantization
 from models.network.config import Activation, Norm, ViTConfig
 from models.network.pooling import Pool
 from models.network.positions.rotary import Rotary
@@ -112,6 +113,7 @@ class Converted:
         preprocess: of pictures.
         labels: of the classes; None if the network has no classifier.
         reasons: why each thing was recognised or assumed; shown by `vitrine inspect` and `GET /model`.
+        quantization: how it became a network of 8 bits, if it is one.
     """
 
     layout: str
@@ -121,3 +123,4 @@ class Converted:
     preprocess: Preprocess
     labels: Labels | None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    quantization: Quantization | None = None

@@ -47,6 +47,8 @@ class Attention(nn.Module):
         self.interleaved = config.rotary is not None and config.rotary.interleaved
         self.attend: AttentionFunction = grouped_attention
         self.qkv = nn.Linear(dim, 3 * dim)
+        self.parts: nn.ModuleList | None = None
+        """Layers for queries, and for keys and values, where they are not the rows of `qkv`; the last block's."""
         self.q_norm = make_norm(config, config.head_dim, config.qk_norm)
         self.k_norm = make_norm(config, config.head_dim, config.qk_norm)
         self.norm = make_norm(config, dim, config.attn_norm)
@@ -70,15 +72,23 @@ class Attention(nn.Module):
         Those tokens are the only queries; all tokens of their image are keys and values. They are prefix tokens, which
         are not rotated.
         """
-        dim = x.shape[1]
-        weight, bias = self.qkv.weight, self.qkv.bias  # (3 * D, D), (3 * D,): queries, keys, values
         leading = packing.leading_tokens(x, count)  # (B * count, D)
-        q = F.linear(leading, weight[:dim], bias[:dim]).unflatten(1, (self.num_heads, -1))  # (B * count, H, d)
-        k, v = F.linear(x, weight[dim:], bias[dim:]).unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d)
+        projected, pairs = self._project_parts(leading, x)
+        q = projected.unflatten(1, (self.num_heads, -1))  # (B * count, H, d)
+        k, v = pairs.unflatten(1, (2, self.num_heads, -1)).unbind(1)  # (T, H, d)
         q, k = self.q_norm(q), self.k_norm(k)
         if places.rotation is not None:
             k = rotate(k, places.rotation, self.interleaved)
         return self._implementation(places)(q, k, v, packing, packing.leading(count))
+
+    def _project_parts(self, leading: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries of some tokens, keys and values of others: (t, D), (T, D) -> (t, D), (T, 2 * D)."""
+        if self.parts is not None:
+            queries, pairs = self.parts
+            return queries(leading), pairs(x)
+        dim = x.shape[1]
+        weight, bias = self.qkv.weight, self.qkv.bias  # (3 * D, D), (3 * D,): queries, keys, values
+        return F.linear(leading, weight[:dim], bias[:dim]), F.linear(x, weight[dim:], bias[dim:])
 
     def deinterleave(self) -> None:
         """Reorder the channels of queries and keys, so that those which are rotated together are half a head apart."""

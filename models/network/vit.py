@@ -70,12 +70,16 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: tuple[int, int], embed_dim: int, in_chans: int = 3) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.linear: nn.Module | None = None
+        """A layer that computes the product faster: (sum of h * w, C * ph * pw) -> (sum of h * w, D)."""
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
         """Cut each (C, height, width) image into patches, row by row, and project all patches at once."""
         batches = [torch.stack(list(group)) for _, group in groupby(images, key=lambda image: image.shape)]
         patches = [self.patchify(batch) for batch in batches]
         rows = patches[0] if len(patches) == 1 else torch.cat(patches)  # (sum of h * w, C * ph * pw)
+        if self.linear is not None:
+            return self.linear(rows)
         return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
 
     def patchify(self, images: Tensor) -> Tensor:

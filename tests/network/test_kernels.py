@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.network.kernels import attention, linear, selection
 from models.network.kernels.attention import ProductAttention, grouped_attention, varlen_attention
+from models.network.kernels.quantized import PLAIN
 from models.network.kernels.selection import LinearPacker, matches_grouped, select_attention
 from models.network.packing import Packing
 from models.network.vit import Readout
@@ -139,7 +140,7 @@ def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(
     packed = packed_or_skip(packer(monkeypatch), one, activation)
     for rows in (1, 4, 33, 500):
         x = torch.randn(rows, 64).to(dtype)
-        expected, found = selection.PLAIN[activation](one(x)), packed(x)
+        expected, found = PLAIN[activation](one(x)), packed(x)
         if dtype == torch.float32:
             assert_equal_in_float32(found, expected)
         else:

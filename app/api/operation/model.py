@@ -38,9 +38,17 @@ def describe(engine: Engine, head: Head | None = None) -> dict[str, Any]:
         "source": public_source(described["source"]),
         "device": str(engine.device),
         "dtype": engine.dtype,
+        "int8": _int8(engine),
         "colour": engine.colour,
         "fingerprint": engine.fingerprint,
     }
+
+
+def _int8(engine: Engine) -> dict[str, Any] | None:
+    """Return how a network of int8 runs here; None for another."""
+    if engine.dtype != "int8":
+        return None
+    return {"attention": engine.backend.inside, "faster": engine.backend.int8_is_faster}
 
 
 def public_source(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Linear layers of oneDNN with weights in its own order, and the activation in the same pass.
+"""Linear layers of oneDNN with weights in its own order, of 16 or 8 bits, and the activation in the same pass.
 
 In: a linear layer, and the activation that follows it. Out: a layer that computes both.
 Knows nothing of networks.
@@ -13,6 +13,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from models.network.kernels.quantized import QuantizedLinear
 
 FUSED: dict[str, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 """Activations that oneDNN computes in the same pass: the operator's name and algorithm."""
@@ -41,3 +43,36 @@ class PackedLinear(nn.Module):
         """Return the activation of the linear layer."""
         name, algorithm = self._activation
         return self._run(x, self._weight, self._bias, name, [], algorithm)
+
+
+class PackedQuantizedLinear(nn.Module):
+    """What a `QuantizedLinear` computes, in whole numbers of the processor: (T, D) -> (T, F).
+
+    Args:
+        layer: the layer, with its `output` as it stays.
+        rows: a typical T; the order of the weights is chosen for it, and right for every other.
+
+    Raises RuntimeError or AttributeError where this torch or processor has no such operator.
+    """
+
+    def __init__(self, layer: QuantizedLinear, rows: int) -> None:
+        super().__init__()
+        operators = torch.ops.onednn
+        self._weight: Tensor = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
+        self._scales, self._bias = layer.weight_scale.contiguous(), layer.bias.contiguous()
+        self._zeros = torch.zeros(layer.out_features, dtype=torch.int64)
+        self._grid, output = layer.grid, layer.output
+        scale, zero = output.grid or (1.0, 0)
+        self._answer = scale, zero, torch.uint8 if output.grid else output.dtype, *_post_op(output.activation)
+        self._run = cast(Callable[..., Tensor], operators.qlinear_pointwise.default)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of the linear layer."""
+        q = x if x.dtype == torch.uint8 else self._grid.quantize(x)
+        return self._run(q, *self._grid, self._weight, self._scales, self._zeros, self._bias, *self._answer)
+
+
+def _post_op(activation: str) -> tuple[str, list[float], str]:
+    """Return the name, the arguments and the algorithm of an activation, as the operator takes them."""
+    name, algorithm = FUSED[activation]
+    return name, [], algorithm

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network.kernels.attention import AttentionFunction, ProductAttention, grouped_attention, varlen_attention
-from models.network.kernels.linear import PackedLinear
+from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear
+from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, Grid8, QuantizedLinear
 from models.network.packing import Packing
 
 TEST_LENGTHS = (3, 17, 17, 70)
@@ -88,14 +88,6 @@ def matches_grouped(
     return True
 
 
-PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-}
-"""What the activations of a packed layer have to agree with."""
-
-
 class LinearPacker:
     """Packs the linear layers of a network on a CPU where that is faster; each shape is tried once.
 
@@ -135,3 +127,70 @@ class LinearPacker:
         bound = TOLERANCE * max(1.0, float(expected.abs().max()))
         agrees = float((packed(x).float() - expected).abs().max()) <= bound
         return agrees and is_faster(lambda: packed(x), lambda: plain(layer(x)))
+
+
+class QuantizedPacker:
+    """Packs layers of 8 bits on a CPU where that gives the right numbers in less time; each shape is tried once.
+
+    Args:
+        rows: a typical number of tokens.
+        dtype: of the layers that 8 bits are compared with: what the processor computes natively.
+    """
+
+    def __init__(self, rows: int, dtype: torch.dtype) -> None:
+        self._rows, self._dtype = rows, dtype
+        self._right: dict[tuple[object, ...], bool] = {}
+        self._faster: list[bool] = []
+
+    @property
+    def packs(self) -> bool:
+        """Whether any shape that was tried is packed."""
+        return any(self._right.values())
+
+    @property
+    def pays(self) -> bool:
+        """Whether layers of 8 bits take less time than others, for most shapes that were tried."""
+        return 2 * sum(self._faster) > len(self._faster)
+
+    @torch.inference_mode()
+    def __call__(self, layer: QuantizedLinear) -> PackedQuantizedLinear | None:
+        """Return a layer that computes the same; None where the plain one has to do."""
+        output = layer.output
+        shape = layer.in_features, layer.out_features, output.activation, output.grid is None, output.dtype
+        if self._right.get(shape) is False:
+            return None
+        try:
+            packed = PackedQuantizedLinear(layer, self._rows)
+            if shape not in self._right:
+                self._right[shape] = right = self._agrees(layer)
+                self._faster.append(right and self._is_faster(packed, layer))
+        except (AttributeError, RuntimeError):  # this torch or processor has no such operator
+            self._right[shape] = False
+            self._faster.append(False)
+        return packed if self._right[shape] else None
+
+    def _agrees(self, layer: QuantizedLinear) -> bool:
+        """Whether the packed layer gives the plain one's numbers for its weights and for the largest ones.
+
+        Processors without VNNI add two products in 16 bits, which the largest ones overflow.
+        """
+        largest = layer.rows(slice(None))
+        largest.weight = torch.full_like(layer.weight, LARGEST_WEIGHT)
+        largest.weight_scale = torch.full_like(layer.weight_scale, 1 / layer.in_features)
+        largest.input_scale = torch.full_like(layer.input_scale, 1 / (LEVELS * LARGEST_WEIGHT))
+        largest.input_zero = torch.zeros_like(layer.input_zero)
+        x = torch.randint(LEVELS + 1, (self._rows, layer.in_features)).to(torch.uint8)
+        inputs = (layer, x), (largest, torch.full_like(x, LEVELS))
+        return all(_near(PackedQuantizedLinear(one, self._rows)(few), one(few), one.output.grid) for one, few in inputs)
+
+    def _is_faster(self, packed: PackedQuantizedLinear, layer: QuantizedLinear) -> bool:
+        x = torch.randn(self._rows, layer.in_features)
+        plain, narrow = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype), x.to(self._dtype)
+        activation = PLAIN[layer.output.activation]
+        return is_faster(lambda: packed(x), lambda: activation(plain(narrow)))
+
+
+def _near(found: Tensor, expected: Tensor, grid: Grid8 | None) -> bool:
+    """Whether results differ by rounding alone: by one of 8 bits, or by the last place of bfloat16."""
+    difference = (found.float() - expected.float()).abs().max()
+    return bool(difference <= (1 if grid else TOLERANCE * max(1.0, float(expected.float().abs().max()))))

@@ -1,0 +1,232 @@
+"""Layers of 8 bits: the plain way by hand, the fast way like the plain one, alone and in company."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints.checkpoint import build
+from models.network.kernels import linear, selection
+from models.network.kernels.attention import ProductAttention
+from models.network.kernels.linear import PackedQuantizedLinear
+from models.network.kernels.quantized import PLAIN, Grid8, Output, QuantizedLinear
+from models.network.kernels.selection import LinearPacker, QuantizedPacker
+from models.network.positions.relative import Relative
+from models.network.positions.rotary import Rotary
+from models.network.quantized import compute_inside_in, pack_layers
+from models.network.vit import Readout, VisionTransformer
+from models.quantization import harm
+from tests.bounds import LEAST_COSINE_TOGETHER
+from tests.network.test_network import images, tiny
+from tests.quantization.networks import content_of, opened
+
+SIZES = (24, 40), (64, 64), (8, 8), (40, 24), (64, 64)
+OUTPUTS = [
+    Output(),
+    Output(dtype=torch.bfloat16),
+    Output("gelu", dtype=torch.bfloat16),
+    *(Output(activation, Grid8(0.02, 9)) for activation in PLAIN),
+]
+
+
+def layer(output: Output | None = None, seed: int = 0) -> QuantizedLinear:
+    random = torch.Generator().manual_seed(seed)
+    one = QuantizedLinear(64, 96)
+    one.weight = torch.randint(-127, 128, (96, 64), generator=random).to(torch.int8)
+    one.weight_scale = 0.002 * (1 + torch.rand(96, generator=random))
+    one.bias = torch.randn(96, generator=random)
+    one.input_scale, one.input_zero = torch.tensor(0.03), torch.tensor(117.0)
+    one.output = output or Output()
+    return one
+
+
+def packed_or_skip(one: QuantizedLinear) -> nn.Module:
+    found = QuantizedPacker(32, torch.float32)(one)
+    if found is None:
+        pytest.skip("this processor or torch has no right products of 8 bits")
+    return found
+
+
+def test_a_grid_has_zero_and_reaches_both_ends() -> None:
+    for low, high in ((-1.0, 3.0), (0.5, 2.0), (-2.0, -1.0)):
+        grid = Grid8.over(low, high)
+        ends = torch.tensor([[low, 0.0, high, low - 9, high + 9]])
+        restored = grid.restore(grid.quantize(ends))
+        assert restored[0, 1] == 0
+        assert (restored - ends.clamp(min(low, 0), max(high, 0))).abs().max() <= grid.scale
+
+
+def test_a_layer_computes_what_numpy_computes_by_hand() -> None:
+    one, x = layer(), torch.randn(5, 64)
+    q = np.clip(np.floor(x.double().numpy() / 0.03 + 117.5), 0, 255).astype(np.int64)
+    sums = (q - 117) @ one.weight.numpy().astype(np.int64).T
+    expected = sums * 0.03 * one.weight_scale.double().numpy() + one.bias.double().numpy()
+    assert np.abs(one(x).double().numpy() - expected).max() <= 1e-5
+    one.output = Output("none", Grid8(0.05, 100))
+    eight = np.clip(np.floor(expected / 0.05 + 100.5), 0, 255)
+    assert np.abs(one(x).numpy() - eight).max() <= 1  # a number in the middle may go either way
+    assert (one(x).numpy() == eight).mean() > 0.99
+
+
+@pytest.mark.parametrize("output", OUTPUTS, ids=str)
+def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(output: Output) -> None:
+    one = layer(output)
+    packed = packed_or_skip(one)
+    for rows in (1, 4, 33, 500):
+        x = torch.randn(rows, 64)
+        for given in (x, one.grid.quantize(x)):
+            expected, found = one(given), packed(given)
+            assert found.dtype == expected.dtype
+            apart = (found.float() - expected.float()).abs().max()
+            if output.grid is not None:
+                assert apart <= 1
+                assert (found == expected).float().mean() > 0.99
+            else:
+                assert apart <= (1e-5 if output.dtype == torch.float32 else 2**-7) * expected.float().abs().max()
+
+
+def test_some_rows_are_those_of_the_whole() -> None:
+    one, x = layer(), torch.randn(5, 64)
+    assert torch.equal(one.rows(slice(10, 30))(x), one(x)[:, 10:30])
+
+
+def saturating(self: PackedQuantizedLinear, x: Tensor) -> Tensor:
+    """What processors without VNNI compute: the sum of two products is cut off at 16 bits."""
+    q = x.float()[:, None, :] * self.original.weight.float()  # type: ignore[operator, union-attr]
+    pairs = q.unflatten(-1, (-1, 2)).sum(-1).clamp(-(2**15), 2**15 - 1).sum(-1)
+    weights = self.original.weight.float().sum(1)  # type: ignore[operator, union-attr]
+    sums = pairs - self.original.grid.zero * weights  # type: ignore[union-attr]
+    scale = self.original.grid.scale * self.original.weight_scale  # type: ignore[union-attr, operator]
+    return sums * scale + self.original.bias  # type: ignore[operator]
+
+
+def test_products_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, x = layer(), torch.randn(32, 64)
+    packed_or_skip(one)
+    start = PackedQuantizedLinear.__init__
+
+    def init(self: PackedQuantizedLinear, original: QuantizedLinear, rows: int) -> None:
+        start(self, original, rows)
+        self.original = original
+
+    monkeypatch.setattr(PackedQuantizedLinear, "__init__", init)
+    monkeypatch.setattr(PackedQuantizedLinear, "forward", saturating)
+    small = layer()
+    small.weight = (small.weight // 64).to(torch.int8)
+    assert torch.allclose(PackedQuantizedLinear(small, 32)(small.grid.quantize(x)), small(x), atol=1e-4)
+    pack = QuantizedPacker(32, torch.float32)
+    assert pack(small) is None  # right for these weights, and wrong for the largest
+    assert not pack.packs
+    assert not pack.pays
+
+
+def test_a_packed_layer_that_does_not_agree_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = layer(Output("gelu", Grid8(0.02, 9)))
+    packed_or_skip(one)
+    monkeypatch.setitem(linear.FUSED, "gelu", ("relu", ""))
+    assert QuantizedPacker(32, torch.float32)(one) is None
+
+
+def test_it_says_whether_8_bits_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed_or_skip(layer())
+    for faster in (True, False):
+        monkeypatch.setattr(selection, "is_faster", lambda *_, faster=faster: faster)
+        pack = QuantizedPacker(32, torch.float32)
+        assert pack(layer()) is not None
+        assert pack.pays is faster
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "gated": {"swiglu": True, "act": "silu"},
+    "quick GELU": {"act": "quick_gelu"},
+    "RMSNorm everywhere": {"norm_type": "rms", "qk_norm": True, "attn_norm": True, "mlp_norm": True},
+    "norms everywhere": {"qk_norm": True, "attn_norm": True, "mlp_norm": True, "norm_pre": True, "embed_norm": True},
+    "norms after the branches": {"norm_post": True, "layer_scale": False},
+    "rotary": {"rotary": Rotary(100.0), "position": None},
+    "relative": {"relative": Relative((8, 8), class_token=True), "num_extra_tokens": 0},
+    "pooled by attention": {"pool": "attention", "pool_heads": 4, "pool_hidden_dim": 64, "pool_prefix": False},
+    "average": {"pool": "avg", "class_token": False, "num_extra_tokens": 0},
+}
+
+
+@pytest.fixture(params=["all", "worst left out", "nothing"])
+def allowed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How many layers are of 8 bits."""
+    share = {"all": 1.0, "worst left out": 2e-5, "nothing": 0.0}[request.param]
+    monkeypatch.setattr(harm.left_out, "__defaults__", (share,))
+    return request.param
+
+
+def cosines(ours: Tensor, reference: Tensor) -> Tensor:
+    assert ours.shape == reference.shape
+    return torch.cosine_similarity(ours.double(), reference.double())
+
+
+def wanted(network: VisionTransformer) -> Readout:
+    return Readout.MEAN | Readout.NATIVE | (network.readouts & Readout.CLS) | Readout.LOGITS
+
+
+def read(network: VisionTransformer, pictures: list[Tensor], readout: Readout) -> dict[str, Tensor]:
+    features = network(pictures, readout)
+    found = {name: getattr(features, name) for name in ("cls", "mean", "native", "logits")}
+    return {name: value.float() for name, value in found.items() if value is not None}
+
+
+MIXED = ("plain", "gated", "RMSNorm everywhere", "rotary")
+"""Networks that are tried with layers of both kinds as well."""
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [(name, "all") for name in NETWORKS]
+    + [(name, allowed) for name in MIXED for allowed in ("worst left out", "nothing")],
+    indirect=["allowed"],
+)
+@torch.inference_mode()
+def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
+    name: str, allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, seen = images(*SIZES), images(*[(64, 64)] * 6, (40, 40), (96, 96), seed=3)
+    exact, network = tiny(**NETWORKS[name]), tiny(**NETWORKS[name])
+    checkpoint = opened(content_of(network, seen), tmp_path)
+    made = checkpoint.content.quantization
+    assert made is not None
+    assert {"all": made.left_out, "nothing": made.layers}.get(allowed, ()) == ()
+    plain, fast = build(checkpoint), build(checkpoint)
+    expected = read(plain, pictures, wanted(plain))
+    for what, value in read(exact, pictures, wanted(exact)).items():
+        near = cosines(expected[what], value)  # without features that training makes, 8 bits cost more
+        assert (near.median() > 0.98, near.min() > 0.95) == (True, True), near
+    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    fast.set_attention(ProductAttention(1000))
+    compute_inside_in(fast, torch.bfloat16, LinearPacker((4, 32)))
+    pack_layers(fast, QuantizedPacker(32, torch.bfloat16))
+    found = read(fast, pictures, wanted(fast))
+    assert found.keys() == expected.keys()
+    alone = {network: [read(network, [picture], wanted(network)) for picture in pictures] for network in (fast, plain)}
+    for what, value in found.items():
+        assert cosines(value, expected[what]).min() >= 0.999
+        for network, together in ((fast, value), (plain, expected[what])):
+            by_itself = torch.cat([one[what] for one in alone[network]])
+            assert cosines(by_itself, together).min() >= LEAST_COSINE_TOGETHER
+    logits = fast(pictures, Readout.LOGITS).logits  # the last block answers the leading tokens alone
+    assert logits is not None
+    assert cosines(logits, found["logits"]).min() >= 0.999
+
+
+@torch.inference_mode()
+def test_without_the_operators_a_network_answers_in_the_plain_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, pictures = build(opened(content_of(tiny(), images(*[(64, 64)] * 4)), tmp_path)), images(*SIZES)
+    expected = network(pictures).cls
+    monkeypatch.setattr(torch.ops, "onednn", None)
+    pack = QuantizedPacker(32, torch.float32)
+    pack_layers(network, pack)
+    assert not pack.packs
+    assert not pack.pays
+    assert torch.equal(network(pictures).cls, expected)
