@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from app import __version__
 from app.api.dialects import huggingface, inference_protocol, openai, sagemaker
 from app.api.heads import routes as heads
 from app.api.images import attention, classify, embed, features, preprocess
@@ -30,6 +29,7 @@ from app.service.teaching import Teaching
 from app.settings import Settings, load_settings
 from app.telemetry.descriptors import watch_descriptors
 from app.telemetry.metrics import Metrics
+from app.version import __version__
 
 logger = logging.getLogger("vitrine")
 

@@ -6,9 +6,9 @@ checked, so that `--help` and a wrong flag answer at once.
 
 import click
 
-from app import __version__
 from app.cli import attend, classify, embed, features, fit, serve
 from app.cli.checkpoints import convert, inspect, quantize
+from app.version import __version__
 
 
 @click.group()

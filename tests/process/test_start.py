@@ -64,6 +64,8 @@ def at_random_moments(count: int, least_s: float, span_s: float, first: bool = F
     for turn in range(count):
         number = (signal.SIGTERM, signal.SIGINT)[turn % 2]
         printed = ends_by(number, moments.uniform(least_s, span_s), first)
+        if str(ROOT / "app") not in printed and printed.endswith("KeyboardInterrupt\n"):
+            continue  # while Python itself was starting, before it has run any line of the service
         for word in ("Traceback", "Aborted", "Exception"):
             assert word not in printed, printed
 
@@ -76,6 +78,14 @@ def test_a_signal_ends_process_1_at_any_moment() -> None:
     if not can_unshare():
         pytest.skip("this user may not make a process namespace")
     at_random_moments(8, BOOT_S, 3.0, first=True)
+
+
+def test_nothing_slow_is_imported_before_signals_are_handled() -> None:
+    code = "import sys; before = set(sys.modules); import app.__main__; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - {"enum", "types", "operator", "functools"} == {
+        *("app", "app.__main__", "app.threads", "app.threads.openmp", "signal"),
+    }
 
 
 @pytest.mark.soak

@@ -5,11 +5,11 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app import __version__
 from app.api.dialects.inference_protocol.tensors import InputTensor
 from app.api.dialects.shared import PASSED_OVER, VectorMembers
 from app.schemas import TOP_K
 from app.service import Engine
+from app.version import __version__
 
 VERSION = "1"
 """The version of the model; there is no other."""
