@@ -17,13 +17,13 @@ from app.cli import main
 from app.quantization import measure
 from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from models.checkpoints.golden import picture
+from models.layouts.quantized import Cost
 from tests.bounds import LEAST_COSINE_TOGETHER
 from tests.cli.test_cli import vitrine
 from tests.heads.labelled import write_folder
 from tests.server import ROOT, Server, serving
 
 MODEL = str(ROOT / "weights" / "vit-small-tiny-imagenet")
-NPY = {"Accept": "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,9 @@ def test_the_server_says_what_it_serves(int8: Server, client: httpx.Client, writ
 
 
 def embed(url: str, data: bytes, **query: Any) -> Any:
-    answer = httpx.post(f"{url}/embed", params=query, content=data, headers=NPY, timeout=60)
+    answer = httpx.post(f"{url}/embed", params=query, content=data, timeout=60)
     assert answer.status_code == 200, answer.text
-    return np.frombuffer(answer.content[-4 * 384 :], np.float32)
+    return np.array(answer.json()["results"][0]["embedding"])
 
 
 def cosine(one: Any, other: Any) -> float:
@@ -189,9 +189,9 @@ def test_below_the_bar_nothing_is_written(photos: Path, tmp_path: Path, monkeypa
 
 
 def test_the_bar_is_also_of_classes() -> None:
-    cost = measure.Cost((1, 1), 9, 0.9, 0.9, 0.999, 0.97)
+    cost = Cost((1, 1), 9, 0.9, 0.9, 0.999, 0.97)
     assert measure.below_bar(cost) == "97.0% have the same best class, and 98% is the bar"
-    assert measure.below_bar(measure.Cost((1, 1), 9, 0.9, 0.9, 0.9985, None)) is None
+    assert measure.below_bar(Cost((1, 1), 9, 0.9, 0.9, 0.9985, None)) is None
 
 
 def test_too_few_pictures_and_a_folder_with_files_are_refused(tmp_path: Path) -> None:
