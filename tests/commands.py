@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.server import ROOT
 
-FOLLOWED = {"heads.md"}
-"""Pages of docs/ that are followed as a whole, as the how-tos are: test_heads_page.py."""
+FOLLOWED = {"heads.md", "quantization.md"}
+"""Pages of docs/ that are followed as a whole, as the how-tos are: test_heads_page.py, test_quantization_page.py."""
 
 PAGES = (ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in FOLLOWED))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

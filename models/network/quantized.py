@@ -69,7 +69,7 @@ def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: Pack
     """
     kernel = network.patch_embed.proj
     patches = nn.utils.skip_init(nn.Linear, kernel.weight[0].numel(), kernel.out_channels)
-    patches.weight, patches.bias = _fixed(kernel.weight.flatten(1)), _fixed(kernel.bias)
+    patches.weight, patches.bias = _fixed(kernel.weight.flatten(1)), _fixed(cast(Tensor, kernel.bias))
     network.patch_embed.linear = nn.Sequential(_narrow(patches, dtype, pack), Widen())
     for block in _blocks(network):
         attention = block.attn

@@ -25,6 +25,8 @@ PRIVATE = {
     "logging._srcfile": "app/telemetry/logs.py: no search for each caller; in the guide to optimization",
     "queue.Queue.all_tasks_done": "app/telemetry/logs.py: a wait with a deadline, which join() lacks",
     "queue.Queue.unfinished_tasks": "app/telemetry/logs.py",
+    "torch.ops.onednn.qlinear_pointwise": "models/network/kernels/linear.py: a linear layer of 8 bits; not documented",
+    "torch.ops.onednn.qlinear_prepack": "models/network/kernels/linear.py",
     "torch.ops.mkldnn._linear_pointwise": "models/network/kernels/linear.py: a linear layer and its activation in one",
     "torch.ops.mkldnn._reorder_linear_weight": "models/network/kernels/linear.py",
     "torch._dynamo.exc.TorchDynamoException": "app/inference/engine.py: errors of torch.compile; without a public name",

@@ -23,16 +23,19 @@ def quiet(_: str) -> None:
 
 def content_of(network: VisionTransformer, images: list[Tensor], **changes: Any) -> Converted:
     """The content of a checkpoint of 8 bits, made from a network that is not folded."""
-    kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("blocks.")}
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network.fold()
+    content = Converted("timm", "timm", network.config, weights, Preprocess((64, 64)), None)
+    return quantized(replace(content, **changes), network, images)
+
+
+def quantized(content: Converted, network: VisionTransformer, images: list[Tensor]) -> Converted:
+    """The content of a checkpoint as one of 8 bits; the network is the one that is built from it."""
     made = quantize(network, images, quiet)
-    quantization = Quantization(
-        made.layers, made.left_out, "0123", Calibration(len(images), "4567", ((64, 64),)), (COST,)
-    )
-    content = Converted(
-        "timm", "timm", made.config, kept | dict(made.weights), Preprocess((64, 64)), None, {}, quantization
-    )
-    return replace(content, **changes)
+    kept = {name: tensor for name, tensor in content.weights.items() if not name.startswith("blocks.")}
+    calibration = Calibration(len(images), "4567", ((64, 64),))
+    quantization = Quantization(made.layers, made.left_out, "0123", calibration, (COST,))
+    return replace(content, config=made.config, weights=kept | dict(made.weights), quantization=quantization)
 
 
 def opened(content: Converted, folder: Path) -> Checkpoint:
