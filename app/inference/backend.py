@@ -83,11 +83,15 @@ class Backend:
         Args:
             network: on this device, in this dtype, folded.
             compiled: the network will be compiled, which needs torch's own linear layers.
+
+        Raises DeviceUnavailable for a network of int8 that is to be compiled.
         """
         config = network.config
         attend = select_attention(self.device, DTYPES[self.inside], config.num_heads, config.head_dim)
         network.set_attention(attend)
         if self.dtype == "int8":
+            if compiled:
+                raise DeviceUnavailable("compile: a network of int8 is not compiled; leave it out")
             self._choose_for_int8(network)
         elif self.on_cuda:
             images = "all images" if attend is varlen_attention else "the images of each length"
@@ -112,8 +116,10 @@ class Backend:
         if self.int8_is_faster:
             logger.info("int8: the linear layers take less time than in %s", self.inside)
         else:
-            lacks = f"{self.device}" if self.device.type != "cpu" else "this processor, for lack of VNNI or AMX"
-            logger.warning("int8 is not faster than %s on %s: it saves memory alone", self.inside, lacks)
+            where = self.device.type if self.device.type != "cpu" else "this processor"
+            lacking = self.device.type == "cpu" and not computes_int8(torch.cpu.get_capabilities())
+            why = ", which has neither VNNI nor AMX" if lacking else ""
+            logger.warning("int8 is not faster than %s on %s%s", self.inside, where, why)
 
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:
         """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).
@@ -184,8 +190,17 @@ def choose_dtype(name: str, device: torch.device) -> Dtype:
 
 
 def choose_inside(device: torch.device) -> Dtype:
-    """Return the dtype of attention in a network of int8: what a processor computes natively."""
-    return native_on_cpu(torch.cpu.get_capabilities()) if device.type == "cpu" else "float32"
+    """Return the dtype of attention in a network of int8: what a processor computes natively.
+
+    torch can be told to use fewer instructions than the processor has (ATEN_CPU_CAPABILITY).
+    """
+    used = device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return native_on_cpu(torch.cpu.get_capabilities()) if used else "float32"
+
+
+def computes_int8(has: Mapping[str, Any]) -> bool:
+    """Return whether a processor with these capabilities multiplies matrices of 8 bits."""
+    return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 def _typical_rows(config: ViTConfig) -> tuple[int, int]:

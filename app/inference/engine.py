@@ -70,8 +70,6 @@ class Engine:
         self.checkpoint = checkpoint
         quantized = checkpoint.content.quantization is not None
         self.backend = Backend(device, dtype, quantized=quantized)
-        if quantized and compiled:
-            raise DeviceUnavailable("compile: a network of int8 is not compiled; it is as fast as it gets")
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
