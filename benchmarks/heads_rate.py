@@ -2,13 +2,14 @@
 
     python -m benchmarks.heads_rate
 
-Prints both rates of one run, and the time of each fit, with that of a picture that is embedded for it. The head reads
-the shipped model's vectors of 384 numbers.
+Prints both rates, measured in turn, and the time of each fit, with its rest and with that of a picture that is
+embedded for it. The head reads the shipped model's vectors of 384 numbers.
 """
 
 import tempfile
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ from app.heads.head import Space
 from app.heads.store import Store
 from tests.server import ROOT, serving
 
-SECONDS, CLIENTS = 10.0, 4
+SECONDS, CLIENTS, ROUNDS = 5.0, 4, 4
 EXAMPLES, CLASSES, DIM = 9_900, 100, 384
 PICTURE = (ROOT / "examples" / "cat.png").read_bytes()
 
@@ -58,25 +59,29 @@ def main() -> None:
         space = Space(made["model"], made["fingerprint"], made["dtype"], made["pool"])
         Store(Path(folder) / "heads", 10, 2**30).put("big", fit(examples, space)[0])
         time.sleep(1.5)
-        alone = rate(url)
-        ended, times = threading.Event(), []
-
-        def teach() -> None:
-            number = 0
-            while not ended.is_set():
-                started, number = time.monotonic(), number + 1
-                more = [(str(number % CLASSES), (f"{number}.png", PICTURE + bytes(number)))]
-                httpx.post(f"{url}/heads/big/examples", files=more, timeout=60).raise_for_status()
-                times.append(time.monotonic() - started)
-
-        teacher = threading.Thread(target=teach)
-        teacher.start()
-        beside = rate(url)
-        ended.set()
-        teacher.join()
-        fits = ", ".join(f"{one:.2f}" for one in times)
+        alone, beside = 0.0, 0.0
+        times: list[float] = []
+        for number in range(ROUNDS):
+            alone += rate(url) / ROUNDS
+            ended = threading.Event()
+            teacher = threading.Thread(target=teach, args=(url, number, ended, times))
+            teacher.start()
+            beside += rate(url) / ROUNDS
+            ended.set()
+            teacher.join()
         print(f"/classify: {alone:.1f}/s alone, {beside:.1f}/s beside {len(times)} fits ({beside / alone:.0%})")
-        print(f"seconds of each fit: {fits}")
+        print(f"seconds of each fit: {', '.join(f'{one:.2f}' for one in times)}")
+
+
+def teach(url: str, start: int, ended: threading.Event, times: list[float]) -> None:
+    """Add one picture after the other until the end, and note how long each took."""
+    for number in count(start, ROUNDS):
+        if ended.is_set():
+            return
+        started = time.monotonic()
+        more = [(str(number % CLASSES), (f"{number}.png", PICTURE + bytes(number)))]
+        httpx.post(f"{url}/heads/big/examples", files=more, timeout=60).raise_for_status()
+        times.append(time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,26 @@ Shapes: n examples, D numbers of a vector, K classes.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.heads.calibration import UNFITTED, fit_temperature
 from app.heads.examples import Examples
-from app.heads.head import Head, Method, Quality, Space, log_softplus, probabilities
+from app.heads.head import Head, Method, Quality, Space, logits_of, softmax
 from app.heads.methods.linear import Linear
 from app.heads.methods.logistic import fit_logistic
 from app.heads.methods.mean import fit_mean, leave_one_out
+from app.heads.methods.moments import Moments
 from app.heads.methods.ridge import fit_ridge, width_of
 from app.heads.quality import quality_of
 
-FITS: dict[Method, Callable[[Examples], Linear]] = {"ridge": fit_ridge, "mean": fit_mean, "logistic": fit_logistic}
+FITS: dict[Method, Callable[[Examples, Moments], Linear]] = {
+    "ridge": fit_ridge,
+    "mean": fit_mean,
+    "logistic": fit_logistic,
+}
 
 UNFITTED_POWER = 1 / 3
 """The temperature of a regression where nothing can be left out; it is near this one with more examples."""
@@ -31,18 +37,29 @@ class CannotFit(Exception):
     """There are too few examples, or they do not differ; the message says what is needed."""
 
 
-def fit(examples: Examples, space: Space, method: Method = "ridge") -> tuple[Head, NDArray[np.float32]]:
+def fit(
+    examples: Examples, space: Space, method: Method = "ridge", moments: Moments | None = None
+) -> tuple[Head, NDArray[np.float32]]:
     """Return the head, and the probabilities (n, K) that each example has from a fit without it.
+
+    Args:
+        examples: to fit.
+        space: of their vectors.
+        method: how to fit.
+        moments: kept from fits before; they are brought up to date, and spare work where most examples are the same.
 
     Raises CannotFit.
     """
     check(examples, method)
-    linear = FITS[method](examples)
+    moments = moments or Moments()
+    moments.update(examples)
+    linear = FITS[method](examples, moments)
     left_out, answered = linear.left_out.numpy(), linear.answered.numpy()
     width = width_of(left_out, examples.labels) if method == "ridge" else None
-    temperature = _temperature(left_out, examples.labels, answered, width)
-    likely = probabilities(left_out.astype(np.float32), temperature, width)
-    centres, reference = _reference(examples)
+    logits = logits_of(left_out, width)
+    temperature = _temperature(logits, examples.labels, answered, width)
+    likely = softmax(logits, temperature)
+    centres, reference = _reference(examples, moments)
     head = Head(
         space=space,
         method=method,
@@ -71,7 +88,8 @@ def check(examples: Examples, method: Method) -> None:
     if (count := int(examples.counts[least])) < needed:
         wanted = "two images of each class or more" if needed == 2 else "an image of each class"
         raise CannotFit(f"the method {method!r} needs {wanted}, and {examples.classes[least]!r} has {count}")
-    if np.abs(examples.vectors - examples.vectors[0]).max() < SAME:
+    first, last = examples.vectors[0], examples.vectors[-1]
+    if np.abs(last - first).max() < SAME and np.abs(examples.vectors - first).max() < SAME:
         raise CannotFit("all images have the same vector, so nothing tells the classes apart")
 
 
@@ -84,19 +102,18 @@ def measure(head: Head, vectors: NDArray[np.float32], classes: list[str]) -> tup
 
 
 def _temperature(
-    left_out: NDArray[np.float64], labels: NDArray[np.int32], answered: NDArray[np.bool_], width: float | None
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.int32], answered: NDArray[np.bool_], width: float | None
 ) -> float:
     if not answered.any():
         return UNFITTED if width is None else UNFITTED_POWER
-    logits = left_out[answered]
-    return fit_temperature(logits if width is None else log_softplus(logits / width), labels[answered])
+    return fit_temperature(logits[answered], labels[answered])
 
 
-def _reference(examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _reference(examples: Examples, moments: Moments) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the directions of the class means (K, D), and how far each example lies from the nearest without itself.
 
     An example that is alone in its class has no such distance: the others say nothing of how far its class reaches.
     """
-    centres, cosines, answered = leave_one_out(examples)
+    centres, cosines, answered = leave_one_out(examples, moments.sums)
     distances = np.sort(1 - cosines.max(1).values[answered].numpy())
-    return centres.float().numpy(), distances.astype(np.float32)
+    return centres.float().numpy(), distances

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from app.heads.examples import Examples
@@ -17,6 +19,9 @@ Method = Literal["ridge", "mean", "logistic"]
 METHODS: tuple[Method, ...] = ("ridge", "mean", "logistic")
 
 Vectors = NDArray[np.float32]
+
+FAR = 20.0
+"""log(1 + exp(-x)) differs from exp(-x) by less than float32 tells, from here on."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +150,29 @@ class Head:
 
 
 def probabilities(scores: NDArray[Any], temperature: float, width: float | None) -> Vectors:
-    """Return the softmax of scores (n, K), or of the logarithms of scores of a regression, over the temperature.
+    """Return the softmax of the logits of scores (n, K) over the temperature."""
+    return softmax(logits_of(scores, width), temperature)
+
+
+def logits_of(scores: NDArray[Any], width: float | None) -> NDArray[Any]:
+    """Return the scores (n, K) as they are or, with a width, the logarithms of those of a regression.
 
     A ridge regression on one-hot targets estimates the probability of each class, with an error that makes some
     estimates negative. A softplus whose width is the size of that error makes them positive.
     """
-    logits = (scores if width is None else log_softplus(scores / width)) / temperature
-    logits = logits - logits.max(1, keepdims=True)
-    powers = np.exp(logits)
-    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    return scores if width is None else log_softplus(scores / scores.dtype.type(width))
 
 
-def log_softplus(values: Any) -> Any:
+def softmax(logits: NDArray[Any], temperature: float) -> Vectors:
+    """Return the softmax of logits (n, K) over the temperature."""
+    scaled = logits / logits.dtype.type(temperature)
+    scaled -= scaled.max(1, keepdims=True)
+    powers = np.exp(scaled, out=scaled)
+    powers /= powers.sum(1, keepdims=True)
+    return powers.astype(np.float32, copy=False)
+
+
+def log_softplus(values: NDArray[Any]) -> NDArray[Any]:
     """Return log(log(1 + exp(x))), which is x itself far below 0."""
-    bounded = np.maximum(values, -20)
-    return np.where(values < -20, values, np.log(np.logaddexp(0, bounded)))
+    given = torch.from_numpy(values)
+    return torch.where(given < -FAR, given, F.softplus(given.clamp_min(-FAR)).log_()).numpy()

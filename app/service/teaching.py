@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
 from app.errors import ImageProblem, Problem
 from app.heads.examples import Examples, digest, labelled
 from app.heads.fit import CannotFit, fit
-from app.heads.head import Head, Method
+from app.heads.head import Head, Method, Space
+from app.heads.methods.moments import Moments
 from app.heads.store import Changed, Condition, Full, NotSaved, TooLarge, always
 from app.inference.engine import Engine
 from app.inference.task import Task
@@ -24,9 +27,13 @@ from app.service.outcome import ImageAnswer
 from app.service.service import Service
 from app.telemetry.timings import Timings
 from app.threads.names import show_name
+from app.threads.pace import Pace
 
 NICENESS = 19
 """Of the thread that fits, on Linux: it takes only what the forward pass leaves."""
+
+REST, MOST_REST_S = 4.0, 1.0
+"""How long the thread rests between fits, as a multiple of the last one's time, and at most."""
 
 ATTEMPTS = 5
 """How often examples are added anew when another writer came first, for a client that does not mind."""
@@ -105,6 +112,8 @@ class Teaching:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._thread = ThreadPoolExecutor(1, "heads", initializer=_begin)
+        self._moments = Moments()
+        self._pace = Pace(REST, MOST_REST_S)
 
     @property
     def _heads(self) -> Heads:
@@ -126,7 +135,7 @@ class Teaching:
         examples, refused = await self._embed(engine, pictures, space.pool, resolution, skip_bad=write.skip_bad)
         kept = examples.at(examples.first_places())
         self._check(len(kept.classes), len(kept))
-        head = await self._on_thread(lambda: self._keep(name, fit(kept, space, method)[0], condition))
+        head = await self._on_thread(lambda: self._keep(name, self._fit(kept, space, method), condition))
         return Taught(head, refused, len(examples) - len(kept))
 
     async def add(self, engine: Engine, write: Write, pictures: Sequence[Picture]) -> Taught:
@@ -141,18 +150,15 @@ class Teaching:
         for attempt in range(ATTEMPTS):
             if head.space != space:
                 break
-            examples = head.examples.with_more(more)
-            kept = examples.at(examples.first_places())
-            self._check(len(kept.classes), len(kept))
             try:
-                found = await self._on_thread(partial(self._refit, name, kept, head))
+                found, repeated = await self._on_thread(partial(self._grow, name, head, more))
             except Problem as problem:
                 if problem.code != "head_changed" or condition is not None or attempt == ATTEMPTS - 1:
                     raise
                 await asyncio.to_thread(self._heads.store.refresh)
                 head = await self._heads.named(name)
                 continue
-            return Taught(found, refused, len(examples) - len(kept))
+            return Taught(found, refused, repeated)
         raise Problem("head_changed", f"the head {name!r} was replaced by one of other vectors meanwhile")
 
     async def delete(self, name: str, condition: Condition = always) -> str:
@@ -204,10 +210,17 @@ class Teaching:
             there = f"its version is {version}" if version else "there is no such head"
             raise Problem("head_changed", f"the head {name!r} is not what the request expects: {there}")
 
-    def _refit(self, name: str, examples: Examples, before: Head) -> Head:
-        """Fit a head again and keep it, if nobody has replaced it since."""
-        head = fit(examples, before.space, before.method)[0]
-        return self._keep(name, head, lambda there: there == before.version)
+    def _fit(self, examples: Examples, space: Space, method: Method) -> Head:
+        with self._pace:
+            return fit(examples, space, method, self._moments)[0]
+
+    def _grow(self, name: str, before: Head, more: Examples) -> tuple[Head, int]:
+        """Fit a head with more examples and keep it, if nobody has replaced it since; count those it has already."""
+        examples = before.examples.with_more(more)
+        kept = examples.at(examples.first_places())
+        self._check(len(kept.classes), len(kept))
+        head = self._keep(name, self._fit(kept, before.space, before.method), lambda there: there == before.version)
+        return head, len(examples) - len(kept)
 
     def _keep(self, name: str, head: Head, condition: Condition) -> Head:
         return _told(lambda: self._heads.store.put(name, head, condition))
@@ -238,5 +251,8 @@ def _told(work: Callable[[], Value]) -> Value:
 
 def _begin() -> None:
     show_name()
+    # One core: threads of one product wait for each other, and would turn in vain while answers are computed. Those of
+    # the forward pass, which are there already, stay as many as they are.
+    torch.set_num_threads(1)
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -13,7 +13,9 @@ from app.heads.calibration import calibration_error, fit_temperature
 from app.heads.examples import Examples
 from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
+from app.heads.methods import ridge
 from app.heads.methods.mean import leave_one_out
+from app.heads.methods.moments import Moments
 from app.heads.methods.ridge import fit_ridge
 from tests.bounds import assert_equal_in_float32
 from tests.heads.labelled import SPACE, clusters
@@ -68,10 +70,34 @@ def test_the_left_out_answers_of_ridge_are_those_of_fits_without_the_example(cou
         assert_equal_in_float32(found.left_out[place].numpy(), expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_head_that_grows_is_the_one_that_is_fitted_anew(method: Method) -> None:
+    """With more examples of old and of new classes, and with others of which nothing was known."""
+    grown, moments = clusters({"a": 30, "b": 20, "c": 40}, noise=2), Moments()
+    for more in ({"b": 1}, {"a": 3, "d": 6}, {"e": 2}):
+        fit(grown, SPACE, method, moments)
+        grown = grown.with_more(clusters(more, noise=2, seed=len(grown)))
+    for examples in (grown, grown.at([*range(50), *range(60, len(grown))])):
+        head, likely = fit(examples, SPACE, method, moments)
+        anew, expected = fit(examples, SPACE, method)
+        np.testing.assert_allclose(head.weight, anew.weight, atol=1e-6)
+        np.testing.assert_allclose(likely, expected, atol=1e-5)
+        assert head.quality.accuracy == anew.quality.accuracy
+
+
+def test_few_of_many_examples_choose_the_strength_that_all_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = clusters({"a": 300, "b": 200, "c": 1}, noise=3)
+    few = fit_ridge(examples)
+    monkeypatch.setattr(ridge, "MOST_JUDGES", 100)
+    assert fit_ridge(examples).strength == few.strength
+
+
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_left_out_cosines_are_those_with_the_mean_of_the_others(counts: Mapping[str, int]) -> None:
     examples = clusters(counts)
-    _, cosines, answered = leave_one_out(examples)
+    moments = Moments()
+    moments.update(examples)
+    _, cosines, answered = leave_one_out(examples, moments.sums)
     for place in range(len(examples)):
         for label in range(len(examples.classes)):
             others = [one for one in range(len(examples)) if one != place and examples.labels[one] == label]

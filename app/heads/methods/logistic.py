@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.heads.examples import Examples
 from app.heads.methods.linear import Linear
+from app.heads.methods.moments import Moments
 
 STRENGTHS = (10.0, 100.0, 1000.0)
 """Values of C to try; vectors of length 1 need larger ones than the usual 1."""
@@ -19,7 +20,7 @@ MAX_PARTS = 5
 ITERATIONS = 100
 
 
-def fit_logistic(examples: Examples) -> Linear:
+def fit_logistic(examples: Examples, _moments: Moments | None = None) -> Linear:
     """Return the regression of the strength whose held-out likelihood is best. Each class has two examples or more."""
     vectors, labels = torch.from_numpy(examples.vectors).double(), torch.from_numpy(examples.labels).long()
     classes = len(examples.classes)

@@ -10,25 +10,37 @@ from torch import Tensor
 
 from app.heads.examples import Examples
 from app.heads.methods.linear import Linear
+from app.heads.methods.moments import Moments
+
+TINY = 1e-12
 
 
-def fit_mean(examples: Examples) -> Linear:
-    """Return the classifier whose weights are the directions of the class means."""
-    centres, left_out, answered = leave_one_out(examples)
+def fit_mean(examples: Examples, moments: Moments | None = None) -> Linear:
+    """Return the classifier whose weights are the directions of the class means.
+
+    `moments` are those of a fit of some of the same examples.
+    """
+    moments = moments or Moments()
+    moments.update(examples)
+    centres, left_out, answered = leave_one_out(examples, moments.sums)
     return Linear(centres, torch.zeros(len(centres)), left_out, answered, "leave-one-out")
 
 
-def leave_one_out(examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+def leave_one_out(examples: Examples, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the directions of the class means, and the cosines of each example with the means without it.
 
+    `sums` are those of the vectors of each class, (K, D).
+
     Returns:
-        (K, D) of length 1; (n, K), where the mean of an example's own class is that of the others in it; and (n,),
-        whether there are others.
+        (K, D) float64 of length 1; (n, K) float32, where the mean of an example's own class is that of the others in
+        it; and (n,), whether there are others.
     """
-    vectors, labels = torch.from_numpy(examples.vectors).double(), torch.from_numpy(examples.labels).long()
-    sums = torch.zeros(len(examples.classes), vectors.shape[1], dtype=torch.double).index_add_(0, labels, vectors)
-    centres = F.normalize(sums)
-    cosines = vectors @ centres.T
-    others = F.normalize(sums[labels] - vectors)
-    cosines[torch.arange(len(labels)), labels] = (others * vectors).sum(1)
-    return centres, cosines, torch.from_numpy(examples.counts)[labels] > 1
+    labels = torch.from_numpy(examples.labels).long()
+    products = torch.from_numpy(examples.vectors) @ sums.float().T
+    lengths = sums.norm(dim=1)
+    # Of the others s - x: their product with x, and their length, follow from s x; x has the length 1.
+    along = products.gather(1, labels[:, None])[:, 0].double()
+    others = (lengths[labels] ** 2 - 2 * along + 1).clamp_min(TINY).sqrt()
+    cosines = products.div_(lengths.clamp_min(TINY).float())
+    cosines.scatter_(1, labels[:, None], ((along - 1) / others).float()[:, None])
+    return F.normalize(sums), cosines, torch.from_numpy(examples.counts)[labels] > 1
