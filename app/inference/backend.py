@@ -77,6 +77,11 @@ class Backend:
         """Whether the device is an NVIDIA GPU."""
         return self.device.type == "cuda"
 
+    @property
+    def numbers(self) -> str:
+        """The dtypes that decide answers, for the fingerprint."""
+        return f"int8, {self.inside}" if self.dtype == "int8" else self.dtype
+
     def choose_kernels(self, network: VisionTransformer, *, compiled: bool) -> None:
         """Let the network compute attention and linear layers in the fastest way that is correct here, by trying.
 

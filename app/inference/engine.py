@@ -68,8 +68,7 @@ class Engine:
         colour: str = "original",
     ) -> None:
         self.checkpoint = checkpoint
-        quantized = checkpoint.content.quantization is not None
-        self.backend = Backend(device, dtype, quantized=quantized)
+        self.backend = Backend(device, dtype, quantized=checkpoint.content.quantization is not None)
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
@@ -77,7 +76,7 @@ class Engine:
         self.readouts = self.network.readouts
         self._compiled, self.colour = compiled, colour
         self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
-        self.fingerprint = fingerprint(checkpoint, f"int8, {self.backend.inside}" if quantized else self.dtype, colour)
+        self.fingerprint = fingerprint(checkpoint, self.backend.numbers, colour)
 
     @property
     def device(self) -> torch.device:
