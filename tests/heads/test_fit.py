@@ -14,6 +14,7 @@ from app.heads.examples import Examples
 from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
 from app.heads.methods import ridge
+from app.heads.methods.logistic import fit_logistic
 from app.heads.methods.mean import leave_one_out
 from app.heads.methods.moments import Moments
 from app.heads.methods.ridge import fit_ridge
@@ -121,6 +122,16 @@ def test_logistic_is_the_minimum_of_its_objective() -> None:
     assert weight.grad is not None
     assert weight.grad.abs().max() < 1e-2
     assert head.quality.by == "held out in 5 parts"
+
+
+def test_held_out_scores_of_logistic_are_as_large_as_those_that_the_head_gives_to_others() -> None:
+    """Fits of parts have smaller weights, so that their scores would ask for too low a temperature."""
+    counts = {str(number): 5 for number in range(12)}
+    train, others = clusters(counts, dim=32, noise=2), clusters(dict.fromkeys(counts, 40), dim=32, noise=2)
+    found = fit_logistic(train)
+    scores = torch.from_numpy(others.vectors).double() @ found.weight.T + found.bias
+    ratio = scores.std(1).mean() / found.left_out.std(1).mean()
+    assert float(ratio) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("method", METHODS)

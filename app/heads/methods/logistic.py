@@ -5,6 +5,8 @@ the bias is free.
 Shapes: n examples, D numbers of a vector, K classes, r = min(n, D) directions.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,7 @@ def fit_logistic(examples: Examples, _moments: Moments | None = None) -> Linear:
     # The weights lie in the span of the examples: a rotation into it leaves less to compute, and changes no answer.
     rotation = torch.linalg.qr(vectors.T).Q if len(vectors) < vectors.shape[1] else torch.eye(vectors.shape[1]).double()
     rotated = vectors @ rotation
-    best: tuple[float, float, Tensor] | None = None
+    best: tuple[float, float, Tensor, float] | None = None
     starts: list[Tensor | None] = [None] * parts
     for strength in STRENGTHS:
         left_out = torch.zeros(len(labels), classes, dtype=torch.double)
@@ -39,13 +41,21 @@ def fit_logistic(examples: Examples, _moments: Moments | None = None) -> Linear:
             left_out[~inside] = rotated[~inside] @ parameters[:, :-1].T + parameters[:, -1]
         loss = float(F.cross_entropy(left_out, labels))
         if best is None or loss < best[0]:
-            best = loss, strength, left_out
+            best = loss, strength, left_out, _length(starts)
     assert best is not None  # noqa: S101 - there are strengths
-    _, strength, left_out = best
+    _, strength, left_out, length = best
     parameters = _minimise(rotated, labels, classes, strength, None)
+    # More examples allow larger weights: the scores that choose the temperature have to be as large as those it is for.
+    left_out *= _length([parameters]) / length
     answered = torch.ones(len(labels), dtype=torch.bool)
     by = f"held out in {parts} parts"
     return Linear(parameters[:, :-1] @ rotation.T, parameters[:, -1], left_out, answered, by, strength)
+
+
+def _length(fits: Sequence[Tensor | None]) -> float:
+    """Return the mean length of the weights (K, r + 1) of some fits, without the bias."""
+    lengths = [float(parameters[:, :-1].norm()) for parameters in fits if parameters is not None]
+    return sum(lengths) / len(lengths)
 
 
 def _parts(labels: Tensor, classes: int, parts: int) -> Tensor:

@@ -15,6 +15,8 @@ import pytest
 
 from tests.bounds import assert_equal_in_float32
 from tests.deploy.ray.conftest import Cluster
+from tests.heads.labelled import cut
+from tests.heads.service import classify, put
 from tests.server import ROOT, serving
 
 PICTURES = sorted((ROOT / "examples").glob("*.*g"))
@@ -105,6 +107,27 @@ def test_problems_are_the_services_own(ray_client: httpx.Client) -> None:
     refused = ray_client.post("/classify", content=b"no picture")
     assert (refused.status_code, refused.json()["code"]) == (415, "not_an_image")
     assert refused.headers["content-type"] == "application/problem+json"
+
+
+def test_heads_are_fitted_shared_and_served(cluster: Cluster, tmp_path: Path) -> None:
+    """Both replicas answer by a head that one of them wrote into their directory, and by the file of a head."""
+    cluster.deploy(2, torch_threads=1, heads=str(tmp_path / "heads"))
+    cluster.wait_for_replicas(2)
+    picture = cut("cat", 1, 5)[0]
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+        version = put(client, "pets", {"cat": 3, "coffee": 3}).json()["version"]
+        time.sleep(2)  # a head of another process is seen within a second or two
+        for _ in range(12):  # whichever replica answers
+            answer = classify(client, "pets", [picture])
+            assert answer["head"] == {"name": "pets", "version": version}
+            assert answer["results"][0]["predictions"][0]["label"] == "cat"
+    cluster.deploy(2, torch_threads=1, head=str(tmp_path / "heads" / "pets.safetensors"))
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+        answer = client.post("/classify", content=picture).json()
+        assert answer["head"] == {"name": None, "version": version}
+        assert [one["label"] for one in answer["results"][0]["predictions"]] == ["cat", "coffee"]
+    cluster.deploy(2, torch_threads=1)
+    cluster.wait_for_replicas(2)
 
 
 def test_a_killed_replica_loses_at_most_its_own_requests(cluster: Cluster, expected: dict[Path, str]) -> None:
