@@ -70,6 +70,8 @@ def main() -> None:
             ended.set()
             teacher.join()
         print(f"/classify: {alone:.1f}/s alone, {beside:.1f}/s beside {len(times)} fits ({beside / alone:.0%})")
+        embedded = beside + len(times) / (ROUNDS * SECONDS)
+        print(f"with the pictures that the fits embed: {embedded:.1f}/s ({embedded / alone:.0%})")
         print(f"seconds of each fit: {', '.join(f'{one:.2f}' for one in times)}")
 
 
