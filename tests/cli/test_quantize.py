@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from app.cli import main
 from app.quantization import measure
 from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from models.checkpoints.golden import picture
 from models.layouts.quantized import Cost
-from models.quantization import quantize
 from tests.bounds import LEAST_COSINE_TOGETHER
 from tests.cli.test_cli import vitrine
+from tests.environment import environment
 from tests.heads.labelled import write_folder
 from tests.server import ROOT, Server, serving
 
@@ -177,17 +177,25 @@ def test_inspect_and_convert(printed: tuple[Path, str], tmp_path: Path) -> None:
     assert "is of 8 bits already" in again.stderr
 
 
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(main, ["quantize", MODEL, *arguments])
+WITH_A_HIGH_BAR = """
+from app.quantization import measure
+from models.quantization import quantize
+
+measure.MEDIAN = 1.0
+# Which layers are left out does not matter here, and takes most of the time.
+quantize.harms = lambda network, images, inputs, report: dict.fromkeys(inputs, 0.0)
+
+from app.cli import main
+main()
+"""
 
 
-def test_below_the_bar_nothing_is_written(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "MEDIAN", 1.0)
-    # Which layers are left out does not matter here, and takes most of the time.
-    monkeypatch.setattr(quantize, "harms", lambda _network, _images, inputs, _report: dict.fromkeys(inputs, 0.0))
-    ended = run("--pictures", str(photos), "-o", str(tmp_path / "out"))
-    assert ended.exit_code == 1
-    assert re.search(r"out is not written: the median cosine is 0\.99\d+, and 1\.0 is the bar; --accept", ended.output)
+def test_below_the_bar_nothing_is_written(photos: Path, tmp_path: Path) -> None:
+    arguments = ["quantize", MODEL, "--pictures", str(photos), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-c", WITH_A_HIGH_BAR, *arguments]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert re.search(r"out is not written: the median cosine is 0\.99\d+, and 1\.0 is the bar; --accept", ended.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,9 +206,9 @@ def test_the_bar_is_also_of_classes() -> None:
 
 
 def test_too_few_pictures_and_a_folder_with_files_are_refused(tmp_path: Path) -> None:
-    few = run("--pictures", str(ROOT / "examples"), "-o", str(tmp_path / "out"))
-    assert "different pictures that can be read; at least 32 are needed" in few.output
+    few = vitrine("quantize", MODEL, "--pictures", str(ROOT / "examples"), "-o", str(tmp_path / "out"))
+    assert "different pictures that can be read; at least 32 are needed" in few.stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    full = run("--pictures", str(ROOT / "examples"), "-o", str(tmp_path / "full"))
-    assert "already exists and is not an empty directory" in full.output
+    full = vitrine("quantize", MODEL, "--pictures", str(ROOT / "examples"), "-o", str(tmp_path / "full"))
+    assert "already exists and is not an empty directory" in full.stderr
