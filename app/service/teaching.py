@@ -32,7 +32,7 @@ from app.threads.pace import Pace
 NICENESS = 19
 """Of the thread that fits, on Linux: it takes only what the forward pass leaves."""
 
-REST, MOST_REST_S = 4.0, 1.0
+REST, MOST_REST_S = 4.0, 1.5
 """How long the thread rests between fits, as a multiple of the last one's time, and at most."""
 
 ATTEMPTS = 5
