@@ -21,10 +21,11 @@ from app.settings import Settings
 from models.checkpoints.checkpoint import Checkpoint, build, open_checkpoint
 from models.checkpoints.golden import answer_of, write_golden
 from models.errors import CheckpointUnsupported
+from models.files.writing import check_empty
 from models.layouts.quantized import Calibration, Cost, Quantization
 from models.layouts.source import Converted
 from models.preprocess import whole_patches
-from models.quantization.file import check_folder, write
+from models.quantization.file import write
 from models.quantization.quantize import quantize
 
 CPU = torch.device("cpu")
@@ -80,7 +81,7 @@ def quantize_checkpoint(settings: Settings, checkpoint: Checkpoint, order: Order
     """
     if checkpoint.content.quantization is not None:
         raise CheckpointUnsupported(f"{checkpoint.source}: is of 8 bits already")
-    check_folder(order.output)
+    check_empty(order.output)
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     report("reading pictures")

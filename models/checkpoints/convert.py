@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.checkpoints.checkpoint import Checkpoint
 from models.checkpoints.relative import BEIT_NAMES, RELPOS_NAMES, timm_relative
 from models.errors import CheckpointUnsupported
+from models.files.writing import check_empty, write_tensors
 from models.layouts.profiles import PROFILES
 from models.layouts.source import Converted
 from models.layouts.timm import eva
@@ -65,21 +65,12 @@ def convert(checkpoint: Checkpoint, folder: Path) -> list[str]:
             "timm cannot express layers of 8 bits; convert the checkpoint that this one was made from"
         )
     _check(content)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: already exists and is not an empty directory")
+    check_empty(folder)
     config, weights = timm_config(content), timm_weights(content)
     folder.mkdir(parents=True, exist_ok=True)
-    _save(weights, folder / "model.safetensors")
+    write_tensors(weights, folder / "model.safetensors", "pt")
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return _differences(content)
-
-
-def _save(weights: dict[str, Tensor], path: Path) -> None:
-    """Write the file with the permissions of the umask; safetensors alone would keep its temporary file's 0600."""
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(mode)
 
 
 def _check(content: Converted) -> None:

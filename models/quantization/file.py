@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import CheckpointBroken, CheckpointUnsupported
+from models.files.writing import write_tensors
 from models.layouts.quantized import Quantization
 from models.layouts.source import Choices, Converted, Source
 from models.network.config import ViTConfig
@@ -57,19 +57,9 @@ def write(content: Converted, folder: Path) -> None:
     weights = {
         name: (tensor.bfloat16() if name in narrow else tensor).contiguous() for name, tensor in content.weights.items()
     }
-    path = folder / "model.safetensors"
-    path.touch()  # with the permissions of the umask; safetensors would keep its temporary file's 0600
-    mode = path.stat().st_mode
-    save_file(weights, path, metadata={"format": FORMAT})
-    path.chmod(mode)
+    write_tensors(weights, folder / "model.safetensors", FORMAT)
     text = json.dumps(FACTS.dump_python(facts, mode="json"), indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
-
-
-def check_folder(folder: Path) -> None:
-    """Raise FileExistsError unless the directory is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder}: already exists and is not an empty directory")
 
 
 def recognises(source: Source) -> bool:
