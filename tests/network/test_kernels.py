@@ -80,11 +80,13 @@ def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:
 
 @pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
 @pytest.mark.parametrize(("longest", "numbers"), [(1000, 2**22), (1000, 1), (20, 2**22), (0, 2**22)])
+@pytest.mark.parametrize("separately", [0, 1000])
 def test_attention_by_products_equals_grouped_attention(
-    readout: Readout, longest: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+    readout: Readout, longest: int, numbers: int, separately: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For all images, for a few at a time, for the shorter ones only, and for none."""
+    """For all images, for a few at a time, for the shorter ones only, and for none; with exponentials and softmax."""
     monkeypatch.setattr(attention, "MAX_MATRIX", numbers)
+    monkeypatch.setattr(attention, "SEPARATELY", separately)
     network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
     expected = network(pictures, readout)
     network.set_attention(ProductAttention(longest))
@@ -92,6 +94,27 @@ def test_attention_by_products_equals_grouped_attention(
     for name in ("cls", "mean", "logits"):
         if getattr(expected, name) is not None:
             assert_equal_in_float32(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1.0, 30.0, 300.0])
+def test_logits_of_any_size_are_weighted_as_by_softmax(size: float, dtype: torch.dtype) -> None:
+    """Each row as if alone, also beside rows whose exponentials are infinite, or all zero."""
+    torch.manual_seed(0)
+    logits = (torch.randn(3, 40, 40) * size / 3).to(dtype)
+    logits[0, :5] += size
+    logits[1, :5] -= size
+    weights, sums = attention._exponentials(logits)
+    found = weights.float() / sums.float()
+    assert torch.allclose(found, logits.float().softmax(-1), atol=1e-6 if dtype == torch.float32 else 1e-2)
+    for row in (0, 3, 9):
+        alone, total = attention._exponentials(logits[:1, row : row + 1])
+        assert torch.equal(alone / total, (weights / sums)[:1, row : row + 1])
+
+
+def test_logits_that_are_no_numbers_stay_so() -> None:
+    weights, sums = attention._exponentials(torch.tensor([[[1.0, torch.nan], [1.0, 2.0]]]))
+    assert (weights / sums).isnan().tolist() == [[[True, True], [False, False]]]
 
 
 def test_attention_by_products_is_selected_up_to_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.config import ViTConfig
+from models.network.kernels.attention import ProductAttention
 from models.network.packing import Packing
 from models.network.positions.learned import Resampling
 from models.network.vit import Readout, VisionTransformer
@@ -55,6 +56,12 @@ def tiny(seed: int = 0, **changes: Any) -> VisionTransformer:
         else:
             tensor.copy_(0.5 * noise)
     return network
+
+
+def key_biases(network: VisionTransformer) -> list[torch.Tensor]:
+    """Return views of the biases of the keys, which follow those of the queries."""
+    dim = network.config.embed_dim
+    return [tensor[dim : 2 * dim] for name, tensor in network.state_dict().items() if name.endswith("qkv.bias")]
 
 
 def images(*sizes: tuple[int, int], seed: int = 1) -> list[torch.Tensor]:
@@ -127,8 +134,12 @@ def test_a_last_block_of_leading_tokens_only_changes_nothing(changes: dict[str, 
                 assert_equal_in_float32(getattr(features, name), getattr(everything, name))
 
 
-def test_folding_layer_scales_changes_nothing() -> None:
-    network, batch = tiny(), images(*MIX)
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"attn_norm": True}], ids=str)
+def test_folding_changes_nothing(changes: dict[str, Any]) -> None:
+    """Layer scales, and the bias of the keys, which counts where a norm follows it."""
+    network, batch = tiny(**changes), images(*MIX)
+    for bias in key_biases(network):
+        bias.mul_(5)
     before = network(batch)
     network.fold()
     after = network(batch)
@@ -136,6 +147,20 @@ def test_folding_layer_scales_changes_nothing() -> None:
     assert after.logits is not None
     assert_equal_in_float32(after.logits, before.logits)
     assert not any("gamma" in name for name in network.state_dict())
+
+
+def test_a_large_bias_of_the_keys_takes_no_digits_in_half_precision() -> None:
+    """It cancels out in the softmax, but the logits are rounded before that."""
+    network, batch = tiny(), images(*MIX)
+    for bias in key_biases(network):
+        bias.fill_(200)
+    expected = network(batch).cls
+    network.fold()
+    network.set_attention(ProductAttention(1000))
+    found = network.bfloat16()([image.bfloat16() for image in batch]).cls
+    assert expected is not None
+    assert found is not None
+    assert float(torch.cosine_similarity(found.float(), expected).min()) > 0.999
 
 
 @pytest.mark.thorough

@@ -34,6 +34,13 @@ MAX_MATRIX = 2**22
 """Numbers of the attention matrices in memory at a time, unless those of one image are more: 8 MiB in bfloat16."""
 
 
+SEPARATELY = 128
+"""From so many tokens on, exponentials and division are separate; for fewer, torch's softmax is as fast."""
+
+LEAST_SUM, LARGEST_SUM = 2.0**-96, 2.0**96
+"""Sums of exponentials between these are right: bfloat16 and float32 reach from 2^-126 to 2^127."""
+
+
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
     """Attend inside each image, with one batched call for each run: (t, H, d), (T, H, d) x 2 -> (t, D)."""
     return _attend_by_run((q, k, v), packing, query_packing, None)
@@ -73,7 +80,7 @@ def _attend_with_bias(views: tuple[Tensor, Tensor, Tensor], bias: Bias) -> Tenso
 
 @dataclass(frozen=True)
 class ProductAttention:
-    """`grouped_attention`, with two batched products and a softmax for images of up to `longest` tokens.
+    """`grouped_attention`, with two batched products and a softmax between for images of up to `longest` tokens.
 
     torch's fused attention multiplies bfloat16 slowly on processors without AMX. The matrices of a few images are in
     memory at a time. The scale is applied to the products before they are rounded.
@@ -93,16 +100,38 @@ class ProductAttention:
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v: (images, H, N, d) x 3 -> (images, H, N, d)."""
+    """Return softmax(q k^T / sqrt(d)) v: (images, H, N, d) x 3 -> a view of (images, N, H, d) of the same shape."""
     images, heads, tokens, head_dim = q.shape
     step = max(1, MAX_MATRIX // (heads * tokens * tokens))
     unread = q.new_empty(1).expand(1, tokens, tokens)  # with beta=0 it only stands for a shape
-    parts = []
+    out = q.new_empty(images, tokens, heads, head_dim).transpose(1, 2)
     for start in range(0, images, step):
-        few_q, few_k, few_v = (each[start : start + step].reshape(-1, tokens, head_dim) for each in (q, k, v))
+        few = slice(start, start + step)
+        few_q, few_k, few_v = (each[few].reshape(-1, tokens, head_dim) for each in (q, k, v))
         logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, N, N)
-        parts.append(torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads)))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if tokens < SEPARATELY:
+            out[few] = torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads))
+        else:
+            weights, sums = _exponentials(logits)
+            sums, weighted = (each.unflatten(0, (-1, heads)) for each in (sums, torch.bmm(weights, few_v)))
+            torch.div(weighted, sums, out=out[few])
+    return out
+
+
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights and their sums, whose quotients are the softmax: (n, N, N) -> (n, N, N), (n, N, 1).
+
+    The softmax of torch subtracts the largest logit of each row first and divides each weight, in passes that take
+    twice the time of the exponentials alone. Here the output of attention is divided, which has fewer numbers. Where
+    the exponentials of a row may leave the range of the dtype, torch's softmax computes that row; its sum is then 1.
+    """
+    weights = logits.exp()
+    sums = weights.sum(-1, keepdim=True)
+    least, largest = sums.aminmax()
+    if not (least > LEAST_SUM and largest < LARGEST_SUM):  # also where one is not a number
+        far = ~((sums > LEAST_SUM) & (sums < LARGEST_SUM)).squeeze(-1)  # (n, N)
+        weights[far], sums[far] = logits[far].softmax(-1), 1.0
+    return weights, sums
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
