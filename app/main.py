@@ -130,9 +130,9 @@ def _report(service: Service) -> None:
             version=__version__,
         )
         logger.info(
-            "serving %s (%s) on %s in %s; threads: %d for the forward pass, %d for decoding",
+            "serving %s (%s) on %s in %s; threads: %d for up to %d forward passes at once, %d for decoding",
             *(engine.checkpoint.name, engine.fingerprint, engine.device, engine.dtype),
-            *(engine.backend.threads, service.decoder.threads),
+            *(engine.backend.threads, engine.streams, service.decoder.threads),
         )
         return
     if runtime.finished_loading.is_set():

@@ -8,7 +8,14 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.wording import allow, requirement
@@ -47,6 +54,8 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
 
 DEVICE = allow(r"^(auto|cpu|mps|cuda(:\d+)?)$", "must be auto, cpu, mps, cuda or cuda:N")
 
+STREAMS = allow(r"^(auto|[1-9][0-9]?)$", "must be auto, or a number from 1 to 99")
+
 ROOT_PATH = re.compile(allow(r"^(/[A-Za-z0-9._~-]+)*/?$", "must be a path that begins with a slash, as in /vision"))
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -63,6 +72,7 @@ COMPUTE = (
     "dtype",
     "compile",
     "torch_threads",
+    "streams",
     "compiled_shapes",
     "decode_threads",
     "max_batch_tokens",
@@ -114,7 +124,12 @@ class Settings(BaseSettings):
         False, description="Compile the network at start-up, in one to two minutes; needs a C++ compiler."
     )
     torch_threads: int | None = Field(
-        None, gt=0, description="Threads of the forward pass on the CPU [default: available physical cores]."
+        None, gt=0, description="Threads of all forward passes on the CPU [default: available physical cores]."
+    )
+    streams: Annotated[str, BeforeValidator(str), Field(pattern=STREAMS)] = Field(
+        "auto",
+        description="Batches that run side by side on the CPU, each with its share of the threads; a lone one gets "
+        "all. auto: as many as threads, up to 4; 1 on other devices.",
     )
     compiled_shapes: int = Field(
         64,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.inference.backend import DTYPES
+from app.inference.device.backend import DTYPES
 from app.inference.engine import Engine
 from app.inference.jobs import Job, Ranking
 from app.pictures.decode import Limits, decode, to_network

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from app.inference.backend import DTYPES
+from app.inference.device.backend import DTYPES
 from app.inference.engine import Engine
 from app.inference.jobs import Job
 from app.inference.runtime import load_engine

@@ -29,7 +29,7 @@ def neighbours(run: Run) -> None:
                 return done
 
             alone, alone_ms = run.in_turn(running, measure), dict(used)
-            with _busy(NEIGHBOURS):
+            with busy(NEIGHBOURS):
                 beside = run.in_turn(running, measure)
         for service, quiet, disturbed in zip(running, alone, beside, strict=True):
             rates = quiet.rate, disturbed.rate, disturbed.rate / quiet.rate
@@ -38,7 +38,7 @@ def neighbours(run: Run) -> None:
 
 
 @contextmanager
-def _busy(count: int) -> Iterator[None]:
+def busy(count: int) -> Iterator[None]:
     """Run so many programs that each keep a core busy."""
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"], env=os.environ) for _ in range(count)]
     try:

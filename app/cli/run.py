@@ -132,7 +132,7 @@ def report(path: str, problem: Exception) -> int:
 def run_async(over_files: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a coroutine that returns the number of failed files; the exit status is 1 if there are any."""
     from app.bulk.listing import PathNotFound
-    from app.inference.backend import DeviceUnavailable
+    from app.inference.device.backend import DeviceUnavailable
     from app.inference.jobs import OutputInvalid
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that asyncio handles Ctrl-C, by cancelling the run

@@ -1,12 +1,12 @@
-"""Run batches of waiting work: one thread owns the model, and never waits while there is work.
+"""Run batches of waiting work: a model never waits while there is work.
 
 In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch.
 `app/inference/queue/` selects what goes into a batch.
 
 The batcher is work-conserving: an idle model takes waiting work at once, and under load batches form while the previous
-one runs. Work leaves the queue when its client disconnects or when it would miss its deadline, and never reaches the
-model. A batch that fails is split in halves until the piece of work that causes it is alone, so that it fails no other
-request.
+ones run. A runner may run several batches side by side, each on a thread of its own; all take from one queue. Work
+leaves the queue when its client disconnects or when it would miss its deadline, and never reaches the model. A batch
+that fails is split in halves until the piece of work that causes it is alone, so that it fails no other request.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from app.errors import Fatal
 from app.inference.queue.queue import ANYONE, SLOW, Queue
 from app.inference.queue.work import Asker, Call, Entry, NotInTime, Reservation, Result, Work, call_of
 from app.threads.event_loop import call_soon
+from app.threads.names import show_name
 
 P = TypeVar("P")  # payload
 A = TypeVar("A")  # answer
@@ -44,8 +45,16 @@ class BatchRunner(Protocol[P_contra, A_co]):
         """The cost of a batch that ran before the first one of a client, and the seconds that it took."""
         ...
 
-    def run(self, payloads: Sequence[P_contra], /) -> Sequence[A_co | Exception]:
-        """Return an answer or an error for each payload. Raises Fatal when no later batch can succeed."""
+    @property
+    def streams(self) -> int:
+        """How many batches it runs side by side."""
+        ...
+
+    def run(self, payloads: Sequence[P_contra], side_by_side: int, /) -> Sequence[A_co | Exception]:
+        """Return an answer or an error for each payload; so many batches run at once, with this one.
+
+        Raises Fatal when no later batch can succeed.
+        """
         ...
 
 
@@ -75,10 +84,10 @@ class Observer(Generic[P]):
 
 
 class Batcher(Generic[P, A]):
-    """A queue and the device thread that empties it.
+    """A queue and the threads that empty it.
 
     Args:
-        prepare: creates the runner, on the device thread, which owns it.
+        prepare: creates the runner, on the first of the threads.
         report: called on the event loop when `prepare` has ended, with its error if it failed; and again, with the
             error, if the runner is lost later.
         max_queue_cost: limit of the queue. None: 16 batches.
@@ -96,36 +105,40 @@ class Batcher(Generic[P, A]):
         self._observer: Observer[P] = observer or Observer()
         self._prepare = prepare
         self._report = report
-        self._running: Sequence[Entry[P, A]] = ()
+        self._running: dict[int, Sequence[Entry[P, A]]] = {}
+        self._busy_since: dict[int, float] = {}
         self._lost: Exception | None = None
-        self._busy_since: float | None = None
         self._ended_at = math.inf
         self.batches = 0
         """How many batches have run."""
-        self._thread = threading.Thread(target=self._run_thread, name="device", daemon=True)
+        self._threads = [threading.Thread(target=self._run_thread, name="device", daemon=True)]
         self._loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Start the device thread and return at once. Call it on the event loop."""
+        """Start the first thread and return at once. Call it on the event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._threads[0].start()
 
     async def stop(self, timeout_s: float) -> None:
-        """Run the waiting work, then end the thread; abandon it after `timeout_s` seconds."""
+        """Run the waiting work, then end the threads; abandon them after `timeout_s` seconds."""
         self.queue.close()
         # On another thread: the event loop has to run on, because answers come through it.
-        await asyncio.to_thread(self._thread.join, timeout_s)
+        await asyncio.to_thread(self._join, time.monotonic() + timeout_s)
+
+    def _join(self, until: float) -> None:
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     @property
     def alive(self) -> bool:
-        """Whether the device thread is running."""
-        return self._thread.is_alive()
+        """Whether all threads are running."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the current batch has been running; 0 when idle."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds that the batch that runs longest has been running; 0 when idle."""
+        since = list(self._busy_since.values())
+        return time.monotonic() - min(since) if since else 0.0
 
     @property
     def idle_s(self) -> float:
@@ -165,7 +178,8 @@ class Batcher(Generic[P, A]):
         """Give up the runner: all waiting, running and later work fails with this error. Call it on the event loop."""
         self._lost = error
         self.queue.close()
-        self._fail([*self._running, *self.queue.clear()], error)
+        running = [entry for batch in list(self._running.values()) for entry in batch]
+        self._fail([*running, *self.queue.clear()], error)
 
     @staticmethod
     def _fail(entries: Sequence[Entry[P, A]], error: Exception) -> None:
@@ -173,33 +187,44 @@ class Batcher(Generic[P, A]):
             entry.fail(error)
 
     def _run_thread(self) -> None:
-        """Run the device thread: create the runner, then run batches until `stop` was called and the queue is empty."""
+        """Create the runner, then run batches until `stop` was called and the queue is empty; so do further threads."""
+        show_name()
         try:
             runner = self._prepare()
         except Exception as error:  # noqa: BLE001 - any error must reach the event loop
             call_soon(self._loop, self._report, error)
             return
+        self.queue.streams.count = runner.streams
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * runner.max_batch_cost
         self.queue.forecast.budget = runner.max_batch_cost
         if runner.measured:
             self.queue.forecast.observe(*runner.measured)
+        for stream in range(1, runner.streams):
+            thread = threading.Thread(target=self._work, args=(runner, stream), name=f"device {stream}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
         call_soon(self._loop, self._report, None)
+        self._work(runner, 0)
+
+    def _work(self, runner: BatchRunner[P, A], stream: int) -> None:
+        """Run batches until `stop` was called and the queue is empty, or tell that the runner is lost."""
+        show_name()
         try:
-            self._work(runner)
-        except Exception as error:  # noqa: BLE001 - no caller may wait for a thread that has ended
+            while self._take(runner, stream):
+                pass
+        except Exception as error:  # noqa: BLE001 - any error must reach the event loop
             call_soon(self._loop, self.abandon, error)
             call_soon(self._loop, self._report, error)
 
-    def _work(self, runner: BatchRunner[P, A]) -> None:
-        while True:
-            batch, late = self.queue.take(lambda: runner.max_batch_cost)
-            self._running = batch
-            if late:
-                call_soon(self._loop, self._give_back, late)
-            elif not batch:
-                return
-            if batch:
-                self._run(runner, batch)
+    def _take(self, runner: BatchRunner[P, A], stream: int) -> bool:
+        """Wait for a batch and run it. Returns False when there will be none."""
+        batch, late = self.queue.take(lambda: runner.max_batch_cost, stream)
+        if late:
+            call_soon(self._loop, self._give_back, late)
+        if batch:
+            self._running[stream] = batch
+            self._run(runner, batch, stream)
+        return bool(batch or late)
 
     def _give_back(self, late: Sequence[Call[P, A]]) -> None:
         """Tell the callers of work that was not begun, because it would have been late."""
@@ -207,19 +232,20 @@ class Batcher(Generic[P, A]):
         for call in late:
             call.fail(Expired() if call.asker.deadline <= now else NotInTime(SLOW, self.queue.retry_after_s))
 
-    def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]]) -> None:
-        self._busy_since = started = time.monotonic()
-        answers = _answers(runner, batch)
+    def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]], stream: int) -> None:
+        self._busy_since[stream] = started = time.monotonic()
+        answers = _answers(runner, batch, self.queue.streams.side_by_side(more=len(self.queue) > 0))
         ended = self._ended_at = time.monotonic()
-        self._busy_since = None
-        self.batches += 1
-        if not any(isinstance(answer, Exception) for answer in answers):  # a failure may be quick, or run several times
-            restart = any(entry.call.trial for entry in batch)
-            self.queue.forecast.observe(sum(entry.work.cost for entry in batch), ended - started, restart)
+        del self._busy_since[stream]
+        # A failure may be quick, or run several times.
+        right = not any(isinstance(answer, Exception) for answer in answers)
+        cost = sum(entry.work.cost for entry in batch) if right else 0
+        self.queue.ended(stream, cost, restart=any(entry.call.trial for entry in batch))
         call_soon(self._loop, self._resolve, batch, answers, started, ended)
 
     def _resolve(self, batch: list[Entry[P, A]], answers: list[A | Exception], started: float, ended: float) -> None:
         """Set the answers on the futures, on the event loop."""
+        self.batches += 1
         waited = [started - entry.call.queued_at for entry in batch]
         wasted = [entry.work.payload for entry in batch if entry.future.done()]
         for entry, answer, queue_s in zip(batch, answers, waited, strict=True):
@@ -230,13 +256,13 @@ class Batcher(Generic[P, A]):
             self._observer.on_waste(wasted)
 
 
-def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]]) -> list[A | Exception]:
+def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]], beside: int) -> list[A | Exception]:
     """Return answers for all entries; if the batch fails as a whole, run its halves, without those that have gone.
 
     Raises Fatal.
     """
     try:
-        answers = list(runner.run([entry.work.payload for entry in batch]))
+        answers = list(runner.run([entry.work.payload for entry in batch], beside))
         if len(answers) != len(batch):
             raise RuntimeError(f"{len(batch)} payloads got {len(answers)} answers")
         return answers
@@ -247,11 +273,11 @@ def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]]) -> list[A 
             return [error]
     # Outside of the except block: the error's traceback holds on to the failed batch's memory.
     half = len(batch) // 2
-    return [answer for part in (batch[:half], batch[half:]) for answer in _answers_of_part(runner, part)]
+    return [answer for part in (batch[:half], batch[half:]) for answer in _answers_of_part(runner, part, beside)]
 
 
-def _answers_of_part(runner: BatchRunner[P, A], part: Sequence[Entry[P, A]]) -> list[A | Exception]:
+def _answers_of_part(runner: BatchRunner[P, A], part: Sequence[Entry[P, A]], beside: int) -> list[A | Exception]:
     """Return answers for a part of a batch that has failed; Expired for those whose callers have gone."""
     wanted = [entry for entry in part if not entry.future.done()]
-    answers = iter(_answers(runner, wanted) if wanted else ())
+    answers = iter(_answers(runner, wanted, beside) if wanted else ())
     return [next(answers) if entry in wanted else Expired() for entry in part]

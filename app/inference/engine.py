@@ -1,37 +1,27 @@
 """A checkpoint on a device: a list of jobs -> a list of answers, in one forward pass.
 
-In: network pixels, and what to read off for each image. Out: arrays on the CPU. Knows nothing of HTTP, files or queues;
-one thread owns it.
+In: network pixels, and what to read off for each image. Out: arrays on the CPU. Knows nothing of HTTP, files or queues.
+As many threads as the backend has streams may run batches at once.
 """
 
 import logging
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from app.inference import readouts
-from app.inference.backend import Backend, DeviceUnavailable, Dtype
+from app.inference.device.backend import Backend, Dtype
+from app.inference.device.normalise import Normaliser
 from app.inference.fingerprint import fingerprint
-from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory, OutputInvalid, Ranking
-from app.inference.normalise import Normaliser
+from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory
 from models.checkpoints.checkpoint import Checkpoint, build
-from models.checkpoints.golden import Golden, picture
 from models.network.attention import AttentionSpec
 from models.network.vit import Readout
 from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
-
-MEMORY_PROBE_IMAGES = 8
-"""Images of the batch whose memory is measured."""
-
-TIMINGS, TIMINGS_S = 3, 0.5
-"""The batch that `warm_up` measures runs so many times, but none is begun after so many seconds."""
 
 UNFUSED_COST = 3
 """Cost of an attention matrix that is written out, as a multiple of the fused attention's; measured on CPUs."""
@@ -45,8 +35,9 @@ class Engine:
         device: a name that `Backend` takes.
         dtype: a name that `Backend` takes.
         max_batch_tokens: the budget of one batch; None is the device's default.
-        compiled: compile the network in `warm_up`, which needs a C++ compiler and takes one to two minutes.
+        compiled: `warm_up` compiles the network, which needs a C++ compiler and takes one to two minutes.
         colour: what was done with the colours of the images that come; it decides answers, so the fingerprint has it.
+        streams: a name that `Backend` takes.
 
     Raises DeviceUnavailable.
     """
@@ -66,15 +57,17 @@ class Engine:
         compiled: bool = False,
         *,
         colour: str = "original",
+        streams: str = "auto",
     ) -> None:
         self.checkpoint = checkpoint
-        self.backend = Backend(device, dtype, quantized=checkpoint.content.quantization is not None)
+        quantized = checkpoint.content.quantization is not None
+        self.backend = Backend(device, dtype, streams, quantized=quantized, compiled=compiled)
         self.config = checkpoint.content.config
         self.max_batch_cost = max_batch_tokens or self.backend.max_batch_tokens
         self.network = build(checkpoint).to(self.device, self.backend.torch_dtype)
         self.backend.choose_kernels(self.network, compiled=compiled)
         self.readouts = self.network.readouts
-        self._compiled, self.colour = compiled, colour
+        self.compiled, self.colour = compiled, colour
         self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
         self.fingerprint = fingerprint(checkpoint, self.backend.numbers, colour)
 
@@ -82,6 +75,11 @@ class Engine:
     def device(self) -> torch.device:
         """The device that the network runs on."""
         return self.backend.device
+
+    @property
+    def streams(self) -> int:
+        """How many batches may run at once."""
+        return self.backend.streams
 
     @property
     def dtype(self) -> Dtype:
@@ -129,41 +127,18 @@ class Engine:
         again = tokens * len(attention_spec.layers) // (4 * self.config.depth)
         return tokens + attention + again + (UNFUSED_COST * attention if attention_spec.rollout else 0)
 
-    def warm_up(self) -> None:
-        """Run images of the checkpoint's own size; measure their time, and how large a batch fits into a GPU's memory.
-
-        Raises OutputInvalid if the weights give no finite answer, or another one than the checkpoint's golden.json, and
-        DeviceUnavailable where the network cannot be compiled.
-        """
-        if self._compiled:
-            self._compile()
-        probe = self.probe()
-        answer = self.run([probe])[0]
-        if isinstance(answer, OutputInvalid):
-            advice = "" if self.dtype == "float32" else "; try dtype float32"
-            raise OutputInvalid(f"{self.checkpoint.name} does not answer with finite numbers in {self.dtype}{advice}")
-        if isinstance(answer, Exception):
-            raise answer
-        cost = MEMORY_PROBE_IMAGES * self.cost(*probe.pixels.shape[1:])
-        fits = self.backend.largest_batch(lambda: self.forward([probe] * MEMORY_PROBE_IMAGES), cost)
-        if fits is not None:
-            self.max_batch_cost = min(self.max_batch_cost, fits)
-            logger.info("batches of up to %d tokens", self.max_batch_cost)
-        if self.checkpoint.golden is not None:
-            self._compare(self.checkpoint.golden)
-        else:
-            self._timed([probe])
-
     def probe(self) -> Job:
         """Return a job with a grey picture of the checkpoint's own size: used to check that the model still answers."""
         pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
         return Job(pixels, Readout.LOGITS if Readout.LOGITS in self.readouts else self.default_readout)
 
-    def run(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
+    def run(self, jobs: Sequence[Job], side_by_side: int = 1) -> list[Answer | Exception]:
         """Run all jobs in one forward pass and return an answer for each, or OutputInvalid where it is not finite.
 
-        Raises OutOfMemory, after which batches are smaller, and DeviceLost.
+        So many forward passes run at once on other threads, with this one. Raises OutOfMemory, after which batches are
+        smaller, and DeviceLost.
         """
+        self.backend.take_share(side_by_side)
         try:
             return self.forward(jobs)
         except (RuntimeError, MemoryError) as error:
@@ -199,41 +174,3 @@ class Engine:
             batch = self._normalise(self.backend.upload([jobs[place].pixels for place in places]))
             images.update(zip(places, batch, strict=True))
         return [images[place] for place in range(len(jobs))]
-
-    def _compile(self) -> None:
-        """Compile, and run the shapes that requests use: one image and several, all tokens and [CLS] alone."""
-        try:
-            from torch._dynamo.exc import TorchDynamoException  # noqa: PLC0415 - a second that others need not wait for
-        except ImportError as error:  # the image leaves out what torch only compiles with
-            detail = "compile: the network cannot be compiled here; it needs a C++ compiler and all of torch's packages"
-            raise DeviceUnavailable(f"{detail} ({error})") from error
-        self.network.compile_blocks()
-        probe = self.probe()
-        try:
-            for jobs in ([probe], [probe] * 2, [probe] * 3):
-                self.forward(jobs)
-                self.forward([replace(job, readout=Readout.MEAN) for job in jobs])
-        except TorchDynamoException as error:
-            needs = "it needs a C++ compiler, and no space in torch's own path"
-            detail = f"compile: the network cannot be compiled here; {needs}"
-            raise DeviceUnavailable(f"{detail} (torch: {type(error).__name__})") from error
-
-    def _timed(self, jobs: Sequence[Job]) -> list[Answer | Exception]:
-        """Run a batch a few times, as long as that is quick, and keep the least time: a stall only adds to it."""
-        cost = sum(self.cost(*job.pixels.shape[1:]) for job in jobs)
-        begun = time.monotonic()
-        for _ in range(TIMINGS):
-            started = time.monotonic()
-            answers = self.run(jobs)
-            ended = time.monotonic()
-            self.measured = cost, min(ended - started, self.measured[1] if self.measured else math.inf)
-            if ended - begun > TIMINGS_S:
-                break
-        return answers
-
-    def _compare(self, golden: Golden) -> None:
-        pixels = picture(*self.checkpoint.content.preprocess.input_size)
-        cls, best = self._timed([Job(pixels, Readout.CLS), Job(pixels, Readout.LOGITS, top_k=1)])
-        if not isinstance(cls, np.ndarray) or not isinstance(best, Ranking) or not golden.matches(cls, best.indices[0]):
-            detail = f"{self.checkpoint.name} on {self.device} in {self.dtype} does not answer as its golden.json says"
-            raise OutputInvalid(f"{detail}: other weights, or a device that computes wrongly")

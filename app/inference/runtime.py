@@ -12,15 +12,15 @@ from typing import Literal
 import torch
 
 from app.errors import Fatal, Problem
-from app.inference.allocator import keep_large_blocks, limit_compiled_shapes, trim
 from app.inference.batcher import Batcher, Expired, Observer
+from app.inference.device.allocator import keep_large_blocks, limit_compiled_shapes, trim
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
 from app.inference.queue.queue import ANYONE
 from app.inference.queue.work import Asker, Refused, Reservation, Result, Work
+from app.inference.warm_up import warm_up
 from app.settings import Settings
 from app.threads.cores import usable_cores
-from app.threads.names import show_name
 from models.checkpoints.checkpoint import open_checkpoint
 from models.checkpoints.describe import accuracy, assumptions
 
@@ -64,8 +64,9 @@ def load_engine(settings: Settings) -> Engine:
     engine = Engine(
         *(checkpoint, settings.device, settings.dtype, settings.max_batch_tokens, settings.compile),
         colour=settings.colour,
+        streams=settings.streams,
     )
-    engine.warm_up()
+    warm_up(engine)
     return engine
 
 
@@ -191,7 +192,6 @@ class Runtime:
         return dones
 
     def _prepare(self) -> Engine:
-        show_name()
         self._engine = self._load(self.settings)
         return self._engine
 

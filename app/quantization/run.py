@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.inference.backend import choose_dtype
+from app.inference.device.backend import choose_dtype
+from app.inference.device.normalise import Normaliser
 from app.inference.engine import Engine
-from app.inference.normalise import Normaliser
 from app.pictures.pool import Transform
 from app.pictures.prepared import Resolution
 from app.quantization.measure import Timing, below_bar, compare, larger, time_engines

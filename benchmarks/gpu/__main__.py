@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from app.inference.backend import choose_device, choose_dtype
+from app.inference.device.backend import choose_device, choose_dtype
 from app.threads.cores import usable_cores
 from benchmarks.gpu import checks, speed
 from benchmarks.gpu.networks import SHAPES, Shape

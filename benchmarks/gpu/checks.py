@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from app.inference.backend import DTYPES, Dtype
+from app.inference.device.backend import DTYPES, Dtype
 from benchmarks.gpu.page import header, row
 from models.checkpoints.checkpoint import build, open_checkpoint
 from models.network.kernels.selection import select_attention

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import torch
 
-from app.inference.backend import DTYPES, Dtype
+from app.inference.device.backend import DTYPES, Dtype
 from app.inference.engine import Engine
 from app.inference.jobs import Job
 from app.inference.runtime import load_engine

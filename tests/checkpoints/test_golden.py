@@ -11,6 +11,7 @@ import torch
 
 from app.inference.engine import Engine
 from app.inference.jobs import OutputInvalid
+from app.inference.warm_up import warm_up
 from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from models.checkpoints.golden import FILE, picture, read_golden
 from models.errors import CheckpointBroken
@@ -39,11 +40,11 @@ def test_a_model_with_another_answer_does_not_start(tmp_path: Path) -> None:
     golden["cls"] = list(np.roll(golden["cls"], 1))
     (folder / FILE).write_text(json.dumps(golden))
     with pytest.raises(OutputInvalid, match="does not answer as"):
-        Engine(open_checkpoint(str(folder)), "cpu", "float32").warm_up()
+        warm_up(Engine(open_checkpoint(str(folder)), "cpu", "float32"))
 
 
 def test_bfloat16_gives_the_golden_answer(checkpoint: Checkpoint) -> None:
-    Engine(checkpoint, "cpu", "bfloat16").warm_up()
+    warm_up(Engine(checkpoint, "cpu", "bfloat16"))
 
 
 def test_the_error_names_an_invalid_golden_answer(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from app import server
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
+from app.inference.warm_up import warm_up
 from app.main import create_app
 from app.settings import Settings, load_settings
 from models.checkpoints.checkpoint import open_checkpoint
@@ -63,7 +64,7 @@ def load(settings: Settings) -> Engine:
     engine = FaultyEngine(
         open_checkpoint(settings.model, **settings.choices), settings.device, "float32", settings.max_batch_tokens
     )
-    engine.warm_up()
+    warm_up(engine)
     return engine
 
 

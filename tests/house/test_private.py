@@ -37,8 +37,8 @@ PRIVATE = {
 """Private names of libraries, and where and why they are used. `os._exit` is documented."""
 
 YOUNG = {
-    "torch.AcceleratorError": "app/inference/backend.py: a lost device",
-    "torch.cpu.get_capabilities": "app/inference/backend.py: whether the processor computes bfloat16",
+    "torch.AcceleratorError": "app/inference/device/backend.py: a lost device",
+    "torch.cpu.get_capabilities": "app/inference/device/backend.py: whether the processor computes bfloat16",
     "torch.nn.attention.varlen.varlen_attn": "models/network/kernels/attention.py: a prototype",
     "torch.compile": "models/network/block.py",
     "huggingface_hub.constants.is_offline_mode": "models/files/hub.py: a module that is not documented",

@@ -17,6 +17,9 @@ from app.inference.queue.work import Asker, Call, Entry, Refused, Work, call_of
 RETRY_S = 0.2
 """After this time a client of a closed loop repeats a request that was refused."""
 
+EPSILON_S = 1e-9
+"""A batch with no more than this left has ended; sums of shares are rounded."""
+
 
 @dataclass
 class Outcome:
@@ -40,14 +43,24 @@ class Outcome:
         return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 
 
+@dataclass
+class Batch:
+    """A batch that runs: the cost of its entries, and the seconds of the whole device that are left of it."""
+
+    entries: list[Entry[None, None]]
+    cost: int
+    left_s: float
+
+
 class Simulation:
-    """A device that computes what the queue gives it.
+    """A device that computes what the queue gives it; batches that run side by side have equal shares of it.
 
     Args:
-        takes: the seconds of a batch of a cost; `noise` is the relative deviation of a single batch from it.
+        takes: the seconds of a batch of a cost that runs alone; `noise` is the relative deviation of a single batch.
         timeout_s: how long a request may take.
         budget: the cost of the largest batch.
         measured: the costs of the batches that were measured before the first request.
+        streams: how many batches run side by side.
     """
 
     def __init__(
@@ -58,11 +71,12 @@ class Simulation:
         batches: int = 16,
         noise: float = 0.0,
         measured: Sequence[int] = (100, 200),
+        streams: int = 1,
     ) -> None:
         self.now = 0.0
         self.outcome = Outcome()
         self.queue: Queue[None, None] = Queue(batches * budget, lambda: self.now)
-        self.queue.forecast.budget = budget
+        self.queue.forecast.budget, self.queue.streams.count = budget, streams
         for cost in measured:
             self.queue.forecast.observe(cost, takes(cost))
         self._takes, self._timeout_s, self._budget, self._noise = takes, timeout_s, budget, noise
@@ -72,7 +86,9 @@ class Simulation:
         self._number = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._again: dict[Call[None, None], Callable[[float], None]] = {}
-        self._busy = False
+        self._idle = list(range(streams))
+        self._running: dict[int, Batch] = {}
+        self._since = 0.0
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Do something at a time."""
@@ -97,10 +113,17 @@ class Simulation:
         """Run until nothing is left to happen."""
         while self._events:
             self.now, _, action = heapq.heappop(self._events)
+            self._compute()
             action()
-            if not self._busy and len(self.queue):
-                self._begin()
+            while self._idle and len(self.queue):
+                self._begin(min(self._idle))
         return self.outcome
+
+    def _compute(self) -> None:
+        """Let the time that has passed be the device's, in equal shares."""
+        for batch in self._running.values():
+            batch.left_s -= (self.now - self._since) / len(self._running)
+        self._since = self.now
 
     def _ask(self, client: str, cost: int, again: Callable[[float], None] = lambda _: None) -> None:
         asker = Asker(client, self.now + self._timeout_s)
@@ -127,23 +150,36 @@ class Simulation:
         self.outcome.refused[call.asker.client] += 1
         self._again.pop(call)(RETRY_S)
 
-    def _begin(self) -> None:
-        batch, late = self.queue.take(lambda: self._budget)
+    def _begin(self, stream: int) -> None:
+        entries, late = self.queue.take(lambda: self._budget, stream)
         for call in late:
             call.fail(Refused("", 1))
-        if batch:
-            cost = sum(entry.work.cost for entry in batch)
+        if entries:
+            cost = sum(entry.work.cost for entry in entries)
             seconds = self._takes(cost) * self._random.uniform(1 - self._noise, 1 + self._noise)
-            self._busy = True
-            self.at(self.now + seconds, lambda: self._end(batch, cost, seconds))
-        elif len(self.queue):
-            self._begin()
+            self._running[stream] = Batch(entries, cost, seconds)
+            self._idle.remove(stream)
+            self._expect()
 
-    def _end(self, batch: list[Entry[None, None]], cost: int, seconds: float) -> None:
-        self._busy = False
-        self.outcome.computed += cost
-        self.queue.forecast.observe(cost, seconds)
-        for entry in batch:
+    def _expect(self) -> None:
+        """Look again when the first of the batches should have ended, if no other one begins or ends before."""
+        if self._running:
+            first = min(batch.left_s for batch in self._running.values())
+            self.at(self.now + max(0.0, first) * len(self._running), self._end)
+
+    def _end(self) -> None:
+        done = [stream for stream, batch in self._running.items() if batch.left_s < EPSILON_S]
+        for stream in done:
+            self._idle.append(stream)
+            batch = self._running.pop(stream)
+            self.queue.ended(stream, batch.cost)
+            self._answer(batch)
+        if done:
+            self._expect()
+
+    def _answer(self, batch: Batch) -> None:
+        self.outcome.computed += batch.cost
+        for entry in batch.entries:
             client, took = entry.call.asker.client, self.now - entry.call.queued_at
             if entry.future.done() or took > self._timeout_s:
                 self.outcome.late[client] += 1

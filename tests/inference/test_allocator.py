@@ -19,7 +19,7 @@ PASSES = """
 import resource, sys, threading
 import numpy as np
 import torch
-from app.inference.allocator import keep_large_blocks
+from app.inference.device.allocator import keep_large_blocks
 from app.inference.engine import Engine
 from app.inference.jobs import Job
 from models.checkpoints.checkpoint import open_checkpoint
@@ -75,7 +75,7 @@ def test_what_the_operator_has_set_stays(kept: int) -> None:
 
 SIZES = """
 import sys
-from app.inference.allocator import limit_compiled_shapes
+from app.inference.device.allocator import limit_compiled_shapes
 
 limit_compiled_shapes(int(sys.argv[1]))
 import torch
@@ -113,7 +113,7 @@ def test_the_number_of_compiled_shapes_is_limited() -> None:
 
 FREED = """
 import torch
-from app.inference.allocator import keep_large_blocks, trim
+from app.inference.device.allocator import keep_large_blocks, trim
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

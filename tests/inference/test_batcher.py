@@ -18,17 +18,19 @@ class Doubler:
 
     measured = None
 
-    def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = ()) -> None:
-        self.max_batch_cost = max_batch_cost
+    def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = (), streams: int = 1) -> None:
+        self.max_batch_cost, self.streams = max_batch_cost, streams
+        self.side_by_side: list[int] = []
         self.poison = set(poison)
         self.batches: list[list[int]] = []
         self.may_run = threading.Event()
         self.may_run.set()
-        self.entered = threading.Event()
+        self.entered, self.second = threading.Event(), threading.Event()
 
-    def run(self, payloads: Sequence[int]) -> list[int | Exception]:
+    def run(self, payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
         self.batches.append(list(payloads))
-        self.entered.set()
+        self.side_by_side.append(side_by_side)
+        (self.second if self.entered.is_set() else self.entered).set()
         assert self.may_run.wait(30)
         if self.poison & set(payloads):
             raise ValueError("poisoned")
@@ -84,6 +86,64 @@ def test_what_waits_while_the_backend_works_becomes_one_batch() -> None:
             answers = [(await client)[0].answer for client in clients]
         assert answers == [2, 4, 6]
         assert backend.batches == [[0], [1, 2, 3]]
+
+    asyncio.run(scenario())
+
+
+def test_batches_run_side_by_side_where_the_backend_can() -> None:
+    """As many as it has streams; what waits for them becomes the next batches."""
+
+    async def scenario() -> None:
+        backend = Doubler(streams=2)
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, 1))]
+                assert await asyncio.to_thread(backend.second.wait, 30)
+                assert batcher.busy_s > 0
+                clients += [await submitted(batcher, Work(1, n)) for n in (2, 3)]
+                await asyncio.sleep(0.05)
+                assert backend.batches == [[0], [1]]
+            assert [(await client)[0].answer for client in clients] == [2, 4, 6]
+            assert backend.side_by_side[:2] == [1, 2]
+            assert sorted(backend.batches[2:]) in ([[2, 3]], [[2], [3]])
+        assert not batcher.busy_s
+        assert batcher.batches == len(backend.batches)
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_request_finds_the_first_stream() -> None:
+    """It alone may have the whole device."""
+
+    async def scenario() -> None:
+        backend, names = Doubler(streams=3), set()
+        run = backend.run
+
+        def named(payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
+            names.add(threading.current_thread().name)
+            return run(payloads, side_by_side)
+
+        backend.run = named  # type: ignore[method-assign]
+        async with batching(backend) as batcher:
+            for number in range(20):
+                await batcher.submit([Work(1, number)])
+        assert names == {"device"}
+        assert set(backend.side_by_side) == {1}
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_batch_beside_another_fails_only_the_culprit() -> None:
+    async def scenario() -> None:
+        backend = Doubler(max_batch_cost=4, poison=[3, 11], streams=2)
+        async with batching(backend) as batcher:
+            async with holding(backend, batcher):
+                clients = [await submitted(batcher, Work(1, n)) for n in range(1, 13)]
+            answers = [(await client)[0].answer for client in clients]
+        assert [n for n, answer in enumerate(answers, 1) if isinstance(answer, ValueError)] == [3, 11]
+        assert [answer for answer in answers if isinstance(answer, int)] == [
+            2 * n for n in range(1, 13) if n not in (3, 11)
+        ]
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.backend import choose_dtype, native_on_cpu
+from app.inference.device.backend import choose_dtype, native_on_cpu
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import VisionTransformer
 from tests.api.test_api import NPY, VIEWS, array, by_hand

@@ -9,6 +9,7 @@ import torch
 
 from app.inference.engine import Engine
 from app.inference.jobs import Job
+from app.inference.warm_up import warm_up
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.block import Block
 from models.network.kernels.attention import grouped_attention, varlen_attention
@@ -58,7 +59,7 @@ def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint) -> Non
     # All but a gigabyte is taken: what is left does not hold the batch that a card usually does.
     taken = torch.empty(max(0, free - 2**30), dtype=torch.uint8, device="cuda")
     engine = Engine(checkpoint, "cuda", "float32", max_batch_tokens=2**22)
-    engine.warm_up()
+    warm_up(engine)
     assert engine.max_batch_cost < 2**22
     probe = engine.probe()
     count = engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])

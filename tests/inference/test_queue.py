@@ -22,22 +22,24 @@ DEVICES: dict[str, Callable[[int], float]] = {
 """Seconds of a batch of a cost; a full one takes two."""
 
 
-def saturated(takes: Callable[[int], float]) -> float:
+def saturated(takes: Callable[[int], float], streams: int = 1) -> float:
     """Return the answers per second to clients that wait for as long as it takes."""
-    simulation = Simulation(takes, math.inf, BUDGET)
+    simulation = Simulation(takes, math.inf, BUDGET, streams=streams)
     simulation.closed_loop("all", 64, SECONDS)
     return simulation.run().answered["all"] / simulation.now
 
 
 @pytest.mark.parametrize("loop", ["open", "closed"])
+@pytest.mark.parametrize("streams", [1, 2, 4])
 @pytest.mark.parametrize(("batches", "noise"), [(15, 0), (15, 0.3), (3, 0), (3, 0.3), (2, 0)])
 @pytest.mark.parametrize("device", DEVICES)
 def test_ten_times_the_load_leaves_the_rate_and_computes_next_to_nothing_in_vain(
-    device: str, batches: float, noise: float, loop: str
+    device: str, batches: float, noise: float, streams: int, loop: str
 ) -> None:
     """With a timeout of so many full batches, each of which takes up to `noise` more or less than the mean."""
-    rate = saturated(DEVICES[device])
-    simulation = Simulation(DEVICES[device], batches * 2, BUDGET, noise=noise)
+    takes = DEVICES[device]
+    rate = saturated(takes, streams)
+    simulation = Simulation(takes, batches * 2 * streams, BUDGET, noise=noise, streams=streams)
     if loop == "open":
         simulation.open_loop("all", 10 * rate, SECONDS)
     else:
@@ -49,17 +51,20 @@ def test_ten_times_the_load_leaves_the_rate_and_computes_next_to_nothing_in_vain
 
 
 @pytest.mark.parametrize("greedy", [["greedy"], ["greedy", "another", "a third"]])
-@pytest.mark.parametrize("timeout_s", [30, 8])
-def test_beside_greedy_clients_a_polite_one_is_answered_within_two_batches(greedy: list[str], timeout_s: float) -> None:
+@pytest.mark.parametrize(("streams", "timeout_s"), [(1, 30), (1, 8), (2, 30), (2, 8)])
+def test_beside_greedy_clients_a_polite_one_is_answered_within_two_batches(
+    greedy: list[str], streams: int, timeout_s: float
+) -> None:
+    """Two full batches of each stream: those that run when it comes, and those that its own runs beside."""
     takes = DEVICES["in between"]
-    simulation = Simulation(takes, timeout_s, BUDGET)
+    simulation = Simulation(takes, timeout_s, BUDGET, streams=streams)
     for client in greedy:
         simulation.open_loop(client, 100, SECONDS)
     simulation.open_loop("polite", 1, SECONDS)
     outcome = simulation.run()
     assert outcome.answered["polite"] >= 0.95 * SECONDS
-    assert outcome.percentile("polite", 99) <= takes(100) + 2 * takes(BUDGET)
-    assert sum(outcome.answered.values()) / simulation.now >= 0.9 * saturated(takes)
+    assert outcome.percentile("polite", 99) <= takes(100) + 2 * streams * takes(BUDGET)
+    assert sum(outcome.answered.values()) / simulation.now >= 0.9 * saturated(takes, streams)
     shares = [outcome.answered[client] for client in greedy]
     assert min(shares) >= 0.75 * max(shares)
 

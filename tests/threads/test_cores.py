@@ -80,4 +80,4 @@ def test_the_start_line_and_the_model_say_how_many(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with serving(tmp_path / "log", torch_threads="", decode_threads="") as server:
         assert httpx.get(f"{server.url}/model").json()["threads"] == {"forward": 1, "decode": 1}
-        assert "threads: 1 for the forward pass, 1 for decoding" in server.log.read_text()
+        assert "threads: 1 for up to 1 forward passes at once, 1 for decoding" in server.log.read_text()

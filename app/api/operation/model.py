@@ -22,7 +22,7 @@ async def model(request: Request) -> dict[str, Any]:
     """Return the model's architecture, labels and preprocessing, the device it runs on, and the limits on requests."""
     service: Service = request.app.state.service
     threads = {"forward": service.engine.backend.threads, "decode": service.decoder.threads}
-    described = describe(service.engine, service.heads.served)
+    described = describe(service.engine, service.heads.served) | {"streams": service.engine.streams}
     return described | {"threads": threads, "fitted_heads": await _fitted_heads(service), "limits": _limits(service)}
 
 

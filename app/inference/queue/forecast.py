@@ -1,4 +1,4 @@
-"""How long batches take, from those that were measured, and when the device will be free.
+"""How long batches take, from those that were measured.
 
 The time of a batch is taken to be a + b * cost: a line through the measured times, one for each order of magnitude of
 the cost, so that what is known of large batches is not forgotten while only small ones run. A magnitude that takes far
@@ -33,15 +33,15 @@ ERROR_FRESH = 0.1
 
 
 class Forecast:
-    """An estimate of the time that work takes. Written by the device thread, read by others: single values.
+    """An estimate of the time that work takes, in seconds of a device that does nothing else.
+
+    Written by one thread at a time, read by others: single values.
 
     budget: cost of the largest batch; 0 before it is known.
     """
 
     def __init__(self) -> None:
         self.budget = 0
-        self.free_at = 0.0
-        """When the batch that runs will have ended, by the queue's clock."""
         self._measured: dict[int, tuple[float, float]] = {}
         self._error = FIRST_ERROR
         self._line = (0.0, 0.0)
@@ -76,10 +76,16 @@ class Forecast:
         batches = max(1, -(-cost // self.budget)) if self.budget else 1
         return batches * fixed + each * cost
 
-    def at_most(self, cost: int) -> float:
-        """Return `seconds` with a margin for the error of the last batch of it."""
-        last = min(cost, self.budget) if self.budget else cost
-        return (1 + LEAST_MARGIN) * self.seconds(cost) + 2 * self._error * self.seconds(last)
+    def at_most(self, cost: int, beside: int = 1) -> float:
+        """Return `seconds` with a margin for the error of the last batch of it.
+
+        Args:
+            cost: of the work.
+            beside: how many batches share the device while the last batch of it runs, itself included.
+        """
+        last = self.seconds(min(cost, self.budget) if self.budget else cost)
+        takes_s = self.seconds(cost) + (beside - 1) * last
+        return (1 + LEAST_MARGIN) * takes_s + 2 * self._error * beside * last
 
 
 def _fit(measured: Iterable[tuple[float, float]]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Space is reserved before the work is ready, so that an image that does not fit, or would not end by its deadline, is
 refused before it is decoded. Clients take turns, and when the space is used up, the client that holds most of it gives
-some to the others. The event loop puts work in and the device thread takes it out; a lock guards both.
+some to the others. The event loop puts work in and the device's threads take it out; a lock guards both.
 """
 
 import math
@@ -15,6 +15,7 @@ from app.fairness.shares import Shares
 from app.fairness.turns import Turns
 from app.inference.queue.forecast import Forecast
 from app.inference.queue.selection import ends_in_time, misses
+from app.inference.queue.streams import Streams
 from app.inference.queue.work import Asker, Call, Entry, NotInTime, QueueFull, Refused, Reservation
 
 P = TypeVar("P")  # payload
@@ -41,15 +42,12 @@ class Queue(Generic[P, A]):
     """
 
     def __init__(self, max_cost: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.max_cost = max_cost
-        self._clock = clock
-        self.forecast = Forecast()
+        self.max_cost, self._clock = max_cost, clock
+        self.forecast, self.streams = Forecast(), Streams(clock)
         self._shares = Shares()
         self._turns: Turns[Entry[P, A]] = Turns(TURN)
         self._reservations: list[Reservation] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._idle_since = math.inf  # infinity while a batch runs
+        self._changed, self._closed = threading.Condition(), False
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -75,7 +73,8 @@ class Queue(Generic[P, A]):
             late_s = self._late_by(cost, asker)
             if late_s > 0 and not self._is_trial(late_s):
                 return NotInTime(SLOW, min(60, max(1, math.ceil(late_s))))
-            accepted = self._has_space(cost) or self._can_yield(cost, asker)
+            mine = self._shares.of(asker.client) + cost
+            accepted = self._has_space(cost) or self._shares.of(self._shares.largest()) > mine  # which then yields
             return None if accepted else QueueFull(FULL, self.retry_after_s)
 
     def reserve(self, cost: int, asker: Asker = ANYONE) -> Reservation:
@@ -106,37 +105,44 @@ class Queue(Generic[P, A]):
                 self._turns.add(call.asker.client, entry.work.cost, entry)
             call.waiting = cost
             self._shares.add(call.asker.client, cost)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def withdraw(self, call: Call[P, A]) -> None:
         """Remove what waits of a call whose caller has gone."""
         with self._changed:
             self._remove(call)
 
-    def take(self, budget: Callable[[], int]) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
+    def take(self, budget: Callable[[], int], stream: int = 0) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         """Wait for work, and take in turn what fits into the budget and ends in time, at least one.
 
         Returns the batch, and the calls that are given up because they would not end in time. Both are empty only when
-        the queue is closed and empty. Call it on the device thread when the device is idle.
+        the queue is closed and empty. Call it on the thread of the stream when that is idle.
         """
         with self._changed:
-            self.forecast.free_at, self._idle_since = 0.0, self._clock()
+            self.streams.end(stream)
             while True:
-                self._changed.wait_for(lambda: self._turns or self._closed)
+                self._changed.wait_for(lambda: self._closed or (self._turns and self.streams.is_next(stream)))
                 self.forecast.budget = budget()
                 batch, late = self._next(self._clock())
                 if batch or late or self._closed:
                     break
             if batch:
-                cost = sum(entry.work.cost for entry in batch)
-                self.forecast.free_at, self._idle_since = self._clock() + self.forecast.seconds(cost), math.inf
+                self.streams.begin(stream, self.forecast.seconds(sum(entry.work.cost for entry in batch)))
+                self._changed.notify_all()
             return batch, late
+
+    def ended(self, stream: int, cost: int, *, restart: bool = False) -> None:
+        """Note that a stream is idle, and learn how long a batch of this cost took, if it is not 0; see `Forecast`."""
+        with self._changed:
+            took_s = self.streams.end(stream)
+            if cost:
+                self.forecast.observe(cost, took_s, restart)
 
     def close(self) -> None:
         """Let `take` return empty lists once nothing waits."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def clear(self) -> list[Entry[P, A]]:
         """Remove and return all waiting entries."""
@@ -151,9 +157,10 @@ class Queue(Generic[P, A]):
     def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Call[P, A]] = []
+        beside = self.streams.expected(more=self.cost > self.forecast.budget)
         while True:
-            self._pick(batch, late, now)
-            calls = misses(batch, self.forecast, now)
+            self._pick(batch, late, now, beside)
+            calls = misses(batch, self.forecast, now, beside)
             if not calls:
                 return batch, late
             for call in calls:
@@ -161,13 +168,13 @@ class Queue(Generic[P, A]):
             late += calls
             batch = [entry for entry in batch if entry.call not in calls]
 
-    def _pick(self, batch: list[Entry[P, A]], late: list[Call[P, A]], now: float) -> None:
+    def _pick(self, batch: list[Entry[P, A]], late: list[Call[P, A]], now: float, beside: int) -> None:
         """Move what fits into the batch, in turn; give up calls that would be late even if nothing else ran."""
         room = self.forecast.budget - sum(entry.work.cost for entry in batch)
         while self._turns and (not batch or self._turns.next_cost() <= room):
             entry = self._turns.take()
             call, cost = entry.call, entry.work.cost
-            if not entry.future.done() and not ends_in_time(call, call.waiting, self.forecast, now):
+            if not entry.future.done() and not ends_in_time(call, call.waiting, self.forecast, now, beside):
                 late.append(call)
                 self._remove(call)
                 continue
@@ -180,19 +187,15 @@ class Queue(Generic[P, A]):
     def _has_space(self, cost: int) -> bool:
         return self.max_cost is None or not self.cost or self.cost + cost <= self.max_cost
 
-    def _can_yield(self, cost: int, asker: Asker) -> bool:
-        """Whether another client holds more than this one would."""
-        return self._shares.of(self._shares.largest()) > self._shares.of(asker.client) + cost
-
     def _late_by(self, cost: int, asker: Asker) -> float:
         """Estimate by how many seconds work would miss its deadline: its batch takes what else waits along."""
         waits = min(self.cost + cost, self.forecast.budget)
-        takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)))
-        now = self._clock()
-        return max(now, self.forecast.free_at) + takes_s - asker.deadline
+        beside = self.streams.expected(more=self.cost + cost > self.forecast.budget)
+        takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)), beside)
+        return self._clock() + self.streams.left_s + takes_s - asker.deadline
 
     def _is_trial(self, late_s: float) -> bool:
-        return late_s > 0 and not self.cost and self._clock() - self._idle_since > TRIAL_S
+        return late_s > 0 and not self.cost and self._clock() - self.streams.idle_since > TRIAL_S
 
     def _admit(self, cost: int, asker: Asker) -> bool:
         """Make space, at the expense of the clients that hold most, if need be. Return whether it is a trial.

@@ -11,13 +11,13 @@ P = TypeVar("P")  # payload
 A = TypeVar("A")  # answer
 
 
-def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float) -> bool:
-    """Whether work of this cost, begun now, ends by the deadline of its call."""
-    return now < call.asker.deadline and now + forecast.at_most(cost) <= _deadline(call)
+def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float, beside: int) -> bool:
+    """Whether work of this cost, begun now, ends by the deadline of its call; `beside` batches share the device."""
+    return now < call.asker.deadline and now + forecast.at_most(cost, beside) <= _deadline(call)
 
 
-def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float) -> list[Call[P, A]]:
-    """Return the calls to leave out, so that the rest of a batch, begun now, ends in time.
+def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside: int) -> list[Call[P, A]]:
+    """Return the calls to leave out, so that the rest of a batch, begun now beside others, ends in time.
 
     The rest is the largest possible: those with the nearest deadlines are left out. They could not run after it either.
     """
@@ -25,7 +25,7 @@ def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float) -> list
     cost = 0
     for place, entry in enumerate(ordered):
         cost += entry.work.cost
-        if now + forecast.at_most(cost) > _deadline(entry.call):
+        if now + forecast.at_most(cost, beside) > _deadline(entry.call):
             return list({late.call: None for late in ordered[place:]})
     return []
 

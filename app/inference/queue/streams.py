@@ -1,0 +1,70 @@
+"""Batches that run side by side on one device: which may begin, what share each has, how much work is left.
+
+A device that runs n batches at once is taken to give each an nth of itself, so that one batch takes n times as long as
+alone and all together take as long as one after the other. Times here are the device's: a second of a batch that runs
+beside another one counts half. So what is measured in company also tells how long a batch takes alone.
+"""
+
+import math
+from collections.abc import Callable
+
+
+class Streams:
+    """The batches that run now. Each stream runs one at a time; the first takes work before the others do.
+
+    Args:
+        clock: tells the time in seconds.
+
+    The lock of the queue guards it; the number of batches may be read without.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.count = 1
+        self.idle_since = math.inf
+        """When the last batch ended; infinity while one runs, and before the first one."""
+        self._clock = clock
+        self._counted_until, self._device_s = clock(), 0.0
+        self._running: dict[int, tuple[float, float]] = {}  # device times at which each began, and should end
+
+    @property
+    def left_s(self) -> float:
+        """Estimate the device's seconds until all that runs has ended."""
+        now = self._device_time()
+        return sum(max(0.0, end - now) for _, end in self._running.values())
+
+    def side_by_side(self, more: bool) -> int:
+        """Return how many batches share the device now, at least 1: those that run and, if more waits, the next."""
+        return max(1, min(self.count, len(self._running) + more))
+
+    def expected(self, more: bool) -> int:
+        """Return how many batches will share the device with one that begins next, itself included, at most.
+
+        Args:
+            more: more waits than that batch takes, so that there will always be another one.
+        """
+        return self.count if self._running or more else 1
+
+    def is_next(self, stream: int) -> bool:
+        """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
+        return all(earlier in self._running for earlier in range(stream))
+
+    def begin(self, stream: int, takes_s: float) -> None:
+        """Begin a batch that should take so many seconds of the device."""
+        now = self._device_time()
+        self._running[stream] = now, now + takes_s
+        self.idle_since = math.inf
+
+    def end(self, stream: int) -> float:
+        """End what the stream runs. Returns the seconds of the device that it took; 0 if it ran nothing."""
+        now = self._device_time()
+        began, _ = self._running.pop(stream, (now, now))
+        if not self._running:
+            self.idle_since = self._clock()
+        return now - began
+
+    def _device_time(self) -> float:
+        """Return the sum, over the time that has passed, of the share that each batch had."""
+        now = self._clock()
+        self._device_s += (now - self._counted_until) / max(1, len(self._running))
+        self._counted_until = now
+        return self._device_s
