@@ -189,10 +189,10 @@ class Block(nn.Module):
         """Apply both residual connections: the block's input and the attention output, (T, D) each -> (T, D)."""
         attended = self.attn.proj(self.attn.norm(attended))
         if self.norm_post:
-            x = x + self.norm1(attended)
-            return x + self.norm2(self.mlp(x))
-        x = x + self.ls1(attended)
-        return x + self.ls2(self.mlp(self.norm2(x)))
+            x = _sum(x, self.norm1(attended))
+            return _sum(x, self.norm2(self.mlp(x)))
+        x = _sum(x, self.ls1(attended))
+        return _sum(x, self.ls2(self.mlp(self.norm2(x))))
 
     def forward_leading(self, x: Tensor, packing: Packing, places: Places, count: int) -> Tensor:
         """Return `forward` for the first `count` tokens of each image only: (T, D) -> (B * count, D), packed order.
@@ -221,6 +221,11 @@ class Block(nn.Module):
             _replace(self.attn, "qkv", pack(self.attn.qkv))
         _replace(self.attn, "proj", pack(self.attn.proj))
         self.mlp.pack(pack)
+
+
+def _sum(x: Tensor, branch: Tensor) -> Tensor:
+    """Return x + branch, in the branch's memory, which is read no more, unless it is of another precision."""
+    return branch.add_(x) if branch.dtype == x.dtype else x + branch
 
 
 def _replace(owner: nn.Module, name: str, layer: nn.Module | None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.network.block import Attention, Block, Mlp
 from models.network.kernels.attention import AttentionFunction
-from models.network.kernels.quantized import PLAIN, NarrowLinear, Output, QuantizedLinear
+from models.network.kernels.quantized import PLAIN, NarrowLinear, Output, QuantizedLinear, QuantizedNorm
 from models.network.packing import Packing
 from models.network.vit import VisionTransformer
 
@@ -43,7 +43,9 @@ def replace_layers(network: VisionTransformer, names: Iterable[str]) -> None:
 
 
 def connect(network: VisionTransformer) -> None:
-    """Let layers of 8 bits compute the activations after them and answer in 8 bits where only such a layer reads them.
+    """Let layers of 8 bits compute the activations after them.
+
+    They and norms answer in 8 bits where only a layer of 8 bits reads them.
 
     Call it once, after the weights are loaded.
     """
@@ -54,9 +56,22 @@ def connect(network: VisionTransformer) -> None:
             grid = cast(QuantizedLinear, mlp.fc2).grid if direct else None
             mlp.fc1.output = Output(mlp.activation, grid)
             mlp.act = nn.Identity()
+        _round_after_norms(block)
     last = _blocks(network)[-1].attn
     dim = last.qkv.in_features
     last.parts = nn.ModuleList(_rows(last.qkv, chosen) for chosen in (slice(dim), slice(dim, None)))
+
+
+def _round_after_norms(block: Block) -> None:
+    """Let the norms before layers of 8 bits answer in 8 bits; without `norm_post` no other layer reads them."""
+    attention, mlp = block.attn, block.mlp
+    readers: list[tuple[nn.Module, str, nn.Module]] = [(attention, "norm", attention.proj), (mlp, "norm", mlp.fc2)]
+    if not block.norm_post:
+        readers += [(block, "norm1", attention.qkv), (block, "norm2", mlp.fc1)]
+    for owner, name, reader in readers:
+        norm = owner.get_submodule(name)
+        if isinstance(norm, nn.LayerNorm) and isinstance(reader, QuantizedLinear):
+            owner.set_submodule(name, QuantizedNorm(norm, reader.grid))
 
 
 def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: PackFloat) -> None:

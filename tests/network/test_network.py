@@ -134,6 +134,20 @@ def test_a_last_block_of_leading_tokens_only_changes_nothing(changes: dict[str, 
                 assert_equal_in_float32(getattr(features, name), getattr(everything, name))
 
 
+@pytest.mark.parametrize("changes", [{}, {"layer_scale": False}, {"layer_scale": False, "norm_post": True}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_block_leaves_its_input_as_it_was(changes: dict[str, Any], dtype: torch.dtype) -> None:
+    block = tiny(**changes).get_submodule("blocks.0")
+    x, packing = torch.randn(12, 48), Packing.from_lengths([5, 7])
+    before = x.clone()
+    expected = block(x, packing)
+    block.get_submodule("attn.proj").register_forward_hook(lambda _layer, _inputs, output: output.to(dtype))
+    found = block(x, packing)
+    assert torch.equal(x, before)
+    assert found.dtype == torch.float32  # also where a branch is of another precision
+    assert (found - expected).abs().max() <= (0 if dtype == torch.float32 else 2e-2)
+
+
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"attn_norm": True}], ids=str)
 def test_folding_changes_nothing(changes: dict[str, Any]) -> None:
     """Layer scales, and the bias of the keys, which counts where a norm follows it."""

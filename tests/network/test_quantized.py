@@ -1,5 +1,6 @@
 """Layers of 8 bits: the plain way by hand, the fast way like the plain one, alone and in company."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from models.checkpoints.checkpoint import build
 from models.network.kernels import linear, selection
 from models.network.kernels.attention import ProductAttention
 from models.network.kernels.linear import PackedQuantizedLinear
-from models.network.kernels.quantized import PLAIN, Grid8, Output, QuantizedLinear
+from models.network.kernels.quantized import PLAIN, Grid8, Output, QuantizedLinear, QuantizedNorm
 from models.network.kernels.selection import LinearPacker, QuantizedPacker
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
@@ -86,6 +87,18 @@ def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(output: Outp
                 assert (found == expected).float().mean() > 0.99
             else:
                 assert apart <= (1e-5 if output.dtype == torch.float32 else 2**-7) * expected.float().abs().max()
+
+
+def test_a_norm_rounds_to_the_numbers_that_its_reader_would_round_to() -> None:
+    norm, grid = nn.LayerNorm(64, eps=1e-3), Grid8(0.021, 99)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = 3 * torch.randn(500, 64) * torch.rand(500, 1)
+    expected, found = grid.quantize(norm(x)), QuantizedNorm(norm, grid)(x)
+    assert found.dtype == torch.uint8
+    assert {0, 255} <= set(expected.unique().tolist())  # beyond both ends as well
+    assert (found.int() - expected.int()).abs().max() <= 1  # a number in the middle may go either way
+    assert (found == expected).float().mean() > 0.999
 
 
 def test_some_rows_are_those_of_the_whole() -> None:
@@ -214,6 +227,36 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
     logits = fast(pictures, Readout.LOGITS).logits  # the last block answers the leading tokens alone
     assert logits is not None
     assert cosines(logits, found["logits"]).min() >= 0.999
+
+
+READ_IN_8_BITS = {
+    "plain": {"attn.qkv", "mlp.fc1", "mlp.fc2"},
+    "gated": {"attn.qkv", "mlp.fc1"},
+    "RMSNorm everywhere": set(),
+    "norms everywhere": {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"},
+    "norms after the branches": {"mlp.fc2"},
+}
+"""The layers that read numbers of 8 bits, from the layer or the norm before them."""
+
+
+@pytest.mark.parametrize("allowed", ["all"], indirect=True)
+@pytest.mark.parametrize("name", READ_IN_8_BITS)
+@torch.inference_mode()
+def test_layers_and_norms_answer_in_8_bits_where_only_a_layer_of_8_bits_reads_them(
+    name: str, allowed: str, tmp_path: Path
+) -> None:
+    network = build(opened(content_of(tiny(**NETWORKS[name]), images(*[(64, 64)] * 4)), tmp_path))
+    read: set[str] = set()
+
+    def note(kind: str, _layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments[0].dtype == torch.uint8:
+            read.add(kind)
+
+    block = network.get_submodule("blocks.0")
+    for kind in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        block.get_submodule(kind).register_forward_pre_hook(partial(note, kind))
+    network(images(*SIZES), wanted(network))
+    assert read == READ_IN_8_BITS[name]
 
 
 @torch.inference_mode()

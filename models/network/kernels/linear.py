@@ -59,9 +59,13 @@ class PackedQuantizedLinear(nn.Module):
         super().__init__()
         operators = torch.ops.onednn
         self._weight: Tensor = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
-        self._scales, self._bias = layer.weight_scale.contiguous(), layer.bias.contiguous()
-        self._zeros = torch.zeros(layer.out_features, dtype=torch.int64)
         self._grid, output = layer.grid, layer.output
+        # The inputs' scale is in those of the outputs and their zero point in the bias, where they cost nothing:
+        # (q - zero) W = q W - zero sum(W).
+        self._scales = layer.weight_scale * self._grid.scale
+        shift = layer.weight.sum(1).double() * self._scales * self._grid.zero
+        self._bias = (layer.bias - shift).float()
+        self._zeros = torch.zeros(layer.out_features, dtype=torch.int64)
         scale, zero = output.grid or (1.0, 0)
         self._answer = scale, zero, torch.uint8 if output.grid else output.dtype, *_post_op(output.activation)
         self._run = cast(Callable[..., Tensor], operators.qlinear_pointwise.default)
@@ -69,7 +73,7 @@ class PackedQuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of the linear layer."""
         q = x if x.dtype == torch.uint8 else self._grid.quantize(x)
-        return self._run(q, *self._grid, self._weight, self._scales, self._zeros, self._bias, *self._answer)
+        return self._run(q, 1.0, 0, self._weight, self._scales, self._zeros, self._bias, *self._answer)
 
 
 def _post_op(activation: str) -> tuple[str, list[float], str]:

@@ -1,6 +1,6 @@
-"""Linear layers with weights and inputs of 8 bits, in the plain way that runs everywhere.
+"""Linear layers with weights and inputs of 8 bits, and norms before them, in the plain way that runs everywhere.
 
-In: values of 32 or 16 bits, or of 8 bits from the layer before. Out: the same.
+In: values of 32 or 16 bits, or of 8 bits from the layer or the norm before. Out: the same.
 Knows nothing of networks, or of how scales are found.
 
 The scales of the inputs are fixed, so that the answer of an image does not depend on the other images of its batch.
@@ -23,12 +23,21 @@ LEVELS = 255
 LARGEST_WEIGHT = 127
 """The largest weight; -128 is not used, so that the range is symmetric."""
 
+HALF = 0.5
+"""What is added before fractions are cut off, so that the nearest number remains."""
+
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
 """What the activations of a packed layer have to agree with."""
+
+
+def cut_off(x: Tensor) -> Tensor:
+    """Return numbers of 8 bits without their fractions: float32 (T, D), which is changed -> uint8 (T, D)."""
+    # torch converts to uint8 one number at a time, and in vectors by way of 16 bits: a third of the time.
+    return x.clamp_(0, LEVELS + HALF).to(torch.int16).to(torch.uint8)
 
 
 class Grid8(NamedTuple):
@@ -46,9 +55,8 @@ class Grid8(NamedTuple):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Return the nearest numbers of the grid: (T, D) -> uint8 (T, D)."""
-        shift = x.new_full((x.shape[-1],), self.zero + 0.5, dtype=torch.float32)
-        # The conversion cuts fractions off, so half is added before it.
-        return torch.add(shift, x.float(), alpha=1 / self.scale).clamp_(0, LEVELS + 0.5).to(torch.uint8)
+        shift = x.new_full((), self.zero + HALF, dtype=torch.float32)
+        return cut_off(torch.add(shift, x.float(), alpha=1 / self.scale))
 
     def restore(self, q: Tensor) -> Tensor:
         """Return what numbers of the grid stand for: uint8 (T, D) -> float32 (T, D)."""
@@ -113,6 +121,30 @@ class QuantizedLinear(nn.Module):
         part.out_features = len(part.bias)
         part.input_scale, part.input_zero, part.output = self.input_scale, self.input_zero, self.output
         return part
+
+
+class QuantizedNorm(nn.Module):
+    """A LayerNorm whose output is rounded to 8 bits: (T, D) -> uint8 (T, D).
+
+    The grid's scale and zero point are in its weight and bias, so that the norm does what `Grid8.quantize` begins with.
+
+    Args:
+        norm: the LayerNorm.
+        grid: of the layer that alone reads the result.
+    """
+
+    weight: Tensor  # (D,)
+    bias: Tensor  # (D,)
+
+    def __init__(self, norm: nn.LayerNorm, grid: Grid8) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.register_buffer("weight", norm.weight.detach() / grid.scale)
+        self.register_buffer("bias", norm.bias.detach() / grid.scale + (grid.zero + HALF))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the rounded norm of each row."""
+        return cut_off(F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps))
 
 
 class NarrowLinear(nn.Module):
