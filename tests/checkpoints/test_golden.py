@@ -13,7 +13,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import OutputInvalid
 from app.inference.warm_up import warm_up
 from models.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from models.checkpoints.golden import FILE, picture, read_golden
+from models.checkpoints.golden import FILE, Golden, picture, read_golden
 from models.errors import CheckpointBroken
 from tests.bounds import assert_equal_in_float32
 from tests.conftest import MODEL
@@ -45,6 +45,16 @@ def test_a_model_with_another_answer_does_not_start(tmp_path: Path) -> None:
 
 def test_bfloat16_gives_the_golden_answer(checkpoint: Checkpoint) -> None:
     warm_up(Engine(checkpoint, "cpu", "bfloat16"))
+
+
+def test_8_bits_may_differ_by_more_but_not_by_much() -> None:
+    """The last place of half precision decides which of 256 numbers an input is rounded to."""
+    golden = Golden(np.array([1, 0, 0], np.float32), top_1=4)
+    rounded, other = np.array([1, 0.1, 0], np.float32), np.array([1, 0.2, 0], np.float32)
+    assert golden.matches(rounded, 5, int8=True)
+    assert not golden.matches(rounded, 4)
+    assert not golden.matches(golden.cls, 5)
+    assert not golden.matches(other, 4, int8=True)
 
 
 def test_the_error_names_an_invalid_golden_answer(tmp_path: Path) -> None:
