@@ -35,7 +35,7 @@ MAX_MATRIX = 2**22
 
 
 SEPARATELY = 128
-"""From so many tokens on, exponentials and division are separate; for fewer, torch's softmax is as fast."""
+"""From so many queries on, exponentials and division are separate; for fewer, torch's softmax is as fast."""
 
 LEAST_SUM, LARGEST_SUM = 2.0**-96, 2.0**96
 """Sums of exponentials between these are right: bfloat16 and float32 reach from 2^-126 to 2^127."""
@@ -93,23 +93,25 @@ class ProductAttention:
         outputs = []
         for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
             views = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
-            written_out = run.length == query_run.length <= self.longest
+            written_out = run.length <= self.longest
             out = _attend_by_products(*views) if written_out else F.scaled_dot_product_attention(*views)
             outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v: (images, H, N, d) x 3 -> a view of (images, N, H, d) of the same shape."""
-    images, heads, tokens, head_dim = q.shape
-    step = max(1, MAX_MATRIX // (heads * tokens * tokens))
-    unread = q.new_empty(1).expand(1, tokens, tokens)  # with beta=0 it only stands for a shape
-    out = q.new_empty(images, tokens, heads, head_dim).transpose(1, 2)
+    """Return softmax(q k^T / sqrt(d)) v: (images, H, n, d), (images, H, N, d) x 2 -> a view of (images, n, H, d)."""
+    images, heads, queries, head_dim = q.shape
+    tokens = k.shape[2]
+    step = max(1, MAX_MATRIX // (heads * queries * tokens))
+    unread = q.new_empty(1).expand(1, queries, tokens)  # with beta=0 it only stands for a shape
+    out = q.new_empty(images, queries, heads, head_dim).transpose(1, 2)
     for start in range(0, images, step):
         few = slice(start, start + step)
-        few_q, few_k, few_v = (each[few].reshape(-1, tokens, head_dim) for each in (q, k, v))
-        logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, N, N)
-        if tokens < SEPARATELY:
+        # Copies of their own: the product would make slower ones.
+        few_q, few_k, few_v = (each[few].contiguous().flatten(0, 1) for each in (q, k, v))
+        logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
+        if queries < SEPARATELY:
             out[few] = torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads))
         else:
             weights, sums = _exponentials(logits)
@@ -119,7 +121,7 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights and their sums, whose quotients are the softmax: (n, N, N) -> (n, N, N), (n, N, 1).
+    """Return weights and their sums, whose quotients are the softmax: (m, n, N) -> (m, n, N), (m, n, 1).
 
     The softmax of torch subtracts the largest logit of each row first and divides each weight, in passes that take
     twice the time of the exponentials alone. Here the output of attention is divided, which has fewer numbers. Where
@@ -129,7 +131,7 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     sums = weights.sum(-1, keepdim=True)
     least, largest = sums.aminmax()
     if not (least > LEAST_SUM and largest < LARGEST_SUM):  # also where one is not a number
-        far = ~((sums > LEAST_SUM) & (sums < LARGEST_SUM)).squeeze(-1)  # (n, N)
+        far = ~((sums > LEAST_SUM) & (sums < LARGEST_SUM)).squeeze(-1)  # (m, n)
         weights[far], sums[far] = logits[far].softmax(-1), 1.0
     return weights, sums
 
