@@ -86,9 +86,8 @@ class BadExamples(Problem):
         named = f" ({first.picture.name})" if first.picture.name else ""
         where = f"picture {first.picture.place} of the class {first.picture.label!r}{named}"
         others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        detail = (
-            f"{where} cannot be used: {first.problem.detail}{others}; nothing was fitted (skip_bad=true leaves out)"
-        )
+        detail = f"{where} cannot be used: {first.problem.detail}{others}"
+        detail += "; nothing was fitted (skip_bad=true leaves such pictures out)"
         super().__init__("bad_examples", detail)
         self.refused = refused
 
