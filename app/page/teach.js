@@ -11,6 +11,11 @@ import { Trials } from "./trials.js";
 
 const STEPS = 8; // of the growth that are shown
 const NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/; // as in app/schemas.py
+const METHODS = {
+  ridge: "A good choice for most: a regression, from one picture of a class.",
+  mean: "The nearest mean of a class: the simplest, and often the best for very few pictures.",
+  logistic: "Logistic regression, from two pictures of a class; slower with many classes.",
+};
 const WITH_A_KEY = ["unauthorized", "forbidden"];
 
 const byId = (id) => document.getElementById(id);
@@ -48,6 +53,11 @@ export class Teach {
   #listen() {
     byId("add-class").addEventListener("click", () => this.#addColumn().input.select());
     byId("head-name").addEventListener("change", () => this.#rename(byId("head-name").value.trim()));
+    byId("fit-method").addEventListener("change", () => {
+      this.writer.fitBy(byId("fit-method").value);
+      this.#change();
+    });
+    this.#listenForDelete();
     byId("teach-again").addEventListener("click", () => this.#change());
     byId("adopt").addEventListener("click", () => this.#take(true));
     byId("replace").addEventListener("click", () => this.#take(false));
@@ -68,6 +78,17 @@ export class Teach {
     const mark = (zone) => panel.querySelectorAll("[data-zone]").forEach((each) => each.classList.toggle("target", each === zone));
     panel.addEventListener("dragover", (event) => mark(event.target.closest("[data-zone]")));
     for (const type of ["dragleave", "drop"]) panel.addEventListener(type, () => mark(null));
+  }
+
+  #listenForDelete() {
+    const ask = (open) => {
+      byId("delete-sure").hidden = !open;
+      byId(open ? "delete-no" : "delete-head").focus();
+    };
+    byId("delete-head").addEventListener("click", () => ask(true));
+    byId("delete-no").addEventListener("click", () => ask(false));
+    byId("delete-yes").addEventListener("click", () => this.#delete());
+    byId("delete-sure").addEventListener("keydown", (event) => event.key === "Escape" && ask(false));
   }
 
   // The classes and their pictures.
@@ -130,7 +151,8 @@ export class Teach {
   }
 
   #begin(name) {
-    this.writer = new HeadWriter(name, this.model.limits);
+    this.writer = new HeadWriter(name, this.model.limits, byId("fit-method").value);
+    byId("delete-sure").hidden = true;
     Object.assign(this, { growth: [], found: null, failure: null });
     this.trials.clear();
   }
@@ -161,6 +183,24 @@ export class Teach {
     this.writer.take(found, { adopt });
     if (adopt) this.#showClasses(found.classes);
     this.#change();
+  }
+
+  // The pictures here go too: otherwise the next change would make the head again.
+  async #delete() {
+    byId("delete-sure").hidden = true;
+    byId("head-name").focus();
+    while (this.running) await new Promise((resolve) => setTimeout(resolve, 50));
+    const { writer, found } = this;
+    try {
+      await writer.delete(found ? found.version : writer.version);
+      for (const column of this.columns) for (const picture of [...column.pictures]) column.take(picture);
+      this.#begin(writer.name);
+      await this.#look();
+      byId("announcement").textContent = `The head “${writer.name}” is deleted.`;
+    } catch (problem) {
+      await this.#fail(problem);
+      this.#paint();
+    }
   }
 
   // A column for each class of a head; empty columns are used first.
@@ -272,6 +312,7 @@ export class Teach {
     const { info } = this.writer;
     for (const column of this.columns) column.describe(info?.classes?.find(({ label }) => label === column.name), { locked: this.writer.adopted, has: (picture) => this.writer.has(picture) });
     if (!this.running || info) this.#say(this.#status() + (this.note ?? ""));
+    this.#paintChoices();
     this.#paintProblems();
     this.#paintGrowth();
     this.#paintCommands();
@@ -287,6 +328,15 @@ export class Teach {
     const twice = this.repeated ? ` ${pictures(this.repeated)} came twice and count once.` : "";
     const locked = adopted ? " It has examples whose pictures are not here: add to it, or take another name to rename and remove." : "";
     return fitted + " " + right + twice + old + locked;
+  }
+
+  #paintChoices() {
+    const { adopted, method, name, info } = this.writer;
+    byId("fit-method").value = method;
+    byId("fit-method").disabled = adopted;
+    byId("fit-method-note").textContent = METHODS[method] + (adopted ? " It stays as the head has it." : "");
+    byId("delete-head").hidden = Boolean(this.refusal) || !(info || this.found);
+    byId("delete-sure-text").textContent = `Delete the head “${name}”? Its examples cannot be had back, and the pictures here are removed too.`;
   }
 
   #paintProblems() {
@@ -323,13 +373,15 @@ export class Teach {
   }
 
   #paintCommands() {
-    const { path, adopted, name } = this.writer;
+    const { path, adopted, name, method } = this.writer;
+    const parameters = method === "ridge" ? {} : { method };
     const fields = this.columns.flatMap((column) => column.good.map((picture) => [column.name, picture]));
     const [tried] = this.trials.images;
     const commands = [
-      fields.length && ["fit", adopted ? formCommand({ path: `${path}/examples` }, fields) : formCommand({ path, method: "PUT" }, fields)],
+      fields.length && ["fit", adopted ? formCommand({ path: `${path}/examples` }, fields) : formCommand({ path, parameters, method: "PUT" }, fields)],
       ["look", formCommand({ path }, [])],
       ["classify", formCommand({ path: "classify", parameters: { head: name, explain: 3 } }, [["image", tried ?? { path: "picture.png" }]])],
+      ["delete", formCommand({ path, method: "DELETE" }, [])],
     ];
     listCommands(byId("teach-curls"), commands.filter(Boolean));
   }

@@ -33,7 +33,7 @@ NICENESS = 19
 """Of the thread that fits, on Linux: it takes only what the forward pass leaves."""
 
 REST, MOST_REST_S = 4.0, 1.5
-"""How long the thread rests between fits, as a multiple of the last one's time, and at most."""
+"""How long the thread rests between fits, as a multiple of the last one's processor time, and at most."""
 
 ATTEMPTS = 5
 """How often examples are added anew when another writer came first, for a client that does not mind."""
@@ -86,9 +86,8 @@ class BadExamples(Problem):
         named = f" ({first.picture.name})" if first.picture.name else ""
         where = f"picture {first.picture.place} of the class {first.picture.label!r}{named}"
         others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-        detail = (
-            f"{where} cannot be used: {first.problem.detail}{others}; nothing was fitted (skip_bad=true leaves out)"
-        )
+        detail = f"{where} cannot be used: {first.problem.detail}{others}"
+        detail += "; nothing was fitted (skip_bad=true leaves such pictures out)"
         super().__init__("bad_examples", detail)
         self.refused = refused
 
@@ -135,7 +134,7 @@ class Teaching:
         examples, refused = await self._embed(engine, pictures, space.pool, resolution, skip_bad=write.skip_bad)
         kept = examples.at(examples.first_places())
         self._check(len(kept.classes), len(kept))
-        head = await self._on_thread(lambda: self._keep(name, self._fit(kept, space, method), condition))
+        head = await self._on_thread(lambda: self._fit_and_keep(name, (kept, space, method), condition))
         return Taught(head, refused, len(examples) - len(kept))
 
     async def add(self, engine: Engine, write: Write, pictures: Sequence[Picture]) -> Taught:
@@ -210,20 +209,20 @@ class Teaching:
             there = f"its version is {version}" if version else "there is no such head"
             raise Problem("head_changed", f"the head {name!r} is not what the request expects: {there}")
 
-    def _fit(self, examples: Examples, space: Space, method: Method) -> Head:
-        with self._pace:
-            return fit(examples, space, method, self._moments)[0]
-
     def _grow(self, name: str, before: Head, more: Examples) -> tuple[Head, int]:
         """Fit a head with more examples and keep it, if nobody has replaced it since; count those it has already."""
         examples = before.examples.with_more(more)
         kept = examples.at(examples.first_places())
         self._check(len(kept.classes), len(kept))
-        head = self._keep(name, self._fit(kept, before.space, before.method), lambda there: there == before.version)
+        fitted = kept, before.space, before.method
+        head = self._fit_and_keep(name, fitted, lambda there: there == before.version)
         return head, len(examples) - len(kept)
 
-    def _keep(self, name: str, head: Head, condition: Condition) -> Head:
-        return _told(lambda: self._heads.store.put(name, head, condition))
+    def _fit_and_keep(self, name: str, fitted: tuple[Examples, Space, Method], condition: Condition) -> Head:
+        examples, space, method = fitted
+        with self._pace:
+            head = fit(examples, space, method, self._moments)[0]
+            return _told(lambda: self._heads.store.put(name, head, condition))
 
     async def _on_thread(self, work: Callable[[], Value]) -> Value:
         def run() -> Value:

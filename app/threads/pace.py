@@ -11,22 +11,23 @@ class Pace:
     """A context in which one thread does a piece of work. It begins when the thread has rested from the one before.
 
     Args:
-        rest: how long, as a multiple of the time that the last piece took.
+        rest: how long, as a multiple of the processor time that the last piece took: what a busy processor made it
+            wait for took nothing from others.
         most_s: the longest rest, in seconds.
     """
 
     def __init__(self, rest: float, most_s: float) -> None:
         self._rest, self._most = rest, most_s
-        self._begun = self._rested = float("-inf")
+        self._begun, self._rested = 0.0, float("-inf")
 
     def __enter__(self) -> None:
         """Wait until the thread has rested."""
         time.sleep(max(0.0, self._rested - time.monotonic()))
-        self._begun = time.monotonic()
+        self._begun = time.thread_time()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Note how long the work took."""
-        ended = time.monotonic()
-        self._rested = ended + min(self._rest * (ended - self._begun), self._most)
+        """Note how much processor time the work took."""
+        took = time.thread_time() - self._begun
+        self._rested = time.monotonic() + min(self._rest * took, self._most)

@@ -11,6 +11,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 from app.heads.fit import fit
 from app.heads.store import Store
@@ -222,15 +223,80 @@ def test_the_curl_commands_do_the_same(page: Page, client: httpx.Client, folder:
     assert client.delete("/heads/curled").status_code == 200
     (folder / "1.png").write_bytes((folder / "coffee" / "1.png").read_bytes())
     shown = [code.text for code in page.all("#teach-curls code")]
-    outputs = [
-        subprocess.run(
-            ["bash", "-c", f"{command} -sS --fail"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout
-        for command in shown
-    ]
+    assert [name.text for name in page.all("#teach-curls span")] == ["fit", "look", "classify", "delete"]
+    outputs = [run(command, folder) for command in shown[:3]]
     assert client.get("/heads/curled").json()["version"] == fitted["version"]
-    assert [name.text for name in page.all("#teach-curls span")] == ["fit", "look", "classify"]
     assert '"confidence":' in outputs[2]
+    run(shown[3], folder)
+    assert client.get("/heads/curled").status_code == 404
+
+
+def run(command: str, folder: Path) -> str:
+    words = ["bash", "-c", f"{command} -sS --fail"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_method_is_chosen(page: Page, client: httpx.Client, folder: Path) -> None:
+    """A head that is there is fitted again, the command follows, and a head that only grows keeps its own."""
+    teach = Teach(page, "methods")
+    teach.two(folder, 1)
+    assert client.get("/heads/methods").json()["method"] == "ridge"
+    for method in ("mean", "logistic"):
+        Select(page("#fit-method")).select_by_value(method)
+        teach.settled()
+        assert f"/heads/methods?method={method}" in page("#teach-curls code").text
+    assert "needs two images of each class" in page("#teach-problem-text").text
+    assert client.get("/heads/methods").json()["method"] == "mean"
+    for index, name in enumerate(("cat", "coffee")):
+        teach.add(index, folder / name / "5.png")
+    head = client.get("/heads/methods").json()
+    assert (head["method"], head["examples"]) == ("logistic", 4)
+    assert "Logistic regression" in page("#fit-method-note").text
+    put(client, "grows", {"cat": 2, "coffee": 2}, "?method=mean")
+    teach.name("grows")
+    page("#adopt").click()
+    teach.settled()
+    assert page("#fit-method").get_attribute("value") == "mean"
+    assert not page("#fit-method").is_enabled()
+    assert all("status of 4" in message for message in page.errors())
+
+
+def test_a_head_is_deleted_by_keyboard_after_a_question(page: Page, client: httpx.Client, folder: Path) -> None:
+    def focused() -> str | None:
+        return page.driver.switch_to.active_element.get_attribute("id")
+
+    def press(*keys: str) -> None:
+        ActionChains(page.driver).send_keys(*keys).perform()
+
+    teach = Teach(page, "doomed")
+    assert not page("#delete-head").is_displayed()
+    teach.two(folder)
+    page("#delete-head").send_keys(Keys.ENTER)
+    assert "Delete the head “doomed”?" in page("#delete-sure-text").text
+    assert focused() == "delete-no"
+    for way in (Keys.ENTER, Keys.ESCAPE):
+        press(way)
+        assert not page("#delete-sure").is_displayed()
+        assert focused() == "delete-head"
+        press(Keys.ENTER)
+    assert client.get("/heads/doomed").status_code == 200
+    ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
+    assert focused() == "delete-yes"
+    press(Keys.ENTER)
+    page.wait(lambda: not page("#delete-head").is_displayed())
+    assert client.get("/heads/doomed").status_code == 404
+    assert not page.all("#classes .pictures > *")
+    assert focused() == "head-name"
+    # The columns are there for the next pictures, and one that is there already is deleted without being added to.
+    teach.two(folder)
+    assert counts(client, "doomed") == {"cat": 3, "coffee": 3}
+    put(client, "stranger", {"cat": 2, "coffee": 2})
+    teach.name("stranger")
+    page("#delete-head").click()
+    page("#delete-yes").click()
+    page.wait(lambda: not page("#delete-head").is_displayed())
+    assert client.get("/heads/stranger").status_code == 404
+    assert page.errors() == []
 
 
 def test_a_head_that_is_there_is_added_to_or_replaced(page: Page, client: httpx.Client, folder: Path) -> None:
@@ -283,7 +349,7 @@ def test_by_keyboard_alone(page: Page, client: httpx.Client, folder: Path) -> No
             name = "cat" if reached[-1].endswith("1") else "coffee"
             stop.send_keys("\n".join(str(folder / name / f"{number}.png") for number in range(2)))
             page.wait(lambda: page("#panel-teach").get_attribute("aria-busy") is None)
-    order = ["head-name", "Name of the class", "Remove the class class 1", "Add pictures of class 1"]
+    order = ["head-name", "fit-method", "Name of the class", "Remove the class class 1", "Add pictures of class 1"]
     order += ["Remove 0.png from class 1", "Add pictures of class 2", "add-class", "try-pick"]
     assert [reached.index(stop) for stop in order] == sorted(reached.index(stop) for stop in order)
     assert counts(client, "by-keys") == {"class 1": 2, "class 2": 2}

@@ -9,7 +9,6 @@ reason the score of its own class is corrected for an example that is left out: 
 Shapes: n examples, D numbers of a vector, K classes, r = min(n, D) directions.
 """
 
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,9 @@ STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-4, 3))
 
 MOST_JUDGES = 2500
 """Examples whose error chooses the strength: more would choose another one only where both are as good."""
+
+ROWS, COLUMNS = 1024, 96
+"""Of the blocks of a product with a triangular matrix: they fit into the cache of a core."""
 
 SMALLEST_WIDTH = 1e-6
 
@@ -47,12 +49,15 @@ def fit_ridge(examples: Examples, moments: Moments | None = None) -> Linear:
     centre, mean = means.mean(0), 1 / classes
     eigenvalues, directions = _factorise(examples, moments, centre)
     projected = directions.T @ (means - centre).T * (count / classes)  # (r, K)
-    left_out = _LeftOut(examples, centre, eigenvalues, directions, projected)
-    strength = float(eigenvalues.mean()) * left_out.best()
+    judges = _Judges(examples, centre, eigenvalues, directions, projected)
+    strength = float(eigenvalues.mean()) * judges.best()
     weight = (directions @ (projected / (eigenvalues + strength)[:, None])).T
     answered = torch.from_numpy(examples.counts[examples.labels] > 1)
     bias = mean - weight @ centre
-    return Linear(weight, bias, left_out.scores(strength), answered, "leave-one-out", strength)
+    predicted = (torch.from_numpy(examples.vectors) @ weight.float().T).add_(bias.float())
+    spread = _spread(examples, centre, eigenvalues + strength, directions)
+    left_out = _left_out(examples, _all(examples), predicted, spread)
+    return Linear(weight, bias, left_out, answered, "leave-one-out", strength)
 
 
 def weights_of(examples: Examples) -> Tensor:
@@ -61,10 +66,10 @@ def weights_of(examples: Examples) -> Tensor:
     return torch.from_numpy(per_class[examples.labels])
 
 
-class _LeftOut:
-    """The scores of each example by the regression without it, for any strength.
+class _Judges:
+    """The examples whose leave-one-out error chooses the strength: of many every second, third, ... of a class.
 
-    They choose the strength and the temperature, and float32 is enough for that: it takes half of the time.
+    They choose the strength alone, and float32 is enough for that: it takes half of the time.
 
     Args:
         examples: n examples.
@@ -77,52 +82,75 @@ class _LeftOut:
     def __init__(
         self, examples: Examples, centre: Tensor, eigenvalues: Tensor, directions: Tensor, projected: Tensor
     ) -> None:
-        self._coordinates = torch.from_numpy(examples.vectors) @ directions.float()
+        labels, counts = _all(examples), torch.from_numpy(examples.counts)
+        order = torch.argsort(labels, stable=True)
+        order = order[counts[labels[order]] > 1]
+        places = order[:: max(1, -(-len(order) // MOST_JUDGES))]
+        self._examples, self._labels = examples, labels[places]
+        self._coordinates = torch.from_numpy(examples.vectors)[places] @ directions.float()
         self._coordinates -= (centre @ directions).float()
         self._squares = self._coordinates**2
         self._eigenvalues, self._projected = eigenvalues, projected
-        self._weights = weights_of(examples).float()
-        self._labels = torch.from_numpy(examples.labels).long()
-        self._counts, self._count = torch.from_numpy(examples.counts), len(examples)
-
-    def at(self, places: Tensor) -> "_LeftOut":
-        """Return the same for the examples at these places alone."""
-        some = copy(self)
-        some._coordinates, some._squares = self._coordinates[places], self._squares[places]
-        some._weights, some._labels = self._weights[places], self._labels[places]
-        return some
-
-    def scores(self, strength: float) -> Tensor:
-        """Return the scores, (n, K)."""
-        shrinking = 1 / (self._eigenvalues + strength)
-        leverage = (self._squares @ shrinking.float()).add_(1 / self._count).mul_(self._weights)[:, None]
-        predicted = self._coordinates @ (self._projected * shrinking[:, None]).float()
-        predicted += 1 / predicted.shape[1]
-        left_out = predicted.div_(1 - leverage)
-        # An example's target is 1 for its class, which had one fewer.
-        own, counts = self._labels[:, None], self._counts[self._labels, None]
-        without = (left_out.gather(1, own) - leverage / (1 - leverage)) * (counts / (counts - 1).clamp_min(1))
-        return left_out.scatter_(1, own, without.float())
+        self._weights = weights_of(examples).float()[places]
 
     def best(self) -> float:
         """Return the strength whose error is least, as a multiple of the mean eigenvalue."""
-        places = self._judges()
-        if not len(places):
+        if not len(self._labels):
             return 1.0  # with one example of each class nothing can be left out; the middle is as good as any
-        judges, unit = self.at(places), float(self._eigenvalues.mean())
-        return min(STRENGTHS, key=lambda multiple: judges.error(unit * multiple))
+        unit = float(self._eigenvalues.mean())
+        return min(STRENGTHS, key=lambda multiple: self._error(unit * multiple))
 
-    def error(self, strength: float) -> float:
+    def _error(self, strength: float) -> float:
         """Return the mean squared error of the scores."""
-        own, scores = self._labels[:, None], self.scores(strength)
-        squares = scores.scatter_add_(1, own, torch.full_like(scores[:, :1], -1)).square_().sum(1)
+        shrinking = 1 / (self._eigenvalues + strength)
+        predicted = self._coordinates @ (self._projected * shrinking[:, None]).float()
+        predicted += 1 / predicted.shape[1]
+        scores = _left_out(self._examples, self._labels, predicted, self._squares @ shrinking.float())
+        squares = scores.scatter_add_(1, self._labels[:, None], torch.full_like(scores[:, :1], -1)).square_().sum(1)
         return float((self._weights * squares).mean())
 
-    def _judges(self) -> Tensor:
-        """Return the places of those that choose the strength: of many examples every second, third, ... of a class."""
-        order = torch.argsort(self._labels, stable=True)
-        order = order[self._counts[self._labels[order]] > 1]
-        return order[:: -(-len(order) // MOST_JUDGES)] if len(order) else order
+
+def _all(examples: Examples) -> Tensor:
+    return torch.from_numpy(examples.labels).long()
+
+
+def _left_out(examples: Examples, labels: Tensor, predicted: Tensor, spread: Tensor) -> Tensor:
+    """Return the scores (m, K) of m of the examples by the regression without each, in the place of `predicted`.
+
+    Args:
+        examples: all of them.
+        labels: of the m, (m,).
+        predicted: their scores by the regression of all, (m, K) float32.
+        spread: x^T A^-1 x of each one's distance x from the centre, (m,), where A is what the regression inverts.
+    """
+    counts = torch.from_numpy(examples.counts)[labels, None]
+    weights = len(examples) / (len(examples.classes) * counts[:, 0])
+    leverage = ((spread + 1 / len(examples)) * weights.float())[:, None]
+    left_out = predicted.div_(1 - leverage)
+    # An example's target is 1 for its class, which had one fewer.
+    own = labels[:, None]
+    without = (left_out.gather(1, own) - leverage / (1 - leverage)) * (counts / (counts - 1).clamp_min(1))
+    return left_out.scatter_(1, own, without.float())
+
+
+def _spread(examples: Examples, centre: Tensor, inverted: Tensor, directions: Tensor) -> Tensor:
+    """Return x^T A^-1 x (n,) of each example's distance x from the centre, where A has these eigenvalues, (r,).
+
+    It is the largest product of a fit. A triangular factor of A^-1 halves it: half of its blocks are zero.
+    """
+    dim, rank = directions.shape
+    vectors, factor = torch.from_numpy(examples.vectors), directions / inverted.sqrt()
+    if rank == dim:
+        factor = torch.linalg.cholesky(factor @ factor.T)
+    middle, factor = (centre @ factor).float(), factor.float()
+    spread = torch.zeros(len(vectors))
+    for top in range(0, len(vectors), ROWS):
+        rows, found = vectors[top : top + ROWS], spread[top : top + ROWS]
+        for left in range(0, rank, COLUMNS):
+            columns, first = slice(left, left + COLUMNS), left if rank == dim else 0
+            along = rows[:, first:] @ factor[first:, columns]
+            found += along.sub_(middle[columns]).square_().sum(1)
+    return spread
 
 
 def _factorise(examples: Examples, moments: Moments, centre: Tensor) -> tuple[Tensor, Tensor]:
