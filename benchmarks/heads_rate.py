@@ -2,6 +2,7 @@
 
     python -m benchmarks.heads_rate             # the shipped model, vectors of 384 numbers
     python -m benchmarks.heads_rate --model B   # a ViT-B/16 with random weights, vectors of 768 numbers
+    python -m benchmarks.heads_rate --every 4   # a fit begins every four seconds, not as soon as the last one ends
 
 Prints both rates, measured in turn, and the time of each fit, with its rest and with that of a picture that is
 embedded for it.
@@ -54,18 +55,23 @@ def main() -> None:
     """Print the rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=models.ARCHITECTURES, help="random weights instead of the shipped model")
-    asked = parser.parse_args().model
+    parser.add_argument(
+        "--every", type=float, default=0.0, metavar="SECONDS", help="between the beginnings of two fits"
+    )
+    arguments = parser.parse_args()
+    asked = arguments.model
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = {**AS_IT_COMES, "heads": Path(folder) / "heads"}
         if asked:
             (written := Path(folder) / "model").mkdir()
             settings["model"] = models.write(models.ARCHITECTURES[asked], written)
         with serving(Path(folder) / "log", **settings) as server:
-            measure(server.url, Path(folder), models.ARCHITECTURES[asked].dim if asked else SHIPPED_DIM)
+            dim = models.ARCHITECTURES[asked].dim if asked else SHIPPED_DIM
+            measure(server.url, Path(folder), dim, arguments.every)
 
 
-def measure(url: str, folder: Path, dim: int) -> None:
-    """Print the rates of a service with heads in `folder`/heads and vectors of `dim` numbers."""
+def measure(url: str, folder: Path, dim: int, every_s: float) -> None:
+    """Print the rates of a service with heads in `folder`/heads and vectors of `dim` numbers, with a fit so often."""
     espresso = (ROOT / "examples" / "espresso.jpg").read_bytes()
     files = [("0", ("a.png", PICTURE)), ("1", ("b.jpg", espresso))]
     made = httpx.put(f"{url}/heads/probe?method=mean", files=files, timeout=60).json()
@@ -82,7 +88,7 @@ def measure(url: str, folder: Path, dim: int) -> None:
     for number in range(ROUNDS):
         alone += rate(url) / ROUNDS
         ended = threading.Event()
-        teacher = threading.Thread(target=teach, args=(url, number, ended, times))
+        teacher = threading.Thread(target=teach, args=(url, number, ended, times, every_s))
         teacher.start()
         beside += rate(url) / ROUNDS
         ended.set()
@@ -93,8 +99,8 @@ def measure(url: str, folder: Path, dim: int) -> None:
     print(f"seconds of each fit: {', '.join(f'{one:.2f}' for one in times)}")
 
 
-def teach(url: str, start: int, ended: threading.Event, times: list[float]) -> None:
-    """Add one picture after the other until the end, and note how long each took."""
+def teach(url: str, start: int, ended: threading.Event, times: list[float], every_s: float) -> None:
+    """Add one picture after the other until the end, at most so often, and note how long each took."""
     for number in count(start, ROUNDS):
         if ended.is_set():
             return
@@ -102,6 +108,7 @@ def teach(url: str, start: int, ended: threading.Event, times: list[float]) -> N
         more = [(str(number % CLASSES), (f"{number}.png", PICTURE + bytes(number)))]
         httpx.post(f"{url}/heads/big/examples", files=more, timeout=60).raise_for_status()
         times.append(time.monotonic() - started)
+        ended.wait(every_s - times[-1])
 
 
 if __name__ == "__main__":

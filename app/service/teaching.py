@@ -1,9 +1,6 @@
 """Fit a head from pictures of named classes while the service answers: embed them, fit on a thread, keep the head."""
 
 import asyncio
-import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,10 +26,7 @@ from app.telemetry.timings import Timings
 from app.threads.names import show_name
 from app.threads.pace import Pace
 
-NICENESS = 19
-"""Of the thread that fits, on Linux: it takes only what the forward pass leaves."""
-
-REST, MOST_REST_S = 4.0, 1.5
+REST, MOST_REST_S = 8.0, 3.0
 """How long the thread rests between fits, as a multiple of the last one's processor time, and at most."""
 
 ATTEMPTS = 5
@@ -250,8 +244,6 @@ def _told(work: Callable[[], Value]) -> Value:
 
 def _begin() -> None:
     show_name()
-    # One core: threads of one product wait for each other, and would turn in vain while answers are computed. Those of
-    # the forward pass, which are there already, stay as many as they are.
+    # One core: threads of one product wait for each other while answers are computed. Its priority is that of forward
+    # passes: with a lower one a fit took two to five seconds beside two of them on two cores.
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
