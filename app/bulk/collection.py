@@ -119,9 +119,9 @@ def _asked(service: Service, query: Query) -> tuple[Resolution, Task]:
 
 
 def _window(engine: Engine, resolution: Resolution) -> int:
-    """Return how many files may be in progress: two batches, so that the next is ready when the engine needs it.
+    """Return how many files may be in progress: a batch for each stream, and one that is ready when one needs it.
 
     Small images are limited by MAX_DECODED, because each file costs an asyncio task and time on the event loop.
     """
     size = engine.network_size(*resolution)
-    return MAX_READING + min(MAX_DECODED, 2 * engine.max_batch_cost // engine.cost(*size))
+    return MAX_READING + min(MAX_DECODED, (engine.streams + 1) * engine.max_batch_cost // engine.cost(*size))
