@@ -1,0 +1,137 @@
+"""Batches side by side on a real engine: how many, on how many threads, with which answers, and short of memory."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.inference.device.backend import Backend, DeviceUnavailable, choose_streams
+from app.inference.engine import Engine
+from app.inference.jobs import Answer, Job, OutOfMemory
+from models.checkpoints.checkpoint import Checkpoint
+from models.network.positions.cache import GridCache
+from models.network.vit import Readout
+from tests.bounds import assert_equal_in_float32
+
+SIZES = [(112, 112), (56, 70), (70, 56), (14, 140)]
+"""Height and width of images, in pixels."""
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set torch's threads; they are as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("streams", "device", "threads", "compiled", "expected"),
+    [
+        ("auto", "cpu", 1, False, 1),
+        ("auto", "cpu", 3, False, 3),
+        ("auto", "cpu", 64, False, 4),
+        ("auto", "cpu", 8, True, 1),
+        ("auto", "cuda", 8, False, 1),
+        ("7", "cpu", 2, False, 7),
+        ("1", "cuda", 2, False, 1),
+        ("1", "cpu", 2, True, 1),
+    ],
+)
+def test_how_many_batches_run_side_by_side(
+    streams: str, device: str, threads: int, compiled: bool, expected: int
+) -> None:
+    assert choose_streams(streams, torch.device(device), threads, compiled=compiled) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "what"),
+    [("cuda", False, "cuda"), ("mps", False, "mps"), ("cpu", True, "a compiled network")],
+)
+def test_several_are_refused_where_one_runs_at_a_time(device: str, compiled: bool, what: str) -> None:
+    with pytest.raises(DeviceUnavailable, match=f"streams 2: {what} runs one forward pass at a time"):
+        choose_streams("2", torch.device(device), 4, compiled=compiled)
+
+
+def test_each_batch_has_its_share_of_the_threads(threads: Callable[[int], None]) -> None:
+    """A lone one has all again, and no other thread's number changes."""
+    threads(4)
+    backend = Backend("cpu", "float32")
+    found: dict[int, int] = {}
+
+    def share() -> None:
+        for side_by_side in (1, 2, 3, 4, 9, 1):
+            backend.take_share(side_by_side)
+            assert torch.get_num_threads() == max(1, 4 // side_by_side)
+        backend.take_share(2)
+        found[threading.get_ident()] = torch.get_num_threads()
+
+    thread = threading.Thread(target=share)
+    thread.start()
+    thread.join(30)
+    assert list(found.values()) == [2]
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_side_by_side_answer_as_one_after_the_other(
+    dtype: str, checkpoint: Checkpoint, threads: Callable[[int], None]
+) -> None:
+    """Of new sizes as well, whose tables several threads compute at once."""
+    threads(2)
+    engine = Engine(checkpoint, "cpu", dtype)
+    random = np.random.default_rng(0)
+    batches = [
+        [Job(random.integers(0, 256, (3, *SIZES[(number + place) % 4]), np.uint8), Readout.CLS) for place in range(3)]
+        for number in range(8)
+    ]
+
+    def run(batch: Sequence[Job]) -> list[Answer | Exception]:
+        return engine.run(batch, 2)
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, batches))
+    for batch, found in zip(batches, together, strict=True):
+        for ours, expected in zip(found, run(batch), strict=True):
+            assert isinstance(ours, np.ndarray)
+            assert isinstance(expected, np.ndarray)
+            if dtype == "float32":
+                assert_equal_in_float32(ours, expected)
+            else:
+                assert float(ours @ expected / np.linalg.norm(ours) / np.linalg.norm(expected)) > 0.9999
+
+
+def test_two_batches_that_do_not_fit_side_by_side_halve_the_budget_once(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(checkpoint, "cpu", "float32", 1000)
+    both = threading.Barrier(2, timeout=30)
+
+    def forward(_: Any) -> list[Answer | Exception]:
+        both.wait()
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(engine, "forward", forward)
+    with ThreadPoolExecutor(2) as pool:
+        for failed in [pool.submit(engine.run, [engine.probe()] * 2, 2) for _ in range(2)]:
+            assert isinstance(failed.exception(30), OutOfMemory)
+    assert engine.max_batch_cost == 500
+
+
+def test_threads_that_compute_the_same_table_at_once_keep_one_of_them() -> None:
+    cache: GridCache[list[int]] = GridCache(limit=3, size=len)
+    both = threading.Barrier(2, timeout=30)
+
+    def compute() -> list[int]:
+        both.wait()
+        return [0, 0]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (job.result(30) for job in [pool.submit(cache.get, "a", compute) for _ in range(2)])
+    assert first is second
+    assert cache.get("b", lambda: [1, 1]) == [1, 1]
+    assert len(cache) == 1
