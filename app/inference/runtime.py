@@ -75,7 +75,7 @@ class Runtime:
 
     Args:
         settings: how the service runs.
-        load: creates the engine, on the device thread.
+        load: creates the engine, on the first thread of the device.
         observer: is told what was computed.
     """
 
@@ -116,7 +116,7 @@ class Runtime:
 
     @property
     def alive(self) -> bool:
-        """Whether the device thread runs and does not hang."""
+        """Whether the threads of the device run and none hangs."""
         return self.state != "failed" and self.batcher.alive and not self._stuck
 
     async def check_ready(self) -> None:
@@ -151,7 +151,7 @@ class Runtime:
             self.state = "draining"
 
     async def stop(self) -> None:
-        """End the device thread; the server has already waited for the answers."""
+        """End the threads of the device; the server has already waited for the answers."""
         self.drain()
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -215,7 +215,7 @@ class Runtime:
         return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
 
     async def _watch(self) -> None:
-        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it.
+        """End the process when a forward pass hangs: its thread cannot be interrupted.
 
         Give freed memory back when the device is idle.
         """
