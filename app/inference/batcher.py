@@ -191,9 +191,15 @@ class Batcher(Generic[P, A]):
         show_name()
         try:
             runner = self._prepare()
+            self._set_up(runner)
         except Exception as error:  # noqa: BLE001 - any error must reach the event loop
             call_soon(self._loop, self._report, error)
             return
+        call_soon(self._loop, self._report, None)
+        self._work(runner, 0)
+
+    def _set_up(self, runner: BatchRunner[P, A]) -> None:
+        """Tell the queue what the runner can do, and start the further threads. Raises RuntimeError if that fails."""
         self.queue.streams.count = runner.streams
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * runner.max_batch_cost
         self.queue.forecast.budget = runner.max_batch_cost
@@ -201,10 +207,8 @@ class Batcher(Generic[P, A]):
             self.queue.forecast.observe(*runner.measured)
         for stream in range(1, runner.streams):
             thread = threading.Thread(target=self._work, args=(runner, stream), name=f"device {stream}", daemon=True)
-            self._threads.append(thread)
             thread.start()
-        call_soon(self._loop, self._report, None)
-        self._work(runner, 0)
+            self._threads.append(thread)  # not before: `alive` and `stop` may look at them meanwhile
 
     def _work(self, runner: BatchRunner[P, A], stream: int) -> None:
         """Run batches until `stop` was called and the queue is empty, or tell that the runner is lost."""

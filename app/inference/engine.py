@@ -139,6 +139,7 @@ class Engine:
         smaller, and DeviceLost.
         """
         self.backend.take_share(side_by_side)
+        budget = self.max_batch_cost
         try:
             return self.forward(jobs)
         except (RuntimeError, MemoryError) as error:
@@ -149,7 +150,8 @@ class Engine:
         # Outside of the except block: the error's traceback holds on to the batch's memory.
         self.backend.release_memory()
         if len(jobs) > 1:
-            self.max_batch_cost = max(1, self.max_batch_cost // 2)
+            # Not half of what another batch has halved meanwhile: both were made for the same budget.
+            self.max_batch_cost = min(self.max_batch_cost, max(1, budget // 2))
             logger.warning("out of memory with %d images; batches are now %d tokens", len(jobs), self.max_batch_cost)
         raise OutOfMemory(f"there was not enough memory for a batch of {len(jobs)}")
 

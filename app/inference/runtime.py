@@ -215,7 +215,7 @@ class Runtime:
         return self._engine is not None and self.batcher.busy_s > self._engine.stuck_after_s
 
     async def _watch(self) -> None:
-        """End the process when a forward pass hangs: its thread cannot be interrupted, and the queue waits for it.
+        """End the process when a forward pass hangs: its thread cannot be interrupted.
 
         Give freed memory back when the device is idle.
         """

@@ -186,17 +186,22 @@ export class Teach {
   }
 
   // The pictures here go too: otherwise the next change would make the head again.
+  // Who takes another name meanwhile has not said yes to deleting what has that one, and keeps the pictures for it.
   async #delete() {
+    const { name } = this.writer;
     byId("delete-sure").hidden = true;
     byId("head-name").focus();
     while (this.running) await new Promise((resolve) => setTimeout(resolve, 50));
     const { writer, found } = this;
+    if (writer.name !== name) return;
     try {
       await writer.delete(found ? found.version : writer.version);
-      for (const column of this.columns) for (const picture of [...column.pictures]) column.take(picture);
-      this.#begin(writer.name);
-      await this.#look();
-      byId("announcement").textContent = `The head “${writer.name}” is deleted.`;
+      if (this.writer.name === name) {
+        for (const column of this.columns) for (const picture of [...column.pictures]) column.take(picture);
+        this.#begin(name);
+        await this.#look();
+      }
+      byId("announcement").textContent = `The head “${name}” is deleted.`;
     } catch (problem) {
       await this.#fail(problem);
       this.#paint();

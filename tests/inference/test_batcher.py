@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.errors import Fatal
 from app.inference.batcher import Batcher
 from app.inference.queue.work import QueueFull, Result, Work
 
@@ -129,6 +130,69 @@ def test_a_lone_request_finds_the_first_stream() -> None:
                 await batcher.submit([Work(1, number)])
         assert names == {"device"}
         assert set(backend.side_by_side) == {1}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_further_threads_are_started_or_their_absence_is_told(possible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may have too few process ids; and who looks meanwhile finds no thread that has not started."""
+    alive: list[bool] = []
+
+    async def scenario() -> None:
+        told: asyncio.Queue[Exception | None] = asyncio.Queue()
+        batcher: Batcher[int, int] = Batcher(lambda: Doubler(streams=3), told.put_nowait)
+        start = threading.Thread.start
+
+        def started(thread: threading.Thread) -> None:
+            if thread.name.startswith("device "):
+                alive.append(batcher.alive)
+            if thread.name == "device 2" and not possible:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", started)
+        batcher.start()
+        error = await asyncio.wait_for(told.get(), 10)
+        assert (error is None) is possible
+        await batcher.stop(30)
+        assert not batcher.alive
+
+    asyncio.run(scenario())
+    assert alive == [True, True]
+
+
+def test_a_runner_that_is_lost_beside_another_batch_fails_all_work_and_ends_all_threads() -> None:
+    """Work that runs, that waits, and that comes later; what the other batch answers after that is of no use."""
+
+    async def scenario() -> None:
+        backend = Doubler(max_batch_cost=1, streams=2)
+        run = backend.run
+
+        def lost(payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
+            answers = run(payloads, side_by_side) if list(payloads) != [1] else []
+            if not answers:
+                raise Fatal("lost")
+            return answers
+
+        backend.run = lost  # type: ignore[method-assign]
+        reports: list[Exception | None] = []
+        batcher: Batcher[int, int] = Batcher(lambda: backend, reports.append)
+        batcher.start()
+        backend.may_run.clear()
+        clients = [await submitted(batcher, Work(1, 0))]
+        assert await asyncio.to_thread(backend.entered.wait, 30)
+        clients.append(await submitted(batcher, Work(1, 1), Work(1, 2)))
+        for error in await asyncio.gather(*clients, return_exceptions=True):
+            assert isinstance(error, Fatal)
+        with pytest.raises(Fatal):
+            await batcher.submit([Work(1, 3)])
+        assert [type(report) for report in reports] == [type(None), Fatal]
+        backend.may_run.set()
+        await batcher.stop(30)
+        assert not batcher.alive
+        assert [thread.name for thread in batcher._threads if thread.is_alive()] == []
+        assert backend.batches == [[0]]
 
     asyncio.run(scenario())
 

@@ -1,6 +1,7 @@
-"""Batches that run side by side answer as if alone, share the threads, and are timed in seconds of the device."""
+"""Batches side by side on a real engine: how many, on how many threads, with which answers, and short of memory."""
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,72 +9,133 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.device.backend import MOST_STREAMS, Backend, DeviceUnavailable, choose_streams
+from app.inference.device.backend import Backend, DeviceUnavailable, choose_streams
 from app.inference.engine import Engine
-from app.inference.jobs import Job
+from app.inference.jobs import Answer, Job, OutOfMemory
 from app.inference.queue.streams import Streams
 from models.checkpoints.checkpoint import Checkpoint
+from models.network.positions.cache import GridCache
 from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SIZES = [(56, 56), (70, 98), (112, 112), (98, 70), (14, 140), (126, 126)]
+SIZES = [(112, 112), (56, 70), (70, 56), (14, 140)]
+"""Height and width of images, in pixels."""
 
 
-@pytest.mark.parametrize(("threads", "streams"), [(1, 1), (2, 2), (3, 3), (64, MOST_STREAMS)])
-def test_a_processor_has_a_stream_for_each_thread_up_to_a_limit(threads: int, streams: int) -> None:
-    assert choose_streams("auto", CPU, threads, compiled=False) == streams
-    assert choose_streams("auto", CPU, threads, compiled=True) == 1
-    assert choose_streams("auto", CUDA, threads, compiled=False) == 1
-    assert choose_streams("7", CPU, threads, compiled=False) == 7
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set torch's threads; they are as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("device", "compiled", "named"), [(CUDA, False, "cuda"), (CPU, True, "a compiled network")])
-def test_several_streams_are_refused_where_one_runs(device: torch.device, compiled: bool, named: str) -> None:
-    assert choose_streams("1", device, 2, compiled=compiled) == 1
-    with pytest.raises(DeviceUnavailable, match=named):
-        choose_streams("2", device, 2, compiled=compiled)
+@pytest.mark.parametrize(
+    ("streams", "device", "threads", "compiled", "expected"),
+    [
+        ("auto", "cpu", 1, False, 1),
+        ("auto", "cpu", 3, False, 3),
+        ("auto", "cpu", 64, False, 4),
+        ("auto", "cpu", 8, True, 1),
+        ("auto", "cuda", 8, False, 1),
+        ("7", "cpu", 2, False, 7),
+        ("1", "cuda", 2, False, 1),
+        ("1", "cpu", 2, True, 1),
+    ],
+)
+def test_how_many_batches_run_side_by_side(
+    streams: str, device: str, threads: int, compiled: bool, expected: int
+) -> None:
+    assert choose_streams(streams, torch.device(device), threads, compiled=compiled) == expected
 
 
-def test_a_thread_takes_its_share_and_leaves_others_theirs() -> None:
-    backend, own = Backend("cpu", "float32"), torch.get_num_threads()
-    backend.threads = 4
-    with ThreadPoolExecutor(1) as pool:
+@pytest.mark.parametrize(
+    ("device", "compiled", "what"),
+    [("cuda", False, "cuda"), ("mps", False, "mps"), ("cpu", True, "a compiled network")],
+)
+def test_several_are_refused_where_one_runs_at_a_time(device: str, compiled: bool, what: str) -> None:
+    with pytest.raises(DeviceUnavailable, match=f"streams 2: {what} runs one forward pass at a time"):
+        choose_streams("2", torch.device(device), 4, compiled=compiled)
 
-        def share(side_by_side: int) -> int:
+
+def test_each_batch_has_its_share_of_the_threads(threads: Callable[[int], None]) -> None:
+    """A lone one has all again, and no other thread's number changes."""
+    threads(4)
+    backend = Backend("cpu", "float32")
+    found: dict[int, int] = {}
+
+    def share() -> None:
+        for side_by_side in (1, 2, 3, 4, 9, 1):
             backend.take_share(side_by_side)
-            return torch.get_num_threads()
+            assert torch.get_num_threads() == max(1, 4 // side_by_side)
+        backend.take_share(2)
+        found[threading.get_ident()] = torch.get_num_threads()
 
-        assert [pool.submit(share, number).result() for number in (1, 2, 3, 4, 9, 1)] == [4, 2, 1, 1, 1, 4]
-    assert torch.get_num_threads() == own
+    thread = threading.Thread(target=share)
+    thread.start()
+    thread.join(30)
+    assert list(found.values()) == [2]
+    assert torch.get_num_threads() == 4
 
 
-def test_forward_passes_of_several_threads_answer_as_alone(checkpoint: Checkpoint) -> None:
-    """Of other sizes at once, so that the tables for each grid are made while others read them."""
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_batches_side_by_side_answer_as_one_after_the_other(
+    dtype: str, checkpoint: Checkpoint, threads: Callable[[int], None]
+) -> None:
+    """Of new sizes as well, whose tables several threads compute at once."""
+    threads(2)
+    engine = Engine(checkpoint, "cpu", dtype)
     random = np.random.default_rng(0)
     batches = [
-        [
-            Job(random.integers(0, 256, (3, *size), dtype=np.uint8), Readout.CLS)
-            for size in random.permutation(SIZES)[:3]
-        ]
-        for _ in range(8)
+        [Job(random.integers(0, 256, (3, *SIZES[(number + place) % 4]), np.uint8), Readout.CLS) for place in range(3)]
+        for number in range(8)
     ]
-    alone = [Engine(checkpoint, "cpu", "float32", streams="1").run(batch) for batch in batches]
-    engine, begin = Engine(checkpoint, "cpu", "float32", streams="4"), threading.Barrier(4)
 
-    def run(first: int) -> list[tuple[int, Any]]:
-        begin.wait(30)
-        order = [(first + 3 * number) % len(batches) for number in range(len(batches))]
-        return [(place, engine.run(batches[place], 4)) for place in order]
+    def run(batch: Sequence[Job]) -> list[Answer | Exception]:
+        return engine.run(batch, 2)
 
     with ThreadPoolExecutor(4) as pool:
-        answers = [pair for pairs in pool.map(run, range(4)) for pair in pairs]
-    assert len(answers) == 4 * len(batches)
-    for place, found in answers:
-        for ours, expected in zip(found, alone[place], strict=True):
+        together = list(pool.map(run, batches))
+    for batch, found in zip(batches, together, strict=True):
+        for ours, expected in zip(found, run(batch), strict=True):
             assert isinstance(ours, np.ndarray)
             assert isinstance(expected, np.ndarray)
-            assert_equal_in_float32(ours, expected)
+            if dtype == "float32":
+                assert_equal_in_float32(ours, expected)
+            else:
+                assert float(ours @ expected / np.linalg.norm(ours) / np.linalg.norm(expected)) > 0.9999
+
+
+def test_two_batches_that_do_not_fit_side_by_side_halve_the_budget_once(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(checkpoint, "cpu", "float32", 1000)
+    both = threading.Barrier(2, timeout=30)
+
+    def forward(_: Any) -> list[Answer | Exception]:
+        both.wait()
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(engine, "forward", forward)
+    with ThreadPoolExecutor(2) as pool:
+        for failed in [pool.submit(engine.run, [engine.probe()] * 2, 2) for _ in range(2)]:
+            assert isinstance(failed.exception(30), OutOfMemory)
+    assert engine.max_batch_cost == 500
+
+
+def test_threads_that_compute_the_same_table_at_once_keep_one_of_them() -> None:
+    cache: GridCache[list[int]] = GridCache(limit=3, size=len)
+    both = threading.Barrier(2, timeout=30)
+
+    def compute() -> list[int]:
+        both.wait()
+        return [0, 0]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (job.result(30) for job in [pool.submit(cache.get, "a", compute) for _ in range(2)])
+    assert first is second
+    assert cache.get("b", lambda: [1, 1]) == [1, 1]
+    assert len(cache) == 1
 
 
 def test_a_second_beside_another_batch_counts_half() -> None:

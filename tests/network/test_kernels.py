@@ -112,6 +112,25 @@ def test_logits_of_any_size_are_weighted_as_by_softmax(size: float, dtype: torch
         assert torch.equal(alone / total, (weights / sums)[:1, row : row + 1])
 
 
+@pytest.mark.parametrize("tokens", [attention.SEPARATELY - 1, attention.SEPARATELY])
+def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another image of the batch needs all tokens does not change how [CLS] is rounded."""
+    seen: list[int] = []
+    exponentials = attention._exponentials
+
+    def noted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(logits.shape[1])
+        return exponentials(logits)
+
+    monkeypatch.setattr(attention, "_exponentials", noted)
+    packing = Packing.from_lengths([tokens, tokens])
+    q, k, v = torch.randn(3, 2 * tokens, 2, 16)
+    everything = ProductAttention(1000)(q, k, v, packing, packing)
+    lone = ProductAttention(1000)(packing.leading_tokens(q, 1), k, v, packing, packing.leading(1))
+    assert seen == ([tokens, 1] if tokens >= attention.SEPARATELY else [])
+    assert_equal_in_float32(lone, packing.leading_tokens(everything, 1))
+
+
 def test_logits_that_are_no_numbers_stay_so() -> None:
     weights, sums = attention._exponentials(torch.tensor([[[1.0, torch.nan], [1.0, 2.0]]]))
     assert (weights / sums).isnan().tolist() == [[[True, True], [False, False]]]

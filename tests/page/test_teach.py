@@ -1,6 +1,7 @@
 """The tab Teach in a real browser: pictures of named classes become a head, and what it answers and refuses."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,20 @@ for (const type of ["dragover", "drop"]) {
   arguments[0].dispatchEvent(new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true}));
 }
 document.getElementById("held").remove();
+"""
+
+# The next picture that is added waits until `release` is called.
+HOLD_FIT = """
+const fetched = window.fetch;
+window.held = false;
+const until = new Promise((resolve) => { window.release = resolve; });
+window.fetch = async (...words) => {
+  if (String(words[0]).includes("/examples")) {
+    window.held = true;
+    await until;
+  }
+  return await fetched(...words);
+};
 """
 
 
@@ -297,6 +312,33 @@ def test_a_head_is_deleted_by_keyboard_after_a_question(page: Page, client: http
     page.wait(lambda: not page("#delete-head").is_displayed())
     assert client.get("/heads/stranger").status_code == 404
     assert page.errors() == []
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_head_is_deleted_after_a_fit_that_runs_and_never_another_one(
+    renamed: bool, page: Page, client: httpx.Client, folder: Path
+) -> None:
+    """Who takes the name of another head while the fit runs has not said yes to deleting that one."""
+    put(client, "precious", {"cat": 2, "coffee": 2})
+    teach = Teach(page, "hasty")
+    teach.two(folder)
+    page.run(HOLD_FIT)
+    teach.part(0, ".pick").send_keys(str(folder / "cat" / "5.png"))
+    page.wait(lambda: page.run("return window.held"))
+    page("#delete-head").click()
+    page("#delete-yes").click()
+    if renamed:
+        page("#head-name").clear()
+        page("#head-name").send_keys("precious", Keys.ENTER)
+        page.wait(lambda: page("#teach-found").is_displayed())
+    page.run("window.release()")
+    teach.settled()
+    page.wait(lambda: client.get("/heads/hasty").status_code == (200 if renamed else 404))
+    time.sleep(0.5)  # time for what must not come
+    assert counts(client, "precious") == {"cat": 2, "coffee": 2}
+    assert len(page.all("#classes .pictures > *")) == (7 if renamed else 0)
+    client.delete("/heads/hasty")
+    client.delete("/heads/precious")
 
 
 def test_a_head_that_is_there_is_added_to_or_replaced(page: Page, client: httpx.Client, folder: Path) -> None:

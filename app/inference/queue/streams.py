@@ -21,7 +21,7 @@ class Streams:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.count = 1
         self.idle_since = math.inf
-        """When the last batch ended; infinity while one runs, and before the first one."""
+        """When the device became idle, or was last asked for work while idle; infinity while a batch runs."""
         self._clock = clock
         self._counted_until, self._device_s = clock(), 0.0
         self._running: dict[int, tuple[float, float]] = {}  # device times at which each began, and should end

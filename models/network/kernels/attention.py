@@ -33,9 +33,12 @@ Biases = Sequence[Bias]
 MAX_MATRIX = 2**22
 """Numbers of the attention matrices in memory at a time, unless those of one image are more: 8 MiB in bfloat16."""
 
-
 SEPARATELY = 128
-"""From so many queries on, exponentials and division are separate; for fewer, torch's softmax is as fast."""
+"""From so many tokens of an image on, exponentials and division are separate; for fewer, torch's softmax is as fast.
+
+The number of queries does not decide: a lone [CLS] is rounded as beside the other queries, which another image of the
+batch may need.
+"""
 
 LEAST_SUM, LARGEST_SUM = 2.0**-96, 2.0**96
 """Sums of exponentials between these are right: bfloat16 and float32 reach from 2^-126 to 2^127."""
@@ -111,7 +114,7 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # Copies of their own: the product would make slower ones.
         few_q, few_k, few_v = (each[few].contiguous().flatten(0, 1) for each in (q, k, v))
         logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
-        if queries < SEPARATELY:
+        if tokens < SEPARATELY:
             out[few] = torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads))
         else:
             weights, sums = _exponentials(logits)
