@@ -245,6 +245,7 @@ class Batcher(Generic[P, A]):
         right = not any(isinstance(answer, Exception) for answer in answers)
         cost = sum(entry.work.cost for entry in batch) if right else 0
         self.queue.ended(stream, cost, restart=any(entry.call.trial for entry in batch))
+        del self._running[stream]
         call_soon(self._loop, self._resolve, batch, answers, started, ended)
 
     def _resolve(self, batch: list[Entry[P, A]], answers: list[A | Exception], started: float, ended: float) -> None:

@@ -219,8 +219,8 @@ class Service:
         return self.runtime.loaded.config.num_tokens(height, width)
 
     def _watch_gauges(self) -> None:
-        queue, watch = self.runtime.batcher.queue, self.metrics.batches.watch
-        watch(queue.__len__, lambda: queue.cost, lambda: queue.max_cost or 0, lambda: queue.streams.count)
+        queue = self.runtime.batcher.queue
+        self.metrics.batches.watch(lambda: len(queue), lambda: queue.cost, lambda: queue.max_cost or 0)
         self.metrics.cache.watch(lambda: self._cache.held_bytes if self._cache else 0)
         self.metrics.model.ready.set_function(lambda: self.runtime.state == "ready" and not self.runtime.leaving)
 

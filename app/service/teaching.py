@@ -157,7 +157,8 @@ class Teaching:
     async def delete(self, name: str, condition: Condition = always) -> str:
         """Delete a head, whole or broken, and return its version. Raises Problem."""
         kept = (await self._heads.kept()).get(name)
-        there = await self._on_thread(lambda: _told(lambda: self._heads.store.delete(name, condition)))
+        # Not on the thread that fits, where it would wait for others' fits and for its rest.
+        there = await asyncio.to_thread(lambda: _told(lambda: self._heads.store.delete(name, condition)))
         if kept is None or not there:
             raise missing(name)
         return kept.head.version if kept.head else ""

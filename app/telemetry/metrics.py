@@ -140,7 +140,6 @@ class _Batches:
             "Largest queue; requests beyond it are refused.",
             registry=registry,
         )
-        self.streams = Gauge("vitrine_streams", "Batches that may run side by side.", registry=registry)
         self._queue = Histogram(
             "vitrine_queue_duration_seconds",
             "Time that an image waits for its batch.",
@@ -161,11 +160,11 @@ class _Batches:
             registry=registry,
         )
 
-    def watch(self, *functions: Callable[[], float]) -> None:
-        """Set the functions that read the queue on each scrape: images, tokens, their limit, streams."""
-        gauges = self.waiting, self.waiting_tokens, self.limit_tokens, self.streams
-        for gauge, function in zip(gauges, functions, strict=True):
-            gauge.set_function(function)
+    def watch(self, images: Callable[[], float], tokens: Callable[[], float], limit: Callable[[], float]) -> None:
+        """Set the functions that read the queue on each scrape."""
+        self.waiting.set_function(images)
+        self.waiting_tokens.set_function(tokens)
+        self.limit_tokens.set_function(limit)
 
     def ran(self, tokens: Sequence[int], queue_s: Iterable[float], run_s: float) -> None:
         """Observe a batch that has ended.

@@ -97,17 +97,17 @@ class Simulation:
     def open_loop(self, client: str, rate: float, seconds: float, cost: int = 100) -> None:
         """Send requests at a constant rate, whether or not they are answered."""
         for number in range(int(rate * seconds)):
-            self.at(number / rate, lambda: self._ask(client, cost))
+            self.at(number / rate, lambda: self.ask(client, cost))
 
     def closed_loop(self, client: str, clients: int, seconds: float, cost: int = 100) -> None:
         """Let as many threads of a client send their next request after the answer to the last one."""
 
         def again(delay_s: float) -> None:
             if self.now + delay_s < seconds:
-                self.at(self.now + delay_s, lambda: self._ask(client, cost, again))
+                self.at(self.now + delay_s, lambda: self.ask(client, cost, again))
 
         for number in range(clients):
-            self.at(number * 1e-3, lambda: self._ask(client, cost, again))
+            self.at(number * 1e-3, lambda: self.ask(client, cost, again))
 
     def run(self) -> Outcome:
         """Run until nothing is left to happen."""
@@ -125,7 +125,8 @@ class Simulation:
             batch.left_s -= (self.now - self._since) / len(self._running)
         self._since = self.now
 
-    def _ask(self, client: str, cost: int, again: Callable[[float], None] = lambda _: None) -> None:
+    def ask(self, client: str, cost: int, again: Callable[[float], None] = lambda _: None) -> None:
+        """Send a request now; `again` is called with a delay when it has ended."""
         asker = Asker(client, self.now + self._timeout_s)
         call: Call[None, None] = call_of([Work(cost, None)], asker, self.now, self._loop)
         self._again[call] = again

@@ -69,6 +69,30 @@ def test_beside_greedy_clients_a_polite_one_is_answered_within_two_batches(
     assert min(shares) >= 0.75 * max(shares)
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_an_image_that_is_larger_than_a_batch_is_not_computed_in_vain(streams: int) -> None:
+    """It is one batch, which takes twice as long beside others; and it is still answered where there is time."""
+    takes = DEVICES["in proportion"]
+    for timeout_s in (25, 35):
+        simulation = Simulation(takes, timeout_s, BUDGET, measured=(100, BUDGET, 10_000), streams=streams)
+        simulation.closed_loop("small", 64, 200)
+        for when in range(20, 180, 20):
+            simulation.at(when, lambda: simulation.ask("large", 10_000))  # noqa: B023 - called within the loop
+        outcome = simulation.run()
+        assert outcome.late["large"] == 0
+        assert outcome.in_vain <= 0.03 * outcome.computed
+        assert outcome.answered["large"] >= 4 or (streams, timeout_s) == (2, 25)
+
+
+def test_a_small_batch_that_runs_leaves_time_for_others() -> None:
+    """Nothing waits, so the next one shares the device with it alone, however many streams there are."""
+    bench = Bench(seconds_per_cost=0.2)
+    bench.queue.streams.count = 4
+    bench.put("a", 1)
+    assert bench.take() == [1]
+    bench.put("b", 2, cost=10, within=5)  # takes two seconds, or four beside another
+
+
 def test_without_turns_the_greedy_one_takes_everything() -> None:
     """The test above can fail."""
     simulation = Simulation(DEVICES["in between"], 30, BUDGET)

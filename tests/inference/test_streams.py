@@ -144,6 +144,7 @@ def test_a_second_beside_another_batch_counts_half() -> None:
     streams.count = 2
     assert (streams.expected(more=False), streams.expected(more=True), streams.side_by_side(more=True)) == (1, 2, 1)
     streams.begin(0, 3)
+    assert streams.expected(more=False) == 2
     now = 1
     assert streams.left_s == pytest.approx(2)
     streams.begin(1, 1)

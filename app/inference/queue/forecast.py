@@ -76,14 +76,15 @@ class Forecast:
         batches = max(1, -(-cost // self.budget)) if self.budget else 1
         return batches * fixed + each * cost
 
-    def at_most(self, cost: int, beside: int = 1) -> float:
+    def at_most(self, cost: int, beside: int = 1, largest: int = 0) -> float:
         """Return `seconds` with a margin for the error of the last batch of it.
 
         Args:
             cost: of the work.
             beside: how many batches share the device while the last batch of it runs, itself included.
+            largest: the cost of the largest piece of the work, which may be more than the budget of a batch.
         """
-        last = self.seconds(min(cost, self.budget) if self.budget else cost)
+        last = self.seconds(max(largest, min(cost, self.budget)) if self.budget else cost)
         takes_s = self.seconds(cost) + (beside - 1) * last
         return (1 + LEAST_MARGIN) * takes_s + 2 * self._error * beside * last
 

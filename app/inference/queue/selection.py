@@ -13,7 +13,8 @@ A = TypeVar("A")  # answer
 
 def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float, beside: int) -> bool:
     """Whether work of this cost, begun now, ends by the deadline of its call; `beside` batches share the device."""
-    return now < call.asker.deadline and now + forecast.at_most(cost, beside) <= _deadline(call)
+    largest = max(entry.work.cost for entry in call.entries)
+    return now < call.asker.deadline and now + forecast.at_most(cost, beside, largest) <= _deadline(call)
 
 
 def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside: int) -> list[Call[P, A]]:
@@ -25,7 +26,7 @@ def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside:
     cost = 0
     for place, entry in enumerate(ordered):
         cost += entry.work.cost
-        if now + forecast.at_most(cost, beside) > _deadline(entry.call):
+        if now + forecast.at_most(cost, beside, cost) > _deadline(entry.call):
             return list({late.call: None for late in ordered[place:]})
     return []
 

@@ -42,7 +42,7 @@ class Streams:
         Args:
             more: more waits than that batch takes, so that there will always be another one.
         """
-        return self.count if self._running or more else 1
+        return self.count if more else min(self.count, len(self._running) + 1)
 
     def is_next(self, stream: int) -> bool:
         """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
