@@ -203,6 +203,7 @@ export class Teach {
       }
       byId("announcement").textContent = `The head “${name}” is deleted.`;
     } catch (problem) {
+      problem.retryAfter = 0; // whoever wants it deleted asks again
       await this.#fail(problem);
       this.#paint();
     }
