@@ -18,7 +18,7 @@ from app.heads.store import Changed, Condition, Full, NotSaved, TooLarge, always
 from app.inference.engine import Engine
 from app.inference.task import Task
 from app.pictures.prepared import Resolution, Upload
-from app.service.classes import fits, misfit, resolution_of, space_of, stack
+from app.service.classes import check_fits, resolution_of, space_of, stack
 from app.service.heads import Heads, missing
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
@@ -135,8 +135,7 @@ class Teaching:
         """Add pictures to a head and fit it again. Without a condition, a change by another writer is built upon."""
         name, condition = write.name, write.condition
         head = await self._heads.named(name)
-        if not fits(engine, head.space):
-            raise Problem("head_stale", f"the head {name!r} {misfit(engine, head.space)}")
+        check_fits(engine, head, f"the head {name!r}")
         self._check_version(name, head.version, condition or always)
         space = head.space
         more, refused = await self._embed(engine, pictures, space.pool, resolution_of(space), skip_bad=write.skip_bad)

@@ -271,6 +271,10 @@ def test_a_head_of_other_weights_is_stale_and_a_damaged_one_broken(api: httpx.Cl
     assert problem(stale) == (409, "head_stale")
     assert "was fitted on vectors of model in float32" in stale.json()["detail"]
     assert problem(add(api, "other", files({"cat": 1}))) == (409, "head_stale")
+    for path in ("", "/ready", "/versions/1/ready"):
+        refused = api.get(f"/v2/models/vit-small-tiny-imagenet@other{path}")
+        assert refused.status_code == 409
+        assert refused.json()["error"] == stale.json()["detail"]
     assert problem(api.post("/classify?head=damaged", content=picture)) == (409, "head_broken")
     assert put(api, "damaged", TWO).status_code == 200
     assert str(folder) not in api.get("/heads").text
