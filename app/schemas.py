@@ -16,7 +16,7 @@ PATCH = allow(r"^\d{1,4},\d{1,4}$", "must be ROW,COLUMN of a patch, counted from
 
 HEAD_NAME = allow(
     r"^[a-z0-9][a-z0-9._-]{0,63}$",
-    "must be a name of a head: up to 64 lower-case letters, digits, dots, dashes and underscores",
+    "must be up to 64 lower-case letters, digits, dots, dashes and underscores, beginning with a letter or a digit",
 )
 SKIP_BAD = "Leave images out that cannot be used, and name them in the answer, instead of fitting nothing."
 

@@ -47,7 +47,7 @@ IMAGE_PROBLEMS = (
 )
 
 HEAD_PROBLEMS = ("head_not_found", "head_stale", "head_broken")
-"""Problems of a request for classes, which may name a fitted head."""
+"""Problems of a request that may name a fitted head."""
 
 MODEL_PROBLEMS = ("loading", "draining", "model_not_found", "invalid_parameter")
 """Problems of a route with the model's name in its path.

@@ -53,7 +53,11 @@ def _suffix(_: click.Context, parameter: click.Parameter, value: Path | None) ->
     type=click.Choice(["cls", "mean", "native"]),
     help="Which vector the head reads, as in vitrine embed.  [default: cls, or native without a [CLS] token]",
 )
-@options.overwrite
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the saved progress of a run over other pictures. A head that is there is always replaced.",
+)
 @options.size
 @options.resize
 @options.max_patches
@@ -74,7 +78,7 @@ def command(**values: Any) -> None:
     if chosen["vectors"] is not None and (chosen["labels"] is None or chosen["folder"] is not None):
         raise click.UsageError("--vectors needs --labels, and no folder")
     if chosen["vectors"] is not None and query != EmbedQuery.model_validate({}):
-        raise click.UsageError("--vectors has vectors of one pool and resolution; leave these options out")
+        raise click.UsageError("--vectors fixes pool and resolution; leave --pool, --size, --resize, --max-patches out")
     settings = options.read_settings(values).model_copy(update={"head": None})
     from app.fitting.run import Fitting
 

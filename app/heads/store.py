@@ -6,6 +6,8 @@ each write has a number, which is part of the head's version. Other processes se
 """
 
 import os
+import re
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,8 @@ from pathlib import Path
 
 from app.heads.file import head_bytes, read_head
 from app.heads.head import Head
+from app.schemas import HEAD_NAME
+from app.wording import PATTERNS
 from models.errors import CheckpointError
 
 if sys.platform != "win32":
@@ -146,7 +150,7 @@ class Store:
                 continue
             seen = there.st_ino, there.st_mtime_ns, there.st_size
             known = self._kept.get(name)
-            found[name] = known if known and known.seen == seen else _read(self.folder / file, seen)
+            found[name] = known if known and known.seen == seen else _read(self.folder / file, there, seen)
         self._kept = found
 
     def _check(self, name: str, before: Kept | None, condition: Condition) -> None:
@@ -182,7 +186,12 @@ class Store:
         return there.st_ino, there.st_mtime_ns, there.st_size
 
 
-def _read(path: Path, seen: tuple[int, ...]) -> Kept:
+def _read(path: Path, there: os.stat_result, seen: tuple[int, ...]) -> Kept:
+    name = path.name.removesuffix(SUFFIX)
+    if not re.fullmatch(HEAD_NAME, name):
+        return Kept(None, f"no request can name it: the name {PATTERNS[HEAD_NAME]}; rename its file", seen)
+    if not stat.S_ISREG(there.st_mode):  # to open a pipe may wait for ever
+        return Kept(None, "not a file", seen)
     try:
         return Kept(read_head(path), seen=seen)
     except CheckpointError as error:

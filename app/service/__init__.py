@@ -8,7 +8,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Ranking
 from app.inference.task import Task
 from app.pictures.prepared import PreparedImage, Resolution, Upload
-from app.service.classes import Classes, fits, misfit, space_of
+from app.service.classes import Classes, check_fits, fits, misfit, space_of
 from app.service.fingerprint import answer_fingerprint
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
@@ -28,6 +28,7 @@ __all__ = [
     "TokenSpec",
     "Upload",
     "answer_fingerprint",
+    "check_fits",
     "fits",
     "misfit",
     "space_of",

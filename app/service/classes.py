@@ -97,8 +97,7 @@ def fitted_classes(engine: Engine, head: Head, name: str, asked: Resolution, top
     Raises Problem for a head of other vectors than this engine's, and for a request at another resolution.
     """
     called = f"the head {name!r}" if name else "the head of this service"
-    if not fits(engine, head.space):
-        raise Problem("head_stale", f"{called} {misfit(engine, head.space)}")
+    check_fits(engine, head, called)
     own = resolution_of(head.space)
     task = vector_task(engine, head.space.pool)
     if any(asked) and answer_fingerprint(engine, asked, task) != head.space.fingerprint:
@@ -134,6 +133,12 @@ def fits(engine: Engine, space: Space) -> bool:
         return space_of(engine, space.pool, resolution_of(space)).fingerprint == space.fingerprint
     except Problem:  # the model has no such pool
         return False
+
+
+def check_fits(engine: Engine, head: Head, called: str) -> None:
+    """Raise Problem for a head of other vectors than this engine's; `called` begins the sentence: "the head 'pets'"."""
+    if not fits(engine, head.space):
+        raise Problem("head_stale", f"{called} {misfit(engine, head.space)}")
 
 
 def misfit(engine: Engine, space: Space) -> str:

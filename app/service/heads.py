@@ -1,6 +1,7 @@
 """The heads of a service: the one that it was started with, and those that are kept by name."""
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from app.service.classes import Classes, fits, fitted_classes, misfit, own_class
 from app.settings import Settings
 from models.errors import CheckpointUnsupported
 from models.network.vit import Readout
+
+logger = logging.getLogger("vitrine")
 
 LOOK_AFTER_S = 1.0
 """A request looks for heads of other processes if nobody has looked for so long."""
@@ -104,6 +107,8 @@ class Heads:
     async def _look(self) -> None:
         try:
             await asyncio.to_thread(self.store.refresh)
+        except OSError as error:  # a share that is away for a while: what was read from it still answers
+            logger.warning("the directory of heads cannot be read: %s; what was last seen is used", error.strerror)
         finally:
             self._looked, self._looking = time.monotonic(), None
 

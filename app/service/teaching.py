@@ -18,7 +18,7 @@ from app.heads.store import Changed, Condition, Full, NotSaved, TooLarge, always
 from app.inference.engine import Engine
 from app.inference.task import Task
 from app.pictures.prepared import Resolution, Upload
-from app.service.classes import fits, misfit, resolution_of, space_of, stack
+from app.service.classes import check_fits, resolution_of, space_of, stack
 from app.service.heads import Heads, missing
 from app.service.outcome import ImageAnswer
 from app.service.service import Service
@@ -73,15 +73,15 @@ class Write:
 
 
 class BadExamples(Problem):
-    """Some pictures of a request cannot be used; nothing is fitted."""
+    """Some pictures of a request cannot be used; nothing is fitted. `why` says it where they may be left out."""
 
-    def __init__(self, refused: Sequence[Refused]) -> None:
+    def __init__(self, refused: Sequence[Refused], why: str = "") -> None:
         first = refused[0]
         named = f" ({first.picture.name})" if first.picture.name else ""
         where = f"picture {first.picture.place} of the class {first.picture.label!r}{named}"
         others = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
         detail = f"{where} cannot be used: {first.problem.detail}{others}"
-        detail += "; nothing was fitted (skip_bad=true leaves such pictures out)"
+        detail += f"; nothing was fitted ({why or 'skip_bad=true leaves such pictures out'})"
         super().__init__("bad_examples", detail)
         self.refused = refused
 
@@ -128,6 +128,8 @@ class Teaching:
         examples, refused = await self._embed(engine, pictures, space.pool, resolution, skip_bad=write.skip_bad)
         kept = examples.at(examples.first_places())
         self._check(len(kept.classes), len(kept))
+        if refused and len(kept.classes) < 2:
+            raise BadExamples(refused, "too few classes are left for a head")
         head = await self._on_thread(lambda: self._fit_and_keep(name, (kept, space, method), condition))
         return Taught(head, refused, len(examples) - len(kept))
 
@@ -135,8 +137,7 @@ class Teaching:
         """Add pictures to a head and fit it again. Without a condition, a change by another writer is built upon."""
         name, condition = write.name, write.condition
         head = await self._heads.named(name)
-        if not fits(engine, head.space):
-            raise Problem("head_stale", f"the head {name!r} {misfit(engine, head.space)}")
+        check_fits(engine, head, f"the head {name!r}")
         self._check_version(name, head.version, condition or always)
         space = head.space
         more, refused = await self._embed(engine, pictures, space.pool, resolution_of(space), skip_bad=write.skip_bad)
@@ -181,7 +182,7 @@ class Teaching:
         refused = [Refused(picture, found) for picture, found in pairs if isinstance(found, ImageProblem)]
         good = [(picture, found) for picture, found in pairs if isinstance(found, ImageAnswer)]
         if refused and (not skip_bad or not good):
-            raise BadExamples(refused)
+            raise BadExamples(refused, "no picture is left" if skip_bad else "")
         files = [picture.file for picture, _ in good]
         digests = await asyncio.to_thread(lambda: [digest(file) for file in files if isinstance(file, bytes)])
         vectors = stack([found for _, found in good])

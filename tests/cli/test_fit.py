@@ -118,6 +118,9 @@ def test_vectors_that_were_embedded_before_give_the_same_weights(
     other = vitrine(*command, dtype="bfloat16")
     assert other.returncode == 1
     assert "other weights, preprocessing or dtype" in other.stderr
+    sized = vitrine(*command, "--size", "224")
+    assert sized.returncode == 2
+    assert "leave --pool, --size, --resize, --max-patches out" in sized.stderr
 
 
 def test_other_pictures_measure_the_head_and_a_bad_file_is_named(folder: Path, tmp_path: Path) -> None:

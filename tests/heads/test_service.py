@@ -139,6 +139,16 @@ def test_a_bad_picture_is_named_and_nothing_is_fitted(api: httpx.Client) -> None
     assert skipped.json()["examples"] == 6
 
 
+def test_bad_pictures_that_leave_too_few_classes_are_named(api: httpx.Client) -> None:
+    bad = ("coffee", ("bad.png", b"no picture"))
+    answer = api.put("/heads/pets?skip_bad=true", files=[*files({"cat": 2}), bad])
+    assert problem(answer) == (422, "bad_examples")
+    assert answer.json()["detail"].endswith("; nothing was fitted (too few classes are left for a head)")
+    assert [one["class"] for one in answer.json()["errors"]] == ["coffee"]
+    none = api.put("/heads/pets?skip_bad=true", files=[bad])
+    assert none.json()["detail"].endswith("; nothing was fitted (no picture is left)")
+
+
 @pytest.mark.parametrize(
     ("counts", "query", "expected"),
     [
@@ -271,9 +281,26 @@ def test_a_head_of_other_weights_is_stale_and_a_damaged_one_broken(api: httpx.Cl
     assert problem(stale) == (409, "head_stale")
     assert "was fitted on vectors of model in float32" in stale.json()["detail"]
     assert problem(add(api, "other", files({"cat": 1}))) == (409, "head_stale")
+    for path in ("", "/ready", "/versions/1/ready"):
+        refused = api.get(f"/v2/models/vit-small-tiny-imagenet@other{path}")
+        assert refused.status_code == 409
+        assert refused.json()["error"] == stale.json()["detail"]
     assert problem(api.post("/classify?head=damaged", content=picture)) == (409, "head_broken")
     assert put(api, "damaged", TWO).status_code == 200
     assert str(folder) not in api.get("/heads").text
+
+
+def test_heads_answer_while_their_directory_is_away(api: httpx.Client, folder: Path) -> None:
+    version = put(api, "pets", TWO).json()["version"]
+    away = folder.with_name("away")
+    folder.rename(away)
+    try:
+        time.sleep(1.1)
+        assert api.get("/heads").status_code == 200
+        assert classify(api, "pets", cut("cat", 1))["head"]["version"] == version
+        assert problem(put(api, "pets", TWO)) == (503, "head_not_saved")
+    finally:
+        away.rename(folder)
 
 
 def test_writing_is_off_unless_somebody_turns_it_on(half: Server) -> None:

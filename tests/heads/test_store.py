@@ -90,6 +90,26 @@ def test_another_process_sees_what_was_written(tmp_path: Path) -> None:
     assert not other.kept
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_what_is_no_file_is_listed_and_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "lost.safetensors").symlink_to(tmp_path / "nothing")
+    heads = store(tmp_path)
+    heads.put("pets", made())
+    problems = {name: kept.problem for name, kept in heads.kept.items()}
+    assert problems == {"pipe": "not a file", "folder": "not a file", "pets": ""}
+
+
+def test_a_file_that_no_request_can_name_is_broken(tmp_path: Path) -> None:
+    store(tmp_path).put("pets", made())
+    (tmp_path / "pets.safetensors").rename(tmp_path / "My pets.safetensors")
+    kept = store(tmp_path).kept["My pets"]
+    assert kept.head is None
+    assert kept.problem.startswith("no request can name it: the name must be up to 64 lower-case letters")
+    assert kept.problem.endswith("; rename its file")
+
+
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     leftover = tmp_path / ".pets.1.unfinished"
     leftover.write_bytes(b"half")

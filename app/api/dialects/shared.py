@@ -13,7 +13,7 @@ from app.api.uploads import check_count, check_given_once, json_object
 from app.errors import Problem
 from app.http.problems import invalid
 from app.schemas import SIZE, VectorQuery
-from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload, fits
+from app.service import Engine, ImageAnswer, PreparedImage, Resolution, Service, Task, Upload, check_fits, fits
 from app.settings import Settings
 from app.wording import shown
 
@@ -103,7 +103,7 @@ async def check_model_or_head(service: Service, engine: Engine, name: str) -> st
     if not at or model != engine.checkpoint.name:
         check_model(engine, name)
         return None
-    await service.heads.named(head)
+    check_fits(engine, await service.heads.named(head), f"the head {head!r}")
     return head
 
 

@@ -13,7 +13,6 @@ from app.api.bodies import read_body
 from app.api.dialects.inference_protocol import routes
 from app.api.dialects.inference_protocol.routes import (
     ERROR_FORMAT,
-    HEAD_NAMED,
     INFER,
     Route,
     infer,
@@ -30,7 +29,7 @@ from app.api.dialects.inference_protocol.schemas import (
     Server,
 )
 from app.api.dialects.shared import ModelName, model_names, parse_json
-from app.api.openapi import MODEL_PROBLEMS, json_request
+from app.api.openapi import HEAD_PROBLEMS, MODEL_PROBLEMS, json_request
 from app.errors import Problem
 from app.http.problems import responses
 from app.service import Service
@@ -86,7 +85,7 @@ async def get_repository_index(request: Request) -> list[IndexEntry]:
 @router.get(
     "/models/{name:path}/versions/{version}/ready",
     summary="Check a version's readiness",
-    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, "unhealthy", shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_PROBLEMS, "unhealthy", shape=ERROR_FORMAT),
 )
 async def version_ready(request: Request, name: ModelName, version: Version) -> ModelReady:
     """Return 200 while this version of the model accepts requests."""
@@ -98,7 +97,7 @@ async def version_ready(request: Request, name: ModelName, version: Version) -> 
 @router.get(
     "/models/{name:path}/versions/{version}",
     summary="Describe a version of a model",
-    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_PROBLEMS, shape=ERROR_FORMAT),
 )
 async def version_metadata(request: Request, name: ModelName, version: Version) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""

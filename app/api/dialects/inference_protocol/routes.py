@@ -57,9 +57,6 @@ Route = strict_route(IN_THE_BODY)
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], route_class=Route)
 
 
-HEAD_NAMED = ("head_not_found", "head_broken")
-"""Problems of a route that names a head and does not use it."""
-
 INFER: dict[str, Any] = {
     "summary": "Embed and classify images",
     "responses": {
@@ -92,7 +89,7 @@ async def ready(request: Request) -> Ready:
 @router.get(
     "/models/{name:path}/ready",
     summary="Check a model's readiness",
-    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_PROBLEMS, shape=ERROR_FORMAT),
 )
 async def model_ready(request: Request, name: ModelName) -> ModelReady:
     """Return 200 while the model with this name accepts requests."""
@@ -105,7 +102,7 @@ async def model_ready(request: Request, name: ModelName) -> ModelReady:
 @router.get(
     "/models/{name:path}",
     summary="Describe a model",
-    responses=responses(*MODEL_PROBLEMS, *HEAD_NAMED, shape=ERROR_FORMAT),
+    responses=responses(*MODEL_PROBLEMS, *HEAD_PROBLEMS, shape=ERROR_FORMAT),
 )
 async def metadata(request: Request, name: ModelName) -> ModelMetadata:
     """Return the names, data types and shapes of the model's inputs and outputs."""
