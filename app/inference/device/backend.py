@@ -5,10 +5,10 @@ computed, how pixels reach the device, what its errors mean and how much memory 
 rooms above it are independent of it. Further places: the pattern DEVICE in `app/settings.py`, `select_attention` in
 `models/network/kernels/selection.py`, and the CPU's threads and allocator in `runtime.py`.
 
-Where several batches run side by side, a lone one still gets all threads. GNU's OpenMP counts the threads of all that
-run teams; while they are more than the cores, none spins at a barrier, and a lone image takes half as long again. So
-a lone request finds always the same thread (`Streams.is_next`), which on two cores is the only one that has a team. On
-more cores the teams of the others count; that is not measured.
+Where several batches run side by side, a lone one still gets all threads. GNU's OpenMP counts the threads of all teams
+in the process; while they are more than the cores, none spins at a barrier, and a lone image takes half as long again.
+So a lone request always finds the same thread (`Streams.is_next`), which on two cores is the only one that has a team.
+On more cores the teams of the others count, too; that is not measured.
 """
 
 import logging
