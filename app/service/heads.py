@@ -104,11 +104,16 @@ class Heads:
             await asyncio.shield(self._looking)
         return dict(self.store.kept)
 
-    async def _look(self) -> None:
+    async def refresh(self) -> None:
+        """Read what other processes have written; while the directory cannot be read, what was last seen stays."""
         try:
             await asyncio.to_thread(self.store.refresh)
         except OSError as error:  # a share that is away for a while: what was read from it still answers
             logger.warning("the directory of heads cannot be read: %s; what was last seen is used", error.strerror)
+
+    async def _look(self) -> None:
+        try:
+            await self.refresh()
         finally:
             self._looked, self._looking = time.monotonic(), None
 

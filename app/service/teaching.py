@@ -149,7 +149,7 @@ class Teaching:
             except Problem as problem:
                 if problem.code != "head_changed" or condition is not None or attempt == ATTEMPTS - 1:
                     raise
-                await asyncio.to_thread(self._heads.store.refresh)
+                await self._heads.refresh()
                 head = await self._heads.named(name)
                 continue
             return Taught(found, refused, repeated)
