@@ -56,7 +56,7 @@ def fit_ridge(examples: Examples, moments: Moments | None = None) -> Linear:
     bias = mean - weight @ centre
     predicted = (torch.from_numpy(examples.vectors) @ weight.float().T).add_(bias.float())
     spread = _spread(examples, centre, eigenvalues + strength, directions)
-    left_out = _left_out(examples, _all(examples), predicted, spread)
+    left_out = _left_out(examples, _labels(examples), predicted, spread)
     return Linear(weight, bias, left_out, answered, "leave-one-out", strength)
 
 
@@ -82,7 +82,7 @@ class _Judges:
     def __init__(
         self, examples: Examples, centre: Tensor, eigenvalues: Tensor, directions: Tensor, projected: Tensor
     ) -> None:
-        labels, counts = _all(examples), torch.from_numpy(examples.counts)
+        labels, counts = _labels(examples), torch.from_numpy(examples.counts)
         order = torch.argsort(labels, stable=True)
         order = order[counts[labels[order]] > 1]
         places = order[:: max(1, -(-len(order) // MOST_JUDGES))]
@@ -110,7 +110,7 @@ class _Judges:
         return float((self._weights * squares).mean())
 
 
-def _all(examples: Examples) -> Tensor:
+def _labels(examples: Examples) -> Tensor:
     return torch.from_numpy(examples.labels).long()
 
 
