@@ -1,12 +1,13 @@
-"""Run batches of waiting work: a model never waits while there is work.
+"""Run batches of waiting work: a model does not wait while there is work, except for a moment that pays.
 
 In: pieces of work, each with a cost. Out: an answer or an error for each. Knows neither images nor torch.
 `app/inference/queue/` selects what goes into a batch.
 
-The batcher is work-conserving: an idle model takes waiting work at once, and under load batches form while the previous
-ones run. A runner may run several batches side by side, each on a thread of its own; all take from one queue. Work
-leaves the queue when its client disconnects or when it would miss its deadline, and never reaches the model. A batch
-that fails is split in halves until the piece of work that causes it is alone, so that it fails no other request.
+An idle model takes waiting work at once, and under load batches form while the previous ones run. Where the same cores
+prepare work and run batches, the last idle one first lets work that is being prepared join. A runner may run several
+batches side by side, each on a thread of its own; all take from one queue. Work leaves the queue when its client
+disconnects or when it would miss its deadline, and never reaches the model. A batch that fails is split in halves
+until the piece of work that causes it is alone, so that it fails no other request.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from typing import Generic, Protocol, TypeVar
 
 from app.errors import Fatal
 from app.inference.queue.queue import ANYONE, SLOW, Queue
-from app.inference.queue.work import Asker, Call, Entry, NotInTime, Reservation, Result, Work, call_of
+from app.inference.queue.reservations import Reservation
+from app.inference.queue.work import Asker, Call, Entry, NotInTime, Result, Work, call_of
 from app.threads.event_loop import call_soon
 from app.threads.names import show_name
 
@@ -48,6 +50,11 @@ class BatchRunner(Protocol[P_contra, A_co]):
     @property
     def streams(self) -> int:
         """How many batches it runs side by side."""
+        ...
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether it runs batches on the cores that prepare the work."""
         ...
 
     def run(self, payloads: Sequence[P_contra], side_by_side: int, /) -> Sequence[A_co | Exception]:
@@ -200,7 +207,7 @@ class Batcher(Generic[P, A]):
 
     def _set_up(self, runner: BatchRunner[P, A]) -> None:
         """Tell the queue what the runner can do, and start the further threads. Raises RuntimeError if that fails."""
-        self.queue.streams.count = runner.streams
+        self.queue.streams.count, self.queue.streams.share_cores = runner.streams, runner.shares_cores
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * runner.max_batch_cost
         self.queue.forecast.budget = runner.max_batch_cost
         if runner.measured:

@@ -82,6 +82,11 @@ class Engine:
         return self.backend.streams
 
     @property
+    def shares_cores(self) -> bool:
+        """Whether batches run on the cores that also decode images."""
+        return self.device.type == "cpu"
+
+    @property
     def dtype(self) -> Dtype:
         """The name of the dtype that the network computes in."""
         return self.backend.dtype

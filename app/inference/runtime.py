@@ -17,7 +17,8 @@ from app.inference.device.allocator import keep_large_blocks, limit_compiled_sha
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
 from app.inference.queue.queue import ANYONE
-from app.inference.queue.work import Asker, Refused, Reservation, Result, Work
+from app.inference.queue.reservations import Reservation
+from app.inference.queue.work import Asker, Refused, Result, Work
 from app.inference.warm_up import warm_up
 from app.settings import Settings
 from app.threads.cores import usable_cores

@@ -19,7 +19,8 @@ from app.inference.batcher import BatchReport, Observer
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job, OutOfMemory, OutputInvalid
 from app.inference.queue.queue import SLOW
-from app.inference.queue.work import Asker, NotInTime, Reservation, Result, Work
+from app.inference.queue.reservations import Reservation
+from app.inference.queue.work import Asker, NotInTime, Result, Work
 from app.inference.runtime import Load, Runtime, load_engine, overloaded
 from app.inference.task import Task
 from app.pictures.pool import Decoder, Transform

@@ -14,9 +14,10 @@ from typing import Generic, TypeVar
 from app.fairness.shares import Shares
 from app.fairness.turns import Turns
 from app.inference.queue.forecast import Forecast
-from app.inference.queue.selection import ends_in_time, misses
+from app.inference.queue.reservations import Reservation, Reservations
+from app.inference.queue.selection import ends_in_time, misses, patience_s
 from app.inference.queue.streams import Streams
-from app.inference.queue.work import Asker, Call, Entry, NotInTime, QueueFull, Refused, Reservation
+from app.inference.queue.work import Asker, Call, Entry, NotInTime, QueueFull, Refused
 
 P = TypeVar("P")  # payload
 A = TypeVar("A")  # answer
@@ -46,8 +47,8 @@ class Queue(Generic[P, A]):
         self.forecast, self.streams = Forecast(), Streams(clock)
         self._shares = Shares()
         self._turns: Turns[Entry[P, A]] = Turns(TURN)
-        self._reservations: list[Reservation] = []
         self._changed, self._closed = threading.Condition(), False
+        self._reservations = Reservations(self._shares, self._changed)
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -80,11 +81,7 @@ class Queue(Generic[P, A]):
     def reserve(self, cost: int, asker: Asker = ANYONE) -> Reservation:
         """Reserve space for work that is still to be prepared. Raises Refused. Call it on the event loop."""
         with self._changed:
-            trial = self._admit(cost, asker)
-            self._shares.add(asker.client, cost)
-            reservation = Reservation(cost, asker, trial, self._release)
-            self._reservations.append(reservation)
-        return reservation
+            return self._reservations.add(cost, asker, self._admit(cost, asker))
 
     def put(self, call: Call[P, A], reservation: Reservation | None = None) -> None:
         """Add a call; the reservation's space is used first. Raises Refused. Call it on the event loop."""
@@ -123,6 +120,7 @@ class Queue(Generic[P, A]):
             while True:
                 self._changed.wait_for(lambda: self._closed or (self._turns and self.streams.is_next(stream)))
                 self.forecast.budget = budget()
+                self._gather(stream)
                 batch, late = self._next(self._clock())
                 if batch or late or self._closed:
                     break
@@ -153,6 +151,17 @@ class Queue(Generic[P, A]):
             return entries
 
     # --- with the lock held ---
+
+    def _gather(self, stream: int) -> None:
+        """Let work that is being prepared join what waits, where preparing it needs the cores of this stream."""
+        since = self._clock()
+        while self._turns and not self._closed and self.streams.gathers(stream) and self._reservations.cost:
+            waits, beside = self.cost - self._reservations.cost, self.streams.expected(more=True)
+            calls = {entry.call for entry in self._turns}
+            left_s = since + patience_s(calls, waits, self.forecast, since, beside) - self._clock()
+            if left_s <= 0:
+                return
+            self._changed.wait(left_s)
 
     def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         batch: list[Entry[P, A]] = []
@@ -217,18 +226,10 @@ class Queue(Generic[P, A]):
             self._remove(newest.call)
             newest.call.fail(QueueFull(FULL, self.retry_after_s))
         else:
-            mine = (held for held in reversed(self._reservations) if held.asker.client == client and held.cost)
-            self._release(next(mine))
+            self._reservations.release(self._reservations.newest(client))
 
     def _remove(self, call: Call[P, A]) -> None:
         if call.waiting:
             self._turns.remove(call.asker.client, set(call.entries))
             self._shares.add(call.asker.client, -call.waiting)
             call.waiting = 0
-
-    def _release(self, reservation: Reservation) -> None:
-        with self._changed:
-            self._shares.add(reservation.asker.client, -reservation.cost)
-            reservation.cost = 0
-            if reservation in self._reservations:
-                self._reservations.remove(reservation)

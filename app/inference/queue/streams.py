@@ -20,6 +20,8 @@ class Streams:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.count = 1
+        self.share_cores = False
+        """Whether work is prepared on the cores that run the batches."""
         self.idle_since = math.inf
         """When the device became idle, or was last asked for work while idle; infinity while a batch runs."""
         self._clock = clock
@@ -47,6 +49,10 @@ class Streams:
     def is_next(self, stream: int) -> bool:
         """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
         return all(earlier in self._running for earlier in range(stream))
+
+    def gathers(self, stream: int) -> bool:
+        """Whether a stream may wait for work that is being prepared on its cores, because all other cores are busy."""
+        return self.share_cores and len(self._running.keys() - {stream}) == self.count - 1
 
     def begin(self, stream: int, takes_s: float) -> None:
         """Begin a batch that should take so many seconds of the device."""

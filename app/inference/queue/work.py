@@ -2,10 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 P = TypeVar("P")  # payload
 A = TypeVar("A")  # answer
@@ -107,25 +106,3 @@ def call_of(works: Sequence[Work[P]], asker: Asker, now: float, loop: asyncio.Ab
     call: Call[P, A] = Call(asker, now)
     call.entries = [Entry(work, loop.create_future(), call) for work in works]
     return call
-
-
-class Reservation:
-    """Space in the queue for work that is still being prepared; leaving the `with` block releases what was not used.
-
-    cost: the space that is left; 0 also when another client needed it.
-    trial: the work is run whatever the forecast says.
-    """
-
-    def __init__(self, cost: int, asker: Asker, trial: bool, release: Callable[["Reservation"], None]) -> None:
-        self.cost = cost
-        self.asker = asker
-        self.trial = trial
-        self._release = release
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._release(self)

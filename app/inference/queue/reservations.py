@@ -1,0 +1,69 @@
+"""Space in the queue that is held for work while it is being prepared."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from app.fairness.shares import Shares
+from app.inference.queue.work import Asker
+
+
+class Reservation:
+    """Space in the queue for work that is still being prepared; leaving the `with` block releases what was not used.
+
+    cost: the space that is left; 0 also when another client needed it.
+    trial: the work is run whatever the forecast says.
+    """
+
+    def __init__(self, cost: int, asker: Asker, trial: bool, release: Callable[["Reservation"], None]) -> None:
+        self.cost = cost
+        self.asker = asker
+        self.trial = trial
+        self._release = release
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release(self)
+
+
+class Reservations:
+    """All reservations, each of which is in its client's share.
+
+    Args:
+        shares: what each client holds of the queue.
+        changed: the lock of the queue, which is told when a reservation ends.
+    """
+
+    def __init__(self, shares: Shares, changed: threading.Condition) -> None:
+        self._shares, self._changed = shares, changed
+        self._held: list[Reservation] = []
+
+    @property
+    def cost(self) -> int:
+        """Cost of the work that is being prepared. The lock is held."""
+        return sum(reservation.cost for reservation in self._held)
+
+    def add(self, cost: int, asker: Asker, trial: bool) -> Reservation:
+        """Return a new reservation. The lock is held."""
+        reservation = Reservation(cost, asker, trial, self.release)
+        self._shares.add(asker.client, cost)
+        self._held.append(reservation)
+        return reservation
+
+    def newest(self, client: str) -> Reservation:
+        """Return the newest reservation of a client that holds one. The lock is held."""
+        return next(held for held in reversed(self._held) if held.asker.client == client and held.cost)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give back what is left of a reservation."""
+        with self._changed:
+            self._shares.add(reservation.asker.client, -reservation.cost)
+            reservation.cost = 0
+            if reservation in self._held:
+                self._held.remove(reservation)
+            self._changed.notify_all()
