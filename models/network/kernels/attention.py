@@ -95,32 +95,38 @@ class ProductAttention:
         """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
         outputs = []
         for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
-            views = query_run.view(q).transpose(1, 2), run.view(k).transpose(1, 2), run.view(v).transpose(1, 2)
-            written_out = run.length <= self.longest
-            out = _attend_by_products(*views) if written_out else F.scaled_dot_product_attention(*views)
-            outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
+            images = query_run.view(q), run.view(k), run.view(v)  # (images, n, H, d), (images, N, H, d) x 2
+            if run.length <= self.longest:
+                outputs.append(_attend_by_products(*images))
+            else:
+                out = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in images))
+                outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v: (images, H, n, d), (images, H, N, d) x 2 -> a view of (images, n, H, d)."""
-    images, heads, queries, head_dim = q.shape
-    tokens = k.shape[2]
+    """Return softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> (images * n, D).
+
+    Each call of torch hands Python's lock to another thread and waits for it again, so there are few.
+    """
+    images, queries, heads, head_dim = q.shape
+    tokens = k.shape[1]
     step = max(1, MAX_MATRIX // (heads * queries * tokens))
+    # Copies, (images * H, n, d), also of one image: the product would make slower ones.
+    q, k, v = (each.transpose(1, 2).contiguous().view(-1, each.shape[1], head_dim) for each in (q, k, v))
     unread = q.new_empty(1).expand(1, queries, tokens)  # with beta=0 it only stands for a shape
-    out = q.new_empty(images, queries, heads, head_dim).transpose(1, 2)
+    out = q.new_empty(images, queries, heads, head_dim)
     for start in range(0, images, step):
-        few = slice(start, start + step)
-        # Copies of their own: the product would make slower ones.
-        few_q, few_k, few_v = (each[few].contiguous().flatten(0, 1) for each in (q, k, v))
-        logits = torch.baddbmm(unread, few_q, few_k.mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
+        few = slice(start * heads, (start + step) * heads)
+        logits = torch.baddbmm(unread, q[few], k[few].mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
+        found = out[start : start + step].transpose(1, 2)  # (few, H, n, d)
         if tokens < SEPARATELY:
-            out[few] = torch.bmm(logits.softmax(-1), few_v).unflatten(0, (-1, heads))
+            found.copy_(torch.bmm(logits.softmax(-1), v[few]).view(found.shape))
         else:
             weights, sums = _exponentials(logits)
-            sums, weighted = (each.unflatten(0, (-1, heads)) for each in (sums, torch.bmm(weights, few_v)))
-            torch.div(weighted, sums, out=out[few])
-    return out
+            weighted = torch.bmm(weights, v[few]).view(found.shape)
+            torch.div(weighted, sums.view(-1, heads, queries, 1), out=found)
+    return out.view(images * queries, heads * head_dim)
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +138,7 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     weights = logits.exp()
     sums = weights.sum(-1, keepdim=True)
-    least, largest = sums.aminmax()
+    least, largest = (float(each) for each in sums.aminmax())
     if not (least > LEAST_SUM and largest < LARGEST_SUM):  # also where one is not a number
         far = ~((sums > LEAST_SUM) & (sums < LARGEST_SUM)).squeeze(-1)  # (m, n)
         weights[far], sums[far] = logits[far].softmax(-1), 1.0
