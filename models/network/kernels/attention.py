@@ -93,19 +93,20 @@ class ProductAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
         """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
-        outputs = []
+        out = q.new_empty(q.shape)  # (t, H, d)
         for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
             images = query_run.view(q), run.view(k), run.view(v)  # (images, n, H, d), (images, N, H, d) x 2
+            found = query_run.view(out).transpose(1, 2)  # (images, H, n, d)
             if run.length <= self.longest:
-                outputs.append(_attend_by_products(*images))
+                _attend_by_products(*images, found)
             else:
-                out = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in images))
-                outputs.append(out.transpose(1, 2).flatten(2).flatten(0, 1))  # (images * n, D)
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+                queries, keys, values = (each.transpose(1, 2) for each in images)
+                found.copy_(F.scaled_dot_product_attention(queries, keys, values))
+        return out.flatten(1)
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> (images * n, D).
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+    """Compute softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> `out` (images, H, n, d).
 
     Each call of torch hands Python's lock to another thread and waits for it again, so there are few.
     """
@@ -115,18 +116,16 @@ def _attend_by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # Copies, (images * H, n, d), also of one image: the product would make slower ones.
     q, k, v = (each.transpose(1, 2).contiguous().view(-1, each.shape[1], head_dim) for each in (q, k, v))
     unread = q.new_empty(1).expand(1, queries, tokens)  # with beta=0 it only stands for a shape
-    out = q.new_empty(images, queries, heads, head_dim)
     for start in range(0, images, step):
         few = slice(start * heads, (start + step) * heads)
         logits = torch.baddbmm(unread, q[few], k[few].mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
-        found = out[start : start + step].transpose(1, 2)  # (few, H, n, d)
+        found = out[start : start + step]  # (few, H, n, d)
         if tokens < SEPARATELY:
             found.copy_(torch.bmm(logits.softmax(-1), v[few]).view(found.shape))
         else:
             weights, sums = _exponentials(logits)
             weighted = torch.bmm(weights, v[few]).view(found.shape)
             torch.div(weighted, sums.view(-1, heads, queries, 1), out=found)
-    return out.view(images * queries, heads * head_dim)
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
