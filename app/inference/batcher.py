@@ -53,8 +53,13 @@ class BatchRunner(Protocol[P_contra, A_co]):
         ...
 
     @property
-    def shares_cores(self) -> bool:
-        """Whether it runs batches on the cores that prepare the work."""
+    def more_streams(self) -> int:
+        """How many more while other programs use the cores."""
+        ...
+
+    @property
+    def cores(self) -> int:
+        """Cores of this machine that run batches and prepare work; 0 where batches run elsewhere."""
         ...
 
     def run(self, payloads: Sequence[P_contra], side_by_side: int, /) -> Sequence[A_co | Exception]:
@@ -207,12 +212,13 @@ class Batcher(Generic[P, A]):
 
     def _set_up(self, runner: BatchRunner[P, A]) -> None:
         """Tell the queue what the runner can do, and start the further threads. Raises RuntimeError if that fails."""
-        self.queue.streams.count, self.queue.streams.share_cores = runner.streams, runner.shares_cores
+        streams = self.queue.streams
+        streams.usual, streams.more, streams.cores = runner.streams, runner.more_streams, runner.cores
         self.queue.max_cost = self.queue.max_cost or QUEUED_BATCHES * runner.max_batch_cost
         self.queue.forecast.budget = runner.max_batch_cost
         if runner.measured:
             self.queue.forecast.observe(*runner.measured)
-        for stream in range(1, runner.streams):
+        for stream in range(1, runner.streams + runner.more_streams):
             thread = threading.Thread(target=self._work, args=(runner, stream), name=f"device {stream}", daemon=True)
             thread.start()
             self._threads.append(thread)  # not before: `alive` and `stop` may look at them meanwhile

@@ -82,9 +82,14 @@ class Engine:
         return self.backend.streams
 
     @property
-    def shares_cores(self) -> bool:
-        """Whether batches run on the cores that also decode images."""
-        return self.device.type == "cpu"
+    def more_streams(self) -> int:
+        """How many more while other programs use the processor."""
+        return self.backend.more_streams
+
+    @property
+    def cores(self) -> int:
+        """Cores that run batches and decode images; 0 for another device."""
+        return self.backend.threads if self.device.type == "cpu" else 0
 
     @property
     def dtype(self) -> Dtype:

@@ -76,7 +76,7 @@ class Simulation:
         self.now = 0.0
         self.outcome = Outcome()
         self.queue: Queue[None, None] = Queue(batches * budget, lambda: self.now)
-        self.queue.forecast.budget, self.queue.streams.count = budget, streams
+        self.queue.forecast.budget, self.queue.streams.usual = budget, streams
         for cost in measured:
             self.queue.forecast.observe(cost, takes(cost))
         self._takes, self._timeout_s, self._budget, self._noise = takes, timeout_s, budget, noise

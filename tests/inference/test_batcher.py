@@ -17,7 +17,7 @@ from app.inference.queue.work import QueueFull, Result, Work
 class Doubler:
     """Answers twice the payload; fails on any batch with a poisoned payload in it."""
 
-    measured, shares_cores = None, False
+    measured, cores, more_streams = None, 0, 0
 
     def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = (), streams: int = 1) -> None:
         self.max_batch_cost, self.streams = max_batch_cost, streams

@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.queue: Queue[int, int] = Queue(100, lambda: 0.0)
-        self.queue.forecast.budget, self.queue.streams.share_cores = BUDGET, True
+        self.queue.forecast.budget, self.queue.streams.cores = BUDGET, 1
         self.queue.forecast.observe(1, LONG_S)
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(1)
@@ -78,8 +78,8 @@ USELESS = ("other cores", "a stream is idle", "a full batch", "a deadline", "not
 
 @pytest.mark.parametrize("reason", USELESS)
 def test_a_batch_runs_at_once_where_waiting_is_of_no_use(bench: Bench, reason: str) -> None:
-    bench.queue.streams.share_cores = reason != "other cores"
-    bench.queue.streams.count = 2 if reason == "a stream is idle" else 1
+    bench.queue.streams.cores = int(reason != "other cores")
+    bench.queue.streams.usual = 2 if reason == "a stream is idle" else 1
     cost = BUDGET if reason == "a full batch" else 1
     bench.queue.put(bench.call(1, 1.3 * LONG_S if reason == "a deadline" else math.inf, cost))
     held = bench.queue.reserve(1) if reason != "nothing prepared" else None
@@ -88,7 +88,7 @@ def test_a_batch_runs_at_once_where_waiting_is_of_no_use(bench: Bench, reason: s
 
 
 def test_the_last_idle_stream_waits(bench: Bench) -> None:
-    bench.queue.streams.count = 2
+    bench.queue.streams.usual = 2
     bench.queue.streams.begin(0, LONG_S)
     reservation = bench.queue.reserve(1)
     bench.queue.put(bench.call(1))
@@ -101,7 +101,7 @@ def test_the_last_idle_stream_waits(bench: Bench) -> None:
 
 def test_a_batch_waits_for_a_share_of_its_own_time_at_most() -> None:
     queue: Queue[int, int] = Queue(100)
-    queue.forecast.budget, queue.streams.share_cores = BUDGET, True
+    queue.forecast.budget, queue.streams.cores = BUDGET, 1
     queue.forecast.observe(1, 0.2)
     loop = asyncio.new_event_loop()
     with queue.reserve(1), closing(loop), ThreadPoolExecutor(1) as pool:

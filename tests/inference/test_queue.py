@@ -87,7 +87,7 @@ def test_an_image_that_is_larger_than_a_batch_is_not_computed_in_vain(streams: i
 def test_a_small_batch_that_runs_leaves_time_for_others() -> None:
     """Nothing waits, so the next one shares the device with it alone, however many streams there are."""
     bench = Bench(seconds_per_cost=0.2)
-    bench.queue.streams.count = 4
+    bench.queue.streams.usual = 4
     bench.put("a", 1)
     assert bench.take() == [1]
     bench.put("b", 2, cost=10, within=5)  # takes two seconds, or four beside another

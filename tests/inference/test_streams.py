@@ -141,7 +141,7 @@ def test_threads_that_compute_the_same_table_at_once_keep_one_of_them() -> None:
 def test_a_second_beside_another_batch_counts_half() -> None:
     now = 0.0
     streams = Streams(lambda: now)
-    streams.count = 2
+    streams.usual = 2
     assert (streams.expected(more=False), streams.expected(more=True), streams.side_by_side(more=True)) == (1, 2, 1)
     streams.begin(0, 3)
     assert streams.expected(more=False) == 2
@@ -161,8 +161,53 @@ def test_a_second_beside_another_batch_counts_half() -> None:
 
 def test_a_stream_takes_work_only_while_all_before_it_are_busy() -> None:
     streams = Streams(lambda: 0.0)
+    streams.usual = 3
     assert [streams.is_next(number) for number in range(3)] == [True, False, False]
     streams.begin(1, 1)
     assert [streams.is_next(number) for number in range(3)] == [True, False, False]
     streams.begin(0, 1)
     assert [streams.is_next(number) for number in range(3)] == [True, True, True]
+
+
+@pytest.mark.parametrize(("others", "expected"), [(0, 2), (2, 3)])
+def test_one_more_stream_runs_while_others_use_the_cores(others: int, expected: int) -> None:
+    """Two cores in equal shares, on which each stream and each other program wants one."""
+    now = used = 0.0
+    streams = Streams(lambda: now, lambda: used)
+    streams.usual, streams.more, streams.cores = 2, 1, 2
+
+    def batches(others: int) -> None:
+        nonlocal now, used
+        for _ in range(40):
+            for stream in range(3):
+                if streams.is_next(stream):
+                    streams.begin(stream, 1)
+            running = streams.side_by_side(more=False)
+            now, used = now + 1, used + 2 * running / max(2, running + others)
+            for stream in range(3):
+                streams.end(stream)
+
+    batches(others)
+    assert streams.count == expected
+    batches(0)
+    assert streams.count == 2
+
+
+def test_a_stream_beside_idle_ones_does_not_tell_who_uses_the_cores() -> None:
+    """A process without work uses no core either."""
+    now = 0.0
+    streams = Streams(lambda: now, lambda: 0.0)
+    streams.usual, streams.more, streams.cores = 2, 1, 2
+    for _ in range(100):
+        streams.begin(0, 1)
+        now += 1
+        streams.end(0)
+    assert streams.count == 2
+
+
+@pytest.mark.parametrize(("streams", "threads", "more"), [("auto", 2, 1), ("auto", 1, 0), ("2", 2, 0)])
+def test_only_a_number_of_streams_that_is_chosen_here_may_grow(
+    streams: str, threads: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert Backend("cpu", "float32", streams).more_streams == more

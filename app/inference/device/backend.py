@@ -91,6 +91,8 @@ class Backend:
         self.threads = torch.get_num_threads()
         """Threads of all forward passes on the CPU together."""
         self.streams = choose_streams(streams, self.device, self.threads, compiled=compiled)
+        self.more_streams = int(streams == "auto" and self.streams > 1)
+        """How many more batches run side by side while other programs use the processor."""
         self.max_batch_tokens = MAX_BATCH_TOKENS[self.device.type]
 
     @property

@@ -3,10 +3,17 @@
 A device that runs n batches at once is taken to give each an nth of itself, so that one batch takes n times as long as
 alone and all together take as long as one after the other. Times here are the device's: a second of a batch that runs
 beside another one counts half. So what is measured in company also tells how long a batch takes alone.
+
+The system's scheduler shares cores between threads: beside two other programs that each keep a core busy, two streams
+on two cores get half. Where others use the cores, one more stream runs, and gets a larger share; where none do, it
+would make all slower.
 """
 
 import math
+import time
 from collections.abc import Callable
+
+from app.inference.queue.crowd import Crowd
 
 
 class Streams:
@@ -14,19 +21,29 @@ class Streams:
 
     Args:
         clock: tells the time in seconds.
+        used: tells the processor time that this process has used, in seconds.
 
     The lock of the queue guards it; the number of batches may be read without.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.count = 1
-        self.share_cores = False
-        """Whether work is prepared on the cores that run the batches."""
+    def __init__(self, clock: Callable[[], float], used: Callable[[], float] = time.process_time) -> None:
+        self.usual = 1
+        """How many run where no other program uses the cores."""
+        self.more = 0
+        """How many more run where others do."""
+        self.cores = 0
+        """Cores that run batches and prepare work; 0 where batches run elsewhere."""
+        self._crowd = Crowd(clock, used)
         self.idle_since = math.inf
         """When the device became idle, or was last asked for work while idle; infinity while a batch runs."""
         self._clock = clock
         self._counted_until, self._device_s = clock(), 0.0
         self._running: dict[int, tuple[float, float]] = {}  # device times at which each began, and should end
+
+    @property
+    def count(self) -> int:
+        """How many batches may run side by side now."""
+        return self.usual + (self.more if self._crowd.is_there else 0)
 
     @property
     def left_s(self) -> float:
@@ -48,22 +65,25 @@ class Streams:
 
     def is_next(self, stream: int) -> bool:
         """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
-        return all(earlier in self._running for earlier in range(stream))
+        return stream < self.count and all(earlier in self._running for earlier in range(stream))
 
     def gathers(self, stream: int) -> bool:
         """Whether a stream may wait for work that is being prepared on its cores, because all other cores are busy."""
-        return self.share_cores and len(self._running.keys() - {stream}) == self.count - 1
+        return self.cores > 0 and len(self._running.keys() - {stream}) >= self.count - 1
 
     def begin(self, stream: int, takes_s: float) -> None:
         """Begin a batch that should take so many seconds of the device."""
         now = self._device_time()
         self._running[stream] = now, now + takes_s
+        if self.cores and len(self._running) >= self.usual:
+            self._crowd.begin(stream)
         self.idle_since = math.inf
 
     def end(self, stream: int) -> float:
         """End what the stream runs. Returns the seconds of the device that it took; 0 if it ran nothing."""
         now = self._device_time()
         began, _ = self._running.pop(stream, (now, now))
+        self._crowd.end(stream, self.cores)
         if not self._running:
             self.idle_since = self._clock()
         return now - began
