@@ -4,6 +4,7 @@ Shapes: n examples, D numbers of a vector, K classes.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +14,14 @@ from numpy.typing import NDArray
 from app.heads.calibration import UNFITTED, fit_temperature
 from app.heads.examples import Examples
 from app.heads.head import Head, Method, Quality, Space, logits_of, softmax
-from app.heads.methods.linear import Linear
+from app.heads.methods.linear import Linear, every_few
 from app.heads.methods.logistic import fit_logistic
 from app.heads.methods.mean import fit_mean, leave_one_out
 from app.heads.methods.moments import Moments
-from app.heads.methods.ridge import fit_ridge, width_of
+from app.heads.methods.ridge import fit_ridge, kept_strength, width_of
 from app.heads.quality import quality_of
 
-FITS: dict[Method, Callable[[Examples, Moments], Linear]] = {
+FITS: dict[Method, Callable[[Examples, Moments, int | None, float | None], Linear]] = {
     "ridge": fit_ridge,
     "mean": fit_mean,
     "logistic": fit_logistic,
@@ -37,29 +38,30 @@ class CannotFit(Exception):
     """There are too few examples, or they do not differ; the message says what is needed."""
 
 
-def fit(
-    examples: Examples, space: Space, method: Method = "ridge", moments: Moments | None = None
+def fit(  # noqa: PLR0913, PLR0917 - the last three are for the service alone
+    examples: Examples,
+    space: Space,
+    method: Method = "ridge",
+    moments: Moments | None = None,
+    most_left_out: int | None = None,
+    before: Head | None = None,
 ) -> tuple[Head, NDArray[np.float32]]:
-    """Return the head, and the probabilities (n, K) that each example has from a fit without it.
+    """Return the head, and the probabilities (m, K) that m examples have from fits without them. Raises CannotFit.
 
     Args:
         examples: to fit.
         space: of their vectors.
         method: how to fit.
-        moments: kept from fits before; they are brought up to date, and spare work where most examples are the same.
-
-    Raises CannotFit.
+        moments: kept from fits before, and brought up to date: they spare work where most examples are the same.
+        most_left_out: how many examples tell how good the head is, at most, but with `logistic`; None is all of them.
+        before: the head that has grown to these examples, whose strength is kept while few are new.
     """
     check(examples, method)
     moments = moments or Moments()
-    moments.update(examples)
-    linear = FITS[method](examples, moments)
-    left_out, answered = linear.left_out.numpy(), linear.answered.numpy()
-    width = width_of(left_out, examples.labels) if method == "ridge" else None
-    logits = logits_of(left_out, width)
-    temperature = _temperature(logits, examples.labels, answered, width)
-    likely = softmax(logits, temperature)
-    centres, reference = _reference(examples, moments)
+    strength = kept_strength(before.strength, before.examples, examples) if before else None
+    linear = FITS[method](examples, moments, most_left_out, strength)
+    width, temperature, quality, likely = _judged(linear, examples, method)
+    centres, reference = _reference(examples, moments, most_left_out)
     head = Head(
         space=space,
         method=method,
@@ -69,13 +71,33 @@ def fit(
         temperature=temperature,
         width=width,
         strength=linear.strength,
-        calibrated=bool(answered.any()),
+        calibrated=bool(linear.answered.any()),
         centres=centres,
         reference=reference,
-        quality=quality_of(likely, examples.labels, answered, linear.by),
+        quality=quality,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return head, likely
+
+
+def _judged(
+    linear: Linear, examples: Examples, method: Method
+) -> tuple[float | None, float, Quality, NDArray[np.float32]]:
+    """Return the width of a regression's scores, the temperature, the quality, and the probabilities (m, K).
+
+    All are by the m examples that were left out.
+    """
+    left_out, answered = linear.left_out.numpy(), linear.answered.numpy()
+    places = np.arange(len(examples)) if linear.places is None else linear.places.numpy()
+    labels = examples.labels[places]
+    width = width_of(left_out, labels) if method == "ridge" else None
+    logits = logits_of(left_out, width)
+    temperature = _temperature(logits, labels, answered, width)
+    likely = softmax(logits, temperature)
+    by = linear.by if len(places) == len(examples) else f"{linear.by} of {len(places)} examples"
+    quality = quality_of(likely, labels, answered, by)
+    suspects = tuple((int(places[row]), answer, likelihood) for row, answer, likelihood in quality.suspects)
+    return width, temperature, replace(quality, suspects=suspects), likely
 
 
 def check(examples: Examples, method: Method) -> None:
@@ -109,11 +131,14 @@ def _temperature(
     return fit_temperature(logits[answered], labels[answered])
 
 
-def _reference(examples: Examples, moments: Moments) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the directions of the class means (K, D), and how far each example lies from the nearest without itself.
+def _reference(
+    examples: Examples, moments: Moments, most: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the directions of the class means (K, D), and how far examples lie from the nearest without themselves.
 
     An example that is alone in its class has no such distance: the others say nothing of how far its class reaches.
     """
-    centres, cosines, answered = leave_one_out(examples, moments.sums)
+    moments.update(examples)
+    centres, cosines, answered = leave_one_out(examples, moments.sums, every_few(examples, most))
     distances = np.sort(1 - cosines.max(1).values[answered].numpy())
     return centres.float().numpy(), distances

@@ -49,7 +49,7 @@ class Space:
 class Quality:
     """How good a head is, by answers to examples that it was fitted without.
 
-    by: `leave-one-out`, `held out in k parts`, or `validation`.
+    by: `leave-one-out`, `leave-one-out of m examples`, `held out in k parts`, or `validation`.
     answered: the number of examples that have such an answer: those of classes with one example have none.
     accuracy: the share of them whose class is the best one; None if there are none.
     calibration_error: the expected calibration error in 15 bins (Guo et al. 2017, arXiv 1706.04599); None likewise.
@@ -77,7 +77,7 @@ class Head:
     width: of the softplus that makes the scores of a regression positive; None where scores are used as they are.
     strength: of the regularisation, chosen among several; None where there is none.
     centres: (K, D), the direction of the mean of each class, of length 1.
-    reference: sorted, for each example how far it lies from the nearest class without itself; may be empty.
+    reference: sorted, how far the examples or some of them lie from the nearest class without themselves; may be empty.
     created: when it was fitted, in ISO 8601.
     """
 

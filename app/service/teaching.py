@@ -26,8 +26,11 @@ from app.telemetry.timings import Timings
 from app.threads.names import show_name
 from app.threads.pace import Pace
 
-REST, MOST_REST_S = 8.0, 3.0
+REST, MOST_REST_S = 8.0, 1.5
 """How long the thread rests between fits, as a multiple of the last one's processor time, and at most."""
+
+MOST_LEFT_OUT = 2500
+"""Examples that tell how good a head is: all would take longer than the fit. The standard error is a point at most."""
 
 ATTEMPTS = 5
 """How often examples are added anew when another writer came first, for a client that does not mind."""
@@ -140,6 +143,7 @@ class Teaching:
         check_fits(engine, head, f"the head {name!r}")
         self._check_version(name, head.version, condition or always)
         space = head.space
+        self._thread.submit(self._moments.update, head.examples)  # while the pictures are embedded
         more, refused = await self._embed(engine, pictures, space.pool, resolution_of(space), skip_bad=write.skip_bad)
         for attempt in range(ATTEMPTS):
             if head.space != space:
@@ -211,13 +215,15 @@ class Teaching:
         kept = examples.at(examples.first_places())
         self._check(len(kept.classes), len(kept))
         fitted = kept, before.space, before.method
-        head = self._fit_and_keep(name, fitted, lambda there: there == before.version)
+        head = self._fit_and_keep(name, fitted, lambda there: there == before.version, before)
         return head, len(examples) - len(kept)
 
-    def _fit_and_keep(self, name: str, fitted: tuple[Examples, Space, Method], condition: Condition) -> Head:
+    def _fit_and_keep(
+        self, name: str, fitted: tuple[Examples, Space, Method], condition: Condition, before: Head | None = None
+    ) -> Head:
         examples, space, method = fitted
         with self._pace:
-            head = fit(examples, space, method, self._moments)[0]
+            head = fit(examples, space, method, self._moments, MOST_LEFT_OUT, before)[0]
             return _told(lambda: self._heads.store.put(name, head, condition))
 
     async def _on_thread(self, work: Callable[[], Value]) -> Value:

@@ -1,6 +1,6 @@
 """Heads are what their definitions say: each is compared with the same thing done slowly."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from app.heads.examples import Examples
 from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
 from app.heads.methods import ridge
+from app.heads.methods.linear import Linear
 from app.heads.methods.logistic import fit_logistic
-from app.heads.methods.mean import leave_one_out
+from app.heads.methods.mean import fit_mean, leave_one_out
 from app.heads.methods.moments import Moments
 from app.heads.methods.ridge import fit_ridge
 from tests.bounds import assert_equal_in_float32
@@ -90,7 +91,55 @@ def test_few_of_many_examples_choose_the_strength_that_all_choose(monkeypatch: p
     examples = clusters({"a": 300, "b": 200, "c": 1}, noise=3)
     few = fit_ridge(examples)
     monkeypatch.setattr(ridge, "MOST_JUDGES", 100)
-    assert fit_ridge(examples).strength == few.strength
+    assert fit_ridge(examples).strength == pytest.approx(few.strength, rel=1e-5)  # the next one is 3 times as much
+
+
+@pytest.mark.parametrize("method", [fit_ridge, fit_mean])
+def test_a_few_of_each_class_are_left_out_as_all_are(method: Callable[..., Linear]) -> None:
+    examples = clusters({"a": 300, "b": 200, "c": 1, "d": 2}, noise=3)
+    every, few = method(examples), method(examples, most=50)
+    assert few.places is not None
+    assert torch.equal(few.weight, every.weight)
+    assert_equal_in_float32(few.left_out, every.left_out[few.places])
+    assert torch.equal(few.answered, every.answered[few.places])
+    labels = examples.labels[few.places]
+    assert np.bincount(labels).tolist() == [30, 20, 1, 1]  # 503 examples, and the first of each class
+
+
+def test_what_is_said_of_a_few_is_said_of_the_right_ones() -> None:
+    examples = clusters({"a": 300, "b": 200}, noise=0.1)
+    wrong = examples.labels.copy()
+    wrong[::10] = 1 - wrong[::10]
+    examples = replace(examples, labels=wrong)
+    head, likely = fit(examples, SPACE, most_left_out=60)
+    assert head.quality.by == f"leave-one-out of {len(likely)} examples"
+    assert head.quality.answered == len(head.reference) == len(likely) < 70
+    assert head.quality.suspects
+    assert all(place % 10 == 0 and answer != wrong[place] for place, answer, _ in head.quality.suspects)
+    assert fit(examples, SPACE)[0].quality.by == "leave-one-out"
+
+
+def test_the_strength_is_kept_while_few_examples_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen at 30 and 31, below the least number, at 104, the next power, and for a new class; not at 101."""
+    monkeypatch.setattr(ridge, "FEW", 50)
+    chosen: list[int] = []
+    choose = ridge._choose
+
+    def noted(examples: Examples, *rest: Any) -> float:
+        chosen.append(len(examples))
+        return choose(examples, *rest)
+
+    monkeypatch.setattr(ridge, "_choose", noted)
+    both, moments, head = clusters({"a": 60, "b": 60}, noise=3), Moments(), None
+    both = both.at(np.random.default_rng(0).permutation(len(both)).tolist())
+    for count in (30, 31, 100, 101, 102, 103, 104, 105):
+        grown = both.at(list(range(count)))
+        head, _ = fit(grown, SPACE, moments=moments, before=head)
+        assert head.strength
+        weight, _ = solved(grown, head.strength, balanced(grown), np.ones(count))
+        np.testing.assert_allclose(head.weight, weight, atol=1e-6)
+    fit(grown.with_more(clusters({"c": 2})), SPACE, moments=moments, before=head)
+    assert chosen == [30, 31, 100, 104, 107]
 
 
 @pytest.mark.parametrize("counts", COUNTS)
@@ -98,7 +147,7 @@ def test_the_left_out_cosines_are_those_with_the_mean_of_the_others(counts: Mapp
     examples = clusters(counts)
     moments = Moments()
     moments.update(examples)
-    _, cosines, answered = leave_one_out(examples, moments.sums)
+    _, cosines, answered = leave_one_out(examples, moments.sums, torch.arange(len(examples)))
     for place in range(len(examples)):
         for label in range(len(examples.classes)):
             others = [one for one in range(len(examples)) if one != place and examples.labels[one] == label]

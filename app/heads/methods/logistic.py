@@ -22,7 +22,9 @@ MAX_PARTS = 5
 ITERATIONS = 100
 
 
-def fit_logistic(examples: Examples, _moments: Moments | None = None) -> Linear:
+def fit_logistic(
+    examples: Examples, _moments: Moments | None = None, _most: int | None = None, _strength: float | None = None
+) -> Linear:
     """Return the regression of the strength whose held-out likelihood is best. Each class has two examples or more."""
     vectors, labels = torch.from_numpy(examples.vectors).double(), torch.from_numpy(examples.labels).long()
     classes = len(examples.classes)

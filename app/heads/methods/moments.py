@@ -10,6 +10,9 @@ import torch
 
 from app.heads.examples import Examples
 
+ROWS, COLUMNS = 1024, 96
+"""Of the blocks of a sum of products: they fit into the cache of a core."""
+
 
 class Moments:
     """The moments of examples, kept for the next ones. One thread uses it.
@@ -31,10 +34,7 @@ class Moments:
         dim, classes = examples.vectors.shape[1], len(examples.classes)
         sums = torch.zeros(classes, dim, dtype=torch.double)
         if before is None:
-            vectors, labels = torch.from_numpy(examples.vectors).double(), torch.from_numpy(examples.labels).long()
-            self.sums = sums.index_add_(0, labels, vectors)
-            scaled = vectors.div_(torch.from_numpy(examples.counts).double()[labels, None].sqrt())
-            self.second = scaled.T @ scaled
+            self.sums, self.second = _from_all(examples, sums)
         else:
             sums[: len(self.sums)] = self.sums
             second = self.second.clone()
@@ -48,6 +48,23 @@ class Moments:
                 sums[label] = own.sum(0)
             self.sums, self.second = sums, second
         self._seen = examples
+
+
+def _from_all(examples: Examples, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums, added to zeros, and the second moments; these are symmetric, and half of them is computed."""
+    vectors, labels = torch.from_numpy(examples.vectors), torch.from_numpy(examples.labels).long()
+    scales = torch.from_numpy(examples.counts).double().rsqrt()[labels, None]
+    dim = vectors.shape[1]
+    second = torch.zeros(dim, dim, dtype=torch.double)
+    for top in range(0, len(vectors), ROWS):
+        rows = slice(top, top + ROWS)
+        some = vectors[rows].double()
+        sums.index_add_(0, labels[rows], some)
+        some *= scales[rows]
+        for left in range(0, dim, COLUMNS):
+            right = left + COLUMNS
+            second[:right, left:right].addmm_(some[:, :right].T, some[:, left:right])
+    return sums, second.triu() + second.triu(1).T
 
 
 def _begins_with(examples: Examples, before: Examples) -> bool:

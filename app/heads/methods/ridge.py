@@ -9,6 +9,7 @@ reason the score of its own class is corrected for an example that is left out: 
 Shapes: n examples, D numbers of a vector, K classes, r = min(n, D) directions.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.heads.examples import Examples
-from app.heads.methods.linear import Linear
+from app.heads.methods.linear import Linear, every_few
 from app.heads.methods.moments import Moments
 
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-4, 3))
@@ -29,35 +30,53 @@ MOST_JUDGES = 2500
 ROWS, COLUMNS = 1024, 96
 """Of the blocks of a product with a triangular matrix: they fit into the cache of a core."""
 
+FEW, GROWN = 2500, 1.05
+"""A head of more examples keeps its strength until their number passes the next power of this factor."""
+
 SMALLEST_WIDTH = 1e-6
 
-NEGLIGIBLE = 1e-9
+NEGLIGIBLE = {torch.float64: 1e-9, torch.float32: 1e-6}
 """Directions with a smaller share of the largest eigenvalue are rounding errors of the factorisation."""
 
 
-def fit_ridge(examples: Examples, moments: Moments | None = None) -> Linear:
+def fit_ridge(
+    examples: Examples, moments: Moments | None = None, most: int | None = None, strength: float | None = None
+) -> Linear:
     """Return the regression of the strength whose leave-one-out error is least.
 
     Args:
         examples: to fit.
         moments: kept from a fit of some of the same examples, which spares most of a pass over them.
+        most: how many examples are answered by a fit without them, at most; None: all.
+        strength: to use; None chooses it.
     """
     count, classes = len(examples), len(examples.classes)
     moments = moments or Moments()
     moments.update(examples)
     means = moments.sums / torch.from_numpy(examples.counts)[:, None]
     centre, mean = means.mean(0), 1 / classes
-    eigenvalues, directions = _factorise(examples, moments, centre)
-    projected = directions.T @ (means - centre).T * (count / classes)  # (r, K)
-    judges = _Judges(examples, centre, eigenvalues, directions, projected)
-    strength = float(eigenvalues.mean()) * judges.best()
-    weight = (directions @ (projected / (eigenvalues + strength)[:, None])).T
-    answered = torch.from_numpy(examples.counts[examples.labels] > 1)
+    targets = (means - centre) * (count / classes)  # (K, D)
+    strength = _choose(examples, moments, centre, targets) if strength is None else strength
+    factor = _inverse_factor(_scatter(examples, moments, centre), strength)
+    weight = (factor @ (factor.T @ targets.T)).T
     bias = mean - weight @ centre
-    predicted = (torch.from_numpy(examples.vectors) @ weight.float().T).add_(bias.float())
-    spread = _spread(examples, centre, eigenvalues + strength, directions)
-    left_out = _left_out(examples, _labels(examples), predicted, spread)
-    return Linear(weight, bias, left_out, answered, "leave-one-out", strength)
+    places = every_few(examples, most)
+    predicted = (torch.from_numpy(examples.vectors)[places] @ weight.float().T).add_(bias.float())
+    labels = _labels(examples)[places]
+    left_out = _left_out(examples, labels, predicted, _spread(examples, places, centre, factor))
+    answered = torch.from_numpy(examples.counts)[labels] > 1
+    return Linear(weight, bias, left_out, answered, "leave-one-out", strength, places)
+
+
+def kept_strength(strength: float | None, before: Examples, now: Examples) -> float | None:
+    """Return the strength for examples of which some have another one; None where it is to be chosen anew.
+
+    It grows with their number. It is chosen anew at certain numbers, so that it does not depend on how they came.
+    """
+    steps = [int(math.log(len(examples), GROWN)) for examples in (before, now)]
+    if strength is None or len(before) <= FEW or steps[0] != steps[1] or before.classes != now.classes:
+        return None
+    return strength * len(now) / len(before)
 
 
 def weights_of(examples: Examples) -> Tensor:
@@ -66,8 +85,15 @@ def weights_of(examples: Examples) -> Tensor:
     return torch.from_numpy(per_class[examples.labels])
 
 
+def _choose(examples: Examples, moments: Moments, centre: Tensor, targets: Tensor) -> float:
+    """Return the strength whose leave-one-out error is least, for targets (K, D) that the regression inverts."""
+    eigenvalues, directions = _factorise(examples, moments, centre)
+    judges = _Judges(examples, centre, eigenvalues, directions, directions.T @ targets.to(directions.dtype).T)
+    return float(eigenvalues.mean()) * judges.best()
+
+
 class _Judges:
-    """The examples whose leave-one-out error chooses the strength: of many every second, third, ... of a class.
+    """The examples whose leave-one-out error chooses the strength: some of each class.
 
     They choose the strength alone, and float32 is enough for that: it takes half of the time.
 
@@ -82,13 +108,12 @@ class _Judges:
     def __init__(
         self, examples: Examples, centre: Tensor, eigenvalues: Tensor, directions: Tensor, projected: Tensor
     ) -> None:
-        labels, counts = _labels(examples), torch.from_numpy(examples.counts)
-        order = torch.argsort(labels, stable=True)
-        order = order[counts[labels[order]] > 1]
-        places = order[:: max(1, -(-len(order) // MOST_JUDGES))]
+        labels = _labels(examples)
+        places = every_few(examples, MOST_JUDGES)
+        places = places[torch.from_numpy(examples.counts)[labels[places]] > 1]
         self._examples, self._labels = examples, labels[places]
         self._coordinates = torch.from_numpy(examples.vectors)[places] @ directions.float()
-        self._coordinates -= (centre @ directions).float()
+        self._coordinates -= (centre @ directions.double()).float()
         self._squares = self._coordinates**2
         self._eigenvalues, self._projected = eigenvalues, projected
         self._weights = weights_of(examples).float()[places]
@@ -133,37 +158,49 @@ def _left_out(examples: Examples, labels: Tensor, predicted: Tensor, spread: Ten
     return left_out.scatter_(1, own, without.float())
 
 
-def _spread(examples: Examples, centre: Tensor, inverted: Tensor, directions: Tensor) -> Tensor:
-    """Return x^T A^-1 x (n,) of each example's distance x from the centre, where A has these eigenvalues, (r,).
+def _spread(examples: Examples, places: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
+    """Return x^T A^-1 x (m,) of the distance x of some examples from the centre, where A^-1 is F F^T, F (D, D).
 
-    It is the largest product of a fit. A triangular factor of A^-1 halves it: half of its blocks are zero.
+    It is the largest product of a fit. F is upper triangular, so half of its blocks are zero.
     """
-    dim, rank = directions.shape
-    vectors, factor = torch.from_numpy(examples.vectors), directions / inverted.sqrt()
-    if rank == dim:
-        factor = torch.linalg.cholesky(factor @ factor.T)
     middle, factor = (centre @ factor).float(), factor.float()
-    spread = torch.zeros(len(vectors))
-    for top in range(0, len(vectors), ROWS):
-        rows, found = vectors[top : top + ROWS], spread[top : top + ROWS]
-        for left in range(0, rank, COLUMNS):
-            columns, first = slice(left, left + COLUMNS), left if rank == dim else 0
-            along = rows[:, first:] @ factor[first:, columns]
-            found += along.sub_(middle[columns]).square_().sum(1)
+    vectors, spread = torch.from_numpy(examples.vectors), torch.zeros(len(places))
+    for top in range(0, len(places), ROWS):
+        rows, found = vectors[places[top : top + ROWS]], spread[top : top + ROWS]
+        for left in range(0, len(factor), COLUMNS):
+            right = left + COLUMNS
+            along = rows[:, :right] @ factor[:right, left:right]
+            found += along.sub_(middle[left:right]).square_().sum(1)
     return spread
 
 
+def _inverse_factor(scatter: Tensor, strength: float) -> Tensor:
+    """Return the upper triangular F whose product F F^T is the inverse of scatter + strength, (D, D) float64."""
+    identity = torch.eye(len(scatter), dtype=scatter.dtype)
+    lower = torch.linalg.cholesky(scatter + strength * identity)
+    return torch.linalg.solve_triangular(lower, identity, upper=False).T
+
+
+def _scatter(examples: Examples, moments: Moments, centre: Tensor) -> Tensor:
+    """Return the weighted sum of x x^T over the distances x of the examples from the centre, (D, D)."""
+    count, classes = len(examples), len(examples.classes)
+    return count / classes * moments.second - count * torch.outer(centre, centre)
+
+
 def _factorise(examples: Examples, moments: Moments, centre: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues (r,) and directions (D, r) of the weighted examples, from the smaller Gram matrix."""
+    """Return eigenvalues (r,) and directions (D, r) of the weighted examples, from the smaller Gram matrix.
+
+    Of more examples than judge them these are float32, in half of the time: they choose the strength alone.
+    """
     count, dim = examples.vectors.shape
     if count <= dim:
         centred = weights_of(examples).sqrt()[:, None] * (torch.from_numpy(examples.vectors).double() - centre)
         eigenvalues, left = torch.linalg.eigh(centred @ centred.T)
-        kept = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
+        kept = eigenvalues > NEGLIGIBLE[eigenvalues.dtype] * eigenvalues[-1]
         return eigenvalues[kept], centred.T @ (left[:, kept] / eigenvalues[kept].sqrt())
-    classes = len(examples.classes)
-    eigenvalues, directions = torch.linalg.eigh(count / classes * moments.second - count * torch.outer(centre, centre))
-    kept = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
+    scatter = _scatter(examples, moments, centre)
+    eigenvalues, directions = torch.linalg.eigh(scatter.float() if count > MOST_JUDGES else scatter)
+    kept = eigenvalues > NEGLIGIBLE[eigenvalues.dtype] * eigenvalues[-1]
     return eigenvalues[kept], directions[:, kept]
 
 
