@@ -56,8 +56,13 @@ def fit_ridge(
     means = moments.sums / torch.from_numpy(examples.counts)[:, None]
     centre, mean = means.mean(0), 1 / classes
     targets = (means - centre) * (count / classes)  # (K, D)
-    strength = _choose(examples, moments, centre, targets) if strength is None else strength
-    factor = _inverse_factor(_scatter(examples, moments, centre), strength)
+    if strength is None or count <= len(centre):
+        eigenvalues, directions = _factorise(examples, moments, centre)
+        strength = strength or _choose(examples, centre, targets, eigenvalues, directions)
+    if count <= len(centre):
+        factor = directions / (eigenvalues + strength).sqrt()
+    else:
+        factor = _inverse_factor(_scatter(examples, moments, centre), strength)
     weight = (factor @ (factor.T @ targets.T)).T
     bias = mean - weight @ centre
     places = every_few(examples, most)
@@ -85,9 +90,8 @@ def weights_of(examples: Examples) -> Tensor:
     return torch.from_numpy(per_class[examples.labels])
 
 
-def _choose(examples: Examples, moments: Moments, centre: Tensor, targets: Tensor) -> float:
-    """Return the strength whose leave-one-out error is least, for targets (K, D) that the regression inverts."""
-    eigenvalues, directions = _factorise(examples, moments, centre)
+def _choose(examples: Examples, centre: Tensor, targets: Tensor, eigenvalues: Tensor, directions: Tensor) -> float:
+    """Return the strength whose leave-one-out error is least, for targets (K, D) and what `_factorise` returned."""
     judges = _Judges(examples, centre, eigenvalues, directions, directions.T @ targets.to(directions.dtype).T)
     return float(eigenvalues.mean()) * judges.best()
 
@@ -159,17 +163,19 @@ def _left_out(examples: Examples, labels: Tensor, predicted: Tensor, spread: Ten
 
 
 def _spread(examples: Examples, places: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
-    """Return x^T A^-1 x (m,) of the distance x of some examples from the centre, where A^-1 is F F^T, F (D, D).
+    """Return x^T A^-1 x (m,) of the distance x of some examples from the centre, where A^-1 is F F^T, F (D, r).
 
-    It is the largest product of a fit. F is upper triangular, so half of its blocks are zero.
+    It is the largest product of a fit. Where F is square it is upper triangular, and half of its blocks are zero.
     """
+    dim, rank = factor.shape
     middle, factor = (centre @ factor).float(), factor.float()
     vectors, spread = torch.from_numpy(examples.vectors), torch.zeros(len(places))
     for top in range(0, len(places), ROWS):
         rows, found = vectors[places[top : top + ROWS]], spread[top : top + ROWS]
-        for left in range(0, len(factor), COLUMNS):
+        for left in range(0, rank, COLUMNS):
             right = left + COLUMNS
-            along = rows[:, :right] @ factor[:right, left:right]
+            last = right if rank == dim else dim
+            along = rows[:, :last] @ factor[:last, left:right]
             found += along.sub_(middle[left:right]).square_().sum(1)
     return spread
 
