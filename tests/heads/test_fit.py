@@ -13,6 +13,7 @@ from app.heads.calibration import calibration_error, fit_temperature
 from app.heads.examples import Examples
 from app.heads.fit import CannotFit, fit, measure
 from app.heads.head import METHODS, Method, log_softplus, probabilities
+from app.heads.methods import moments as moments_of
 from app.heads.methods import ridge
 from app.heads.methods.linear import Linear
 from app.heads.methods.logistic import fit_logistic
@@ -92,6 +93,17 @@ def test_few_of_many_examples_choose_the_strength_that_all_choose(monkeypatch: p
     few = fit_ridge(examples)
     monkeypatch.setattr(ridge, "MOST_JUDGES", 100)
     assert fit_ridge(examples).strength == pytest.approx(few.strength, rel=1e-5)  # the next one is 3 times as much
+
+
+def test_blocks_of_a_matrix_give_what_it_gives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = clusters({"a": 30, "b": 20, "c": 40})
+    whole = fit_ridge(examples)
+    for module in (ridge, moments_of):
+        monkeypatch.setattr(module, "ROWS", 7)
+        monkeypatch.setattr(module, "COLUMNS", 10)
+    blocks = fit_ridge(examples)
+    np.testing.assert_allclose(blocks.weight.numpy(), whole.weight.numpy(), atol=1e-9)
+    assert_equal_in_float32(blocks.left_out.numpy(), whole.left_out.numpy())
 
 
 @pytest.mark.parametrize("method", [fit_ridge, fit_mean])

@@ -51,10 +51,15 @@ class Moments:
 
 
 def _from_all(examples: Examples, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sums, added to zeros, and the second moments; these are symmetric, and half of them is computed."""
+    """Return the sums, added to zeros, and the second moments; of many examples these are computed by halves."""
     vectors, labels = torch.from_numpy(examples.vectors), torch.from_numpy(examples.labels).long()
     scales = torch.from_numpy(examples.counts).double().rsqrt()[labels, None]
     dim = vectors.shape[1]
+    if len(vectors) <= dim:
+        scaled = vectors.double()
+        sums.index_add_(0, labels, scaled)
+        scaled *= scales
+        return sums, scaled.T @ scaled
     second = torch.zeros(dim, dim, dtype=torch.double)
     for top in range(0, len(vectors), ROWS):
         rows = slice(top, top + ROWS)
