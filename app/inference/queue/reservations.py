@@ -62,8 +62,9 @@ class Reservations:
     def release(self, reservation: Reservation) -> None:
         """Give back what is left of a reservation."""
         with self._changed:
-            self._shares.add(reservation.asker.client, -reservation.cost)
-            reservation.cost = 0
             if reservation in self._held:
                 self._held.remove(reservation)
-            self._changed.notify_all()
+            if reservation.cost:
+                self._shares.add(reservation.asker.client, -reservation.cost)
+                reservation.cost = 0
+                self._changed.notify_all()
