@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from app.heads.calibration import UNFITTED, fit_temperature
 from app.heads.examples import Examples
 from app.heads.head import Head, Method, Quality, Space, logits_of, softmax
-from app.heads.methods.linear import Linear, every_few
+from app.heads.methods.linear import Linear
 from app.heads.methods.logistic import fit_logistic
 from app.heads.methods.mean import fit_mean, leave_one_out
 from app.heads.methods.moments import Moments
@@ -61,7 +63,7 @@ def fit(  # noqa: PLR0913, PLR0917 - the last three are for the service alone
     strength = kept_strength(before.strength, before.examples, examples) if before else None
     linear = FITS[method](examples, moments, most_left_out, strength)
     width, temperature, quality, likely = _judged(linear, examples, method)
-    centres, reference = _reference(examples, moments, most_left_out)
+    centres, reference = _reference(examples, moments, _places(linear, examples))
     head = Head(
         space=space,
         method=method,
@@ -88,7 +90,7 @@ def _judged(
     All are by the m examples that were left out.
     """
     left_out, answered = linear.left_out.numpy(), linear.answered.numpy()
-    places = np.arange(len(examples)) if linear.places is None else linear.places.numpy()
+    places = _places(linear, examples).numpy()
     labels = examples.labels[places]
     width = width_of(left_out, labels) if method == "ridge" else None
     logits = logits_of(left_out, width)
@@ -131,14 +133,17 @@ def _temperature(
     return fit_temperature(logits[answered], labels[answered])
 
 
-def _reference(
-    examples: Examples, moments: Moments, most: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _places(linear: Linear, examples: Examples) -> Tensor:
+    """Return which examples were left out, (m,)."""
+    return torch.arange(len(examples)) if linear.places is None else linear.places
+
+
+def _reference(examples: Examples, moments: Moments, places: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the directions of the class means (K, D), and how far examples lie from the nearest without themselves.
 
     An example that is alone in its class has no such distance: the others say nothing of how far its class reaches.
     """
     moments.update(examples)
-    centres, cosines, answered = leave_one_out(examples, moments.sums, every_few(examples, most))
+    centres, cosines, answered = leave_one_out(examples, moments.sums, places)
     distances = np.sort(1 - cosines.max(1).values[answered].numpy())
     return centres.float().numpy(), distances
