@@ -2,6 +2,7 @@
 
 `decode` opens the file, `to_network` resizes and crops. Everything that can be wrong with one image is found before the
 queue, and raised as an `ImageProblem`. Images are resized in 8 bits by Pillow's filters, as in timm and torchvision.
+torch computes two of them with vector instructions, in a sixth of the time and to within 1 of 255.
 """
 
 import warnings
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 # Import each plugin by name: if the plugin of a format is missing, Pillow imports all plugins that it has.
@@ -59,6 +62,15 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+
+VECTORISED = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+"""Whether torch resizes 8-bit images with vector instructions here; without them it is slower than Pillow."""
+
+BY_TORCH = {"bilinear", "bicubic"}
+"""The filters that torch has with the support and the weights of Pillow's."""
+
+BY_TORCH_PIXELS = 2**21
+"""The most pixels of an image that torch resizes: it takes copies of it, and the memory budget allows for few."""
 
 MinimumSize = Callable[[Size], Size]
 """From the size of an upright image to the smallest size that it may be decoded at, each (height, width)."""
@@ -111,15 +123,28 @@ def decode(data: bytes, limits: Limits, minimum: MinimumSize | None = None, colo
         raise damaged(header.format) from error
 
 
-def to_network(picture: Picture, plan: Plan, interpolation: str) -> NDArray[np.uint8]:
-    """Resize and crop an image as planned, to pixels (3, height, width)."""
-    height, width = plan.scaled
-    image = picture.image
-    if image.size != (width, height):
-        image = image.resize((width, height), FILTERS[interpolation])
-    if plan.scaled != plan.size:
-        image = _crop(image, plan)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+def to_network(picture: Picture, plan: Plan, interpolation: str, *, fast: bool = False) -> NDArray[np.uint8]:
+    """Resize and crop an image as planned, to pixels (3, height, width).
+
+    Values are those of Pillow's filter or, if `fast`, within 1 of them.
+    """
+    resized = _resized(picture.image, plan.scaled, interpolation, fast)
+    pixels = resized if plan.scaled == plan.size else _crop(resized, plan)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _resized(image: Image.Image, size: Size, interpolation: str, fast: bool) -> NDArray[np.uint8]:
+    """Resize an image to `size` (height, width), as (height, width, 3).
+
+    torch's weights have 15 bits or fewer where Pillow's have 22: of a photograph 1 value in 400 is another one, by 1.
+    """
+    height, width = size
+    if image.size == (width, height):
+        return np.asarray(image)
+    if fast and VECTORISED and interpolation in BY_TORCH and image.width * image.height <= BY_TORCH_PIXELS:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (1, 3, rows, columns), channels last
+        return F.interpolate(pixels, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0).numpy()
+    return np.asarray(image.resize((width, height), FILTERS[interpolation]))
 
 
 def _decode(data: bytes, header: Header, limits: Limits, minimum: MinimumSize | None, colour: Colour) -> Picture:
@@ -168,11 +193,13 @@ def _scale_down(image: Image.Image, minimum: MinimumSize) -> None:
     image.draft(None, (width, height))
 
 
-def _crop(image: Image.Image, plan: Plan) -> Image.Image:
-    """Cut the planned window out of an image; fill the part of the window outside the image."""
+def _crop(pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    """Cut the planned window out of pixels (rows, columns, 3); fill the part of the window outside the image."""
     (top, left), (height, width) = plan.offset, plan.size
-    if image.height >= height and image.width >= width:
-        return image.crop((left, top, left + width, top + height))
-    canvas = Image.new("RGB", (width, height), plan.fill)
-    canvas.paste(image, (-left, -top))
+    rows, columns = slice(max(0, top), top + height), slice(max(0, left), left + width)
+    inside = pixels[rows, columns]
+    if inside.shape[:2] == (height, width):
+        return inside
+    canvas = np.full((height, width, 3), plan.fill, np.uint8)
+    canvas[max(0, -top) :, max(0, -left) :][: inside.shape[0], : inside.shape[1]] = inside
     return canvas

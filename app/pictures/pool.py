@@ -37,8 +37,12 @@ READ_ON_THE_LOOP_BYTES = 2**14
 SLOTS_PER_THREAD = 2
 """Images that are decoded or about to be, for each thread: it finds the next one without waiting for the event loop."""
 
-OVERSAMPLING = 2
-"""How many times larger than the resized image a JPEG is decoded at least: the filter then still averages pixels."""
+OVERSAMPLING = 3
+"""How many times larger than the resized image a JPEG is decoded at least: the filter then still averages pixels.
+
+Of 41 photographs at 7 sizes and in 3 ways, the shipped model gave 47 of 302 a cosine below 0.999 with 2 (the least was
+0.9964) and 1 of 187 with 3 (0.9984, at half of the network's own size; from that size up the least was 0.9998).
+"""
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,9 @@ class Transform:
         return self.preprocess.plan(size, self.patch, *self.resolution)
 
     def minimum(self, size: Size) -> Size:
-        """Return the smallest size at which an image of this size may be decoded: twice the resized image.
+        """Return the smallest size at which an image of this size may be decoded: three times the resized image.
 
-        Vectors keep a cosine of at least 0.999 to those of the image at full scale.
+        Vectors keep a cosine of at least 0.999 to those of the image at full scale, from the network's own size up.
         """
         height, width = self.plan(size).scaled
         return OVERSAMPLING * height, OVERSAMPLING * width
@@ -162,7 +166,7 @@ class Decoder:
             plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
             _check_patches(plan, transform)
-            pixels = to_network(picture, plan, transform.preprocess.interpolation)
+            pixels = to_network(picture, plan, transform.preprocess.interpolation, fast=self._fast)
         except ImageProblem as problem:
             return problem
         finally:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.pictures.decode import Limits, Picture, decode, to_network
+from app.pictures import decode as decode_module
+from app.pictures.decode import BY_TORCH, VECTORISED, Limits, Picture, decode, to_network
 from app.settings import FORMATS
 from models.network.vit import Readout
 from models.preprocess import Preprocess, Steps
@@ -64,6 +65,26 @@ def test_pixels_of_real_files_equal_timms(cat: bytes, espresso: bytes) -> None:
         with Image.open(io.BytesIO(data)) as image:
             expected = timm_pixels(image.convert("RGB"), {"crop_pct": 0.9})
         assert np.array_equal(to_network(picture, ours.plan(picture.size, PATCH), "bicubic"), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"])
+@pytest.mark.parametrize("size", [(375, 500), (40, 61), (112, 112), (1, 300)], ids=str)
+def test_a_fast_resize_is_within_1_of_pillows(interpolation: str, size: Any) -> None:
+    picture = Picture(noise(size), "PNG", size)
+    plan = Preprocess((112, 112), "border" if size[0] == 1 else "crop", crop_pct=0.9).plan(size, PATCH)
+    exact, fast = (to_network(picture, plan, interpolation, fast=fast) for fast in (False, True))
+    assert np.abs(fast.astype(int) - exact).max() <= (interpolation in BY_TORCH and VECTORISED)
+    assert (fast == exact).mean() >= 0.95
+
+
+@pytest.mark.parametrize("reason", ["no vector instructions", "a large image"])
+def test_a_fast_resize_is_pillows_where_torch_would_be_slower(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = ("VECTORISED", False) if reason == "no vector instructions" else ("BY_TORCH_PIXELS", 300 * 400 - 1)
+    monkeypatch.setattr(decode_module, name, value)
+    picture = Picture(noise((300, 400)), "PNG", (300, 400))
+    plan = Preprocess((112, 112)).plan((300, 400), PATCH)
+    exact, fast = (to_network(picture, plan, "bicubic", fast=fast) for fast in (False, True))
+    assert np.array_equal(exact, fast)
 
 
 def test_the_engine_normalises_like_timm(checkpoint: Any, cat: bytes) -> None:
