@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     decode: Literal["fast", "exact"] = Field(
         "fast",
         description="How to decode and resize. fast: large JPEGs at a reduced scale, at least three times the size "
-        "that is needed, and images are resized with vector instructions where there are some, to within 1 of 255; "
-        "exact: at full scale with Pillow's filters, as the original implementations do.",
+        "that is needed; and unless the network computes in float32, images are resized with vector instructions, to "
+        "within 1 of 255; exact: at full scale with Pillow's filters, as the original implementations do.",
     )
     colour: Colour = Field(
         "original",

@@ -53,12 +53,14 @@ class Transform:
     patch: height and width of a patch.
     resolution: the resolution that the request asks for.
     max_patches: limit of patches of one image, whatever the request asks for; None for no limit.
+    rounded: the network computes in half precision or 8 bits, beside which a pixel that is off by 1 does not count.
     """
 
     preprocess: Preprocess
     patch: Size
     resolution: Resolution
     max_patches: int | None = None
+    rounded: bool = False
 
     def plan(self, size: Size) -> Plan:
         """Plan resize and crop for an upright image of this size (height, width)."""
@@ -166,7 +168,8 @@ class Decoder:
             plan = transform.plan(picture.size)
             _check_scaled(picture.size, plan)
             _check_patches(plan, transform)
-            pixels = to_network(picture, plan, transform.preprocess.interpolation, fast=self._fast)
+            fast = self._fast and transform.rounded
+            pixels = to_network(picture, plan, transform.preprocess.interpolation, fast=fast)
         except ImageProblem as problem:
             return problem
         finally:

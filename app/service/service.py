@@ -165,7 +165,10 @@ class Service:
     ) -> list[PreparedImage | ImageProblem]:
         started = time.perf_counter()
         patches = self.settings.max_tokens_per_image - engine.config.num_prefix_tokens
-        transform = Transform(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution, patches)
+        transform = Transform(
+            *(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution, patches),
+            rounded=engine.dtype != "float32",
+        )
         images = await self.decoder.prepare(uploads, transform)
         timings.add("decode", time.perf_counter() - started)
         return images

@@ -5,24 +5,28 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from app.errors import ImageProblem
+from app.pictures.decode import VECTORISED, Limits, decode, to_network
 from app.pictures.pool import Decoder, Transform
 from app.pictures.prepared import PreparedImage, Resolution
 from app.settings import Settings
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import Readout, VisionTransformer
-from tests.server import ROOT
+from tests.server import ROOT, serving
 
 PHOTOS = sorted((ROOT / "examples").glob("*.jpg"))
 
 
 def prepared(checkpoint: Checkpoint, data: bytes, decode: str, resolution: Resolution) -> PreparedImage:
     decoder = Decoder(Settings.model_validate({"decode": decode}), lambda _: None)
-    transform = Transform(checkpoint.content.preprocess, checkpoint.content.config.patch_size, resolution)
+    content = checkpoint.content
+    transform = Transform(content.preprocess, content.config.patch_size, resolution, rounded=True)
     try:
         (image,) = asyncio.run(decoder.prepare([data], transform))
     finally:
@@ -51,6 +55,24 @@ def test_fast_decoding_leaves_the_vectors_as_they_are(
         assert cls is not None
         assert torch.nn.functional.cosine_similarity(cls[0], cls[1], dim=0) >= 0.999
     assert changed  # else the two modes did the same
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
+def test_a_network_in_float32_gets_pillows_pixels(
+    dtype: str, exact: bool, checkpoint: Checkpoint, espresso: bytes, tmp_path: Path
+) -> None:
+    """Also by default, of images that are not reduced: answers are those of the original library to the last places."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(espresso)).save(file, "PNG")
+    picture = decode(file.getvalue(), Limits(("PNG",), 2**24))
+    preprocess, patch = checkpoint.content.preprocess, checkpoint.content.config.patch_size
+    expected = to_network(picture, preprocess.plan(picture.size, patch), preprocess.interpolation)
+    with serving(tmp_path / "log", dtype=dtype) as server:
+        answer = httpx.post(f"{server.url}/preprocess", content=file.getvalue(), timeout=60)
+    with Image.open(io.BytesIO(answer.content)) as image:
+        found = np.asarray(image).transpose(2, 0, 1)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.array_equal(found, expected) == (exact or not VECTORISED)
 
 
 @pytest.mark.parametrize(("width", "refused"), [(448, False), (8000, True)])
