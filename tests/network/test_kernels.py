@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.network.kernels import attention, linear, selection
 from models.network.kernels.attention import ProductAttention, grouped_attention, varlen_attention
 from models.network.kernels.quantized import PLAIN
-from models.network.kernels.selection import LinearPacker, matches_grouped, select_attention
+from models.network.kernels.selection import LinearPacker, is_the_same_alone, matches_grouped, select_attention
 from models.network.packing import Packing
 from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
@@ -28,13 +28,25 @@ def documented_varlen_attn(
     cu_seq_k: Tensor,
     max_q: int,
     max_k: int,
-    **options: Any,
+    *,
+    num_splits: int | None = None,
 ) -> Tensor:
     """`varlen_attn` as torch documents it, in plain arithmetic; the real one runs only on CUDA."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     assert max_q == cu_seq_q.diff().max()
     assert max_k == cu_seq_k.diff().max()
-    assert options == {"num_splits": 1}
+    assert num_splits == 1
+    return _varlen_attn(query, key, value, cu_seq_q, cu_seq_k)
+
+
+def older_varlen_attn(
+    query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int
+) -> Tensor:
+    """`varlen_attn` of torch 2.10, which never splits."""
+    return documented_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, num_splits=1)
+
+
+def _varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor) -> Tensor:
     found = torch.empty_like(query)
     for (start, end), (first, last) in zip(cu_seq_q.unfold(0, 2, 1), cu_seq_k.unfold(0, 2, 1), strict=True):
         q, k, v = query[start:end], key[first:last], value[first:last]
@@ -43,9 +55,9 @@ def documented_varlen_attn(
     return found
 
 
-@pytest.fixture
-def torch_has_varlen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", documented_varlen_attn)
+@pytest.fixture(params=[documented_varlen_attn, older_varlen_attn])
+def torch_has_varlen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", request.param)
 
 
 @pytest.mark.usefixtures("torch_has_varlen")
@@ -71,6 +83,28 @@ def test_a_kernel_that_mixes_images_does_not_match() -> None:
         return grouped_attention(q, k, v, one, one if len(q) == len(k) else Packing.from_lengths([len(q)]))
 
     assert not matches_grouped(mixing, CPU, torch.float32, heads=2, head_dim=8)
+
+
+def test_a_kernel_whose_numbers_depend_on_the_other_images_is_found() -> None:
+    def by_longest(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+        """Adds up in another order, by a last place, where an image is long."""
+        return grouped_attention(q, k, v, packing, query_packing) * (1 + 1e-6 * (packing.longest > 1000))
+
+    shape = CPU, torch.float32, 2, 8
+    assert matches_grouped(by_longest, *shape)
+    assert not is_the_same_alone(by_longest, *shape)
+    assert is_the_same_alone(one_by_one, *shape)
+
+
+def one_by_one(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
+    """`grouped_attention`, one image after the other."""
+    rows, queries = packing.slices().values(), query_packing.slices().values()
+    found = []
+    for own, asked in zip(rows, queries, strict=True):
+        alone = Packing.from_lengths([own.stop - own.start])
+        few = alone if asked.stop - asked.start > 1 else alone.leading(1)
+        found.append(grouped_attention(q[asked], k[own], v[own], alone, few))
+    return torch.cat(found)
 
 
 def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:

@@ -15,7 +15,9 @@ Shapes: t query tokens, T tokens of all images together, D embedding dimension, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
+from inspect import signature
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +151,17 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_pa
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every torch, and for few devices
 
     cu_seqlens = query_packing.cu_seqlens(q.device), packing.cu_seqlens(k.device)
-    # One split: the kernel would choose the number of splits by the longest image, and so one image's answer would
-    # depend on the other images of the batch.
-    out = varlen_attn(q, k, v, *cu_seqlens, query_packing.longest, packing.longest, num_splits=1)  # (t, H, d)
+    one_split = _one_split(varlen_attn)
+    out = varlen_attn(q, k, v, *cu_seqlens, query_packing.longest, packing.longest, **one_split)  # (t, H, d)
     return cast(Tensor, out).flatten(1)  # it returns a tuple only with `return_aux`
+
+
+@cache
+def _one_split(varlen_attn: Callable[..., object]) -> dict[str, Any]:
+    """Return the argument that keeps the keys of an image in one piece.
+
+    Otherwise the kernel chooses the number of pieces by the longest image, and so one image's answer would depend on
+    the other images of the batch. torch 2.10 to 2.12 have no such argument: their kernel cuts only a paged cache into
+    pieces (`mha_varlen_fwd` in torch's flash_api.cpp).
+    """
+    return {"num_splits": 1} if "num_splits" in signature(varlen_attn).parameters else {}

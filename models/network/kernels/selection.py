@@ -17,6 +17,9 @@ from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, Grid
 from models.network.packing import Packing
 
 TEST_LENGTHS = (3, 17, 17, 70)
+COMPANY = (3, 70, 197, 1500)
+"""Tokens of images that are computed together and alone: the longest may change how the others are computed."""
+
 TOLERANCE = 2e-2
 """Largest difference of two kernels in half precision on values of unit variance: a few last places of bfloat16."""
 
@@ -47,7 +50,8 @@ def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_
     """
     half = dtype in (torch.bfloat16, torch.float16)
     supported = half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    if supported and matches_grouped(varlen_attention, device, dtype, heads, head_dim):
+    shape = device, dtype, heads, head_dim
+    if supported and matches_grouped(varlen_attention, *shape) and is_the_same_alone(varlen_attention, *shape):
         return varlen_attention
     if device.type == "cpu" and dtype == torch.bfloat16:
         products = ProductAttention(longest_by_products(dtype, heads, head_dim))
@@ -84,6 +88,25 @@ def matches_grouped(
             return False
         expected = grouped_attention(queries, k, v, packing, query_packing)
         if not torch.allclose(out.float(), expected.float(), atol=TOLERANCE):
+            return False
+    return True
+
+
+@torch.inference_mode()
+def is_the_same_alone(
+    attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
+    """Return whether an image gets the same numbers alone as beside images of other lengths, to the last bit."""
+    together = Packing.from_lengths(COMPANY)
+    q, k, v = torch.randn(3, sum(COMPANY), heads, head_dim, device=device).to(dtype)
+    found = attend(q, k, v, together, together)
+    leading = attend(together.leading_tokens(q, 1), k, v, together, together.leading(1))
+    for place, rows in enumerate(together.slices().values()):
+        alone = Packing.from_lengths([rows.stop - rows.start])
+        keys, values, queries = k[rows], v[rows], q[rows]
+        first = attend(queries[:1], keys, values, alone, alone.leading(1))
+        same = torch.equal(found[rows], attend(queries, keys, values, alone, alone))
+        if not (same and torch.equal(leading[place : place + 1], first)):
             return False
     return True
 
