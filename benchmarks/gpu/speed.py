@@ -120,18 +120,29 @@ STEPS_AT_ONCE = 8
 
 
 def forwards(bench: Bench, shape: Shape, batches: Sequence[int], *, compiled: bool = False) -> None:
-    """Print rows: the network, and the engine with its copies, for batches of images of the network's own size."""
+    """Print rows: the network, and the engine with its copies, for batches of images of the network's own size.
+
+    Where the engine replays its blocks as CUDA graphs, there are rows with them and without.
+    """
     engine = bench.engine(shape, compile=compiled)
+    graphs, engine.network.graphs = engine.network.graphs, None
     for batch in batches:
-        images = [torch.zeros(3, shape.side, shape.side, device=bench.device, dtype=DTYPES[bench.dtype])] * batch
-        with torch.inference_mode():
-            network_s = bench.mean(lambda: engine.network(images, Readout.LOGITS))  # noqa: B023 - called at once
-        jobs = [Job(np.zeros((3, shape.side, shape.side), np.uint8), Readout.LOGITS, top_k=5)] * batch
-        engine_s = bench.least(lambda: engine.run(jobs))  # noqa: B023 - called at once
-        rates = [batch / network_s, batch / engine_s]
-        network, whole = (bench.share(shape, rate) for rate in rates)
-        kind = "compiled" if compiled else "as they are"
-        row(shape.name, kind, batch, 1000 * network_s, rates[0], network, 1000 * engine_s, whole)
+        _forward(bench, shape, engine, "compiled" if compiled else "as they are", batch)
+    if graphs:
+        engine.network.graphs = graphs
+        for batch in batches:
+            _forward(bench, shape, engine, "graphs", batch)
+
+
+def _forward(bench: Bench, shape: Shape, engine: Engine, blocks: str, batch: int) -> None:
+    images = [torch.zeros(3, shape.side, shape.side, device=bench.device, dtype=DTYPES[bench.dtype])] * batch
+    with torch.inference_mode():
+        network_s = bench.mean(lambda: engine.network(images, Readout.LOGITS))
+    jobs = [Job(np.zeros((3, shape.side, shape.side), np.uint8), Readout.LOGITS, top_k=5)] * batch
+    engine_s = bench.least(lambda: engine.run(jobs))
+    rates = [batch / network_s, batch / engine_s]
+    network, whole = (bench.share(shape, rate) for rate in rates)
+    row(shape.name, blocks, batch, 1000 * network_s, rates[0], network, 1000 * engine_s, whole)
 
 
 def forward_header() -> None:

@@ -81,6 +81,12 @@ class ViTConfig:
         """F: the width of the vector that the head reads."""
         return self.projection_dim or self.pooled_dim
 
+    @property
+    def blocks_share_places(self) -> bool:
+        """Whether all blocks get the same positions, without a bias, and only the output of the last one is read."""
+        learned = self.rotary is not None and self.rotary.learned
+        return self.relative is None and not learned and self.pool_layers == 1 and self.depth > 1
+
     def grid(self, height: int, width: int) -> Grid:
         """Return the grid of patches (h, w) of an image; pixels beyond the last whole patch are ignored."""
         return height // self.patch_size[0], width // self.patch_size[1]

@@ -72,6 +72,16 @@ class Packing:
             start += runs[-1].images * length
         return cls(order, runs)
 
+    @classmethod
+    def of_bounds(cls, bounds: Tensor, longest: int) -> "Packing":
+        """Return a packing for attention that reads bounds from memory each time that it runs, and nothing else.
+
+        Args:
+            bounds: offsets that may change, int32 (S + 1,); the images are in packed order.
+            longest: no image has more tokens than this.
+        """
+        return cls([], [Run(0, 1, longest)], {bounds.device: bounds})
+
     def leading(self, count: int) -> "Packing":
         """Return the packing of the same images when each keeps only its first `count` tokens."""
         ends = accumulate(run.images for run in self.runs)
@@ -104,6 +114,12 @@ class Packing:
         """The row at which each image starts and, last, T: B + 1 numbers."""
         return [0, *accumulate(run.length for run in self.runs for _ in range(run.images))]
 
+    @property
+    def total(self) -> int:
+        """T, the number of tokens of all images."""
+        last = self.runs[-1]
+        return last.start + last.images * last.length
+
     def slices(self) -> dict[int, slice]:
         """Return the rows of each image, by the image's index."""
         return {image: slice(*rows) for image, rows in zip(self.order, pairwise(self.offsets), strict=True)}
@@ -126,7 +142,9 @@ class Packing:
     def cu_seqlens(self, device: torch.device) -> Tensor:
         """Return the offsets on a device, int32 (B + 1,), as FlashAttention calls them; copied once for all layers."""
         if device not in self._cu_seqlens:
-            self._cu_seqlens[device] = torch.tensor(self.offsets, dtype=torch.int32).to(device)
+            pinned = device.type == "cuda"  # from pinned memory the copy does not wait for what the device computes
+            offsets = torch.tensor(self.offsets, dtype=torch.int32, pin_memory=pinned)
+            self._cu_seqlens[device] = offsets.to(device, non_blocking=pinned)
         return self._cu_seqlens[device]
 
     def unpack(self, x: Tensor) -> Tensor:

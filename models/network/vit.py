@@ -13,6 +13,7 @@ registers), D embedding dimension, h x w the grid of patches of an image, K clas
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
+from functools import partial
 from itertools import groupby
 from typing import cast
 
@@ -26,11 +27,12 @@ from models.network.block import Block, Pack, compile_blocks
 from models.network.config import ViTConfig
 from models.network.intermediate import TokenRecorder, TokenSpec
 from models.network.kernels.attention import AttentionFunction
+from models.network.kernels.graphs import Capture, Graphs, ladder
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.pooling import LEADING_TOKENS, patch_mean, pool, prefix_token
 from models.network.positions.learned import Grid, PositionEmbedding
-from models.network.positions.places import PackedPlaces
+from models.network.positions.places import PackedPlaces, Places
 from models.network.positions.relative import RelativeBias
 from models.network.positions.rotary import RotaryEmbedding
 from models.network.positions.sincos import SinCos, SinCosEmbedding
@@ -103,6 +105,13 @@ def position_embedding(config: ViTConfig) -> PositionEmbedding | SinCosEmbedding
     return PositionEmbedding(config.grid_size, config.embed_dim, config.position)
 
 
+def run_all(blocks: Sequence[Block], x: Tensor, packing: Packing, places: Places) -> Tensor:
+    """Run blocks that share their places over the packed tokens: (T, D) -> (T, D)."""
+    for block in blocks:
+        x = block(x, packing, places)
+    return x
+
+
 def run_blocks(  # noqa: PLR0913, PLR0917 - the state of one forward pass
     blocks: Sequence[Block],
     x: Tensor,
@@ -111,15 +120,20 @@ def run_blocks(  # noqa: PLR0913, PLR0917 - the state of one forward pass
     recorders: tuple[AttentionRecorder, TokenRecorder],
     leading: int | None,
     pool_layers: int,
+    graphs: Graphs | None = None,
 ) -> tuple[Tensor, list[Tensor], Packing]:
     """Run the blocks over the packed tokens (T, D).
+
+    All blocks but the last run as a graph where there is one for this packing; what they output is then not recorded.
 
     Returns: the output of the last block, for the leading tokens only unless that is None; [CLS] of the blocks before
     it that the head reads, (B, D) each; the packing of the output.
     """
     inputs, outputs = recorders
     earlier: list[Tensor] = []
-    for i, block in enumerate(blocks[:-1]):
+    replayed = graphs(x, packing, places.of_block(0)) if graphs else None
+    x = x if replayed is None else replayed
+    for i, block in enumerate(blocks[:-1] if replayed is None else ()):
         inputs.record(i, x)
         x = block(x, packing, places.of_block(i))
         outputs.record(i, x)
@@ -164,6 +178,8 @@ class VisionTransformer(nn.Module):
         )
         self.head = nn.Linear(config.native_dim, config.num_classes) if config.num_classes else None
         self.head_dist = nn.Linear(dim, config.num_classes) if config.head_dist else None
+        self.graphs: Graphs | None = None
+        """All blocks but the last, as graphs; only where all `blocks_share_places`."""
 
     @property
     def readouts(self) -> Readout:
@@ -200,12 +216,14 @@ class VisionTransformer(nn.Module):
         grids = [self.config.grid(image.shape[1], image.shape[2]) for image in images]
         if not all(h and w for h, w in grids):
             raise ValueError(f"an image is smaller than one patch of {self.config.patch_size}")
-        packing = self._pack(grids)
-        x = self._embed([images[i] for i in packing.order], [grids[i] for i in packing.order])  # (T, D)
+        packing = self.packing_of(grids)
+        x = self.embed([images[i] for i in packing.order], [grids[i] for i in packing.order])  # (T, D)
         places = PackedPlaces(packing, grids, self.rotary, self.relative, x)
         recorder, outputs = AttentionRecorder(specs, packing), TokenRecorder(tokens, packing)
         leading, blocks = self._leading_tokens(readout), [cast(Block, block) for block in self.blocks]
-        x, earlier, kept = run_blocks(blocks, x, packing, places, (recorder, outputs), leading, self.config.pool_layers)
+        graphs = None if specs or tokens else self.graphs
+        state = x, packing, places, (recorder, outputs), leading
+        x, earlier, kept = run_blocks(blocks, *state, self.config.pool_layers, graphs)
         return replace(
             self._read(x, earlier, kept, grids, readout),
             attention=self._attention(recorder, specs, grids, places),
@@ -243,12 +261,12 @@ class VisionTransformer(nn.Module):
             return LEADING_TOKENS.get(self.config.pool)
         return 1
 
-    def _pack(self, grids: Sequence[Grid]) -> Packing:
+    def packing_of(self, grids: Sequence[Grid]) -> Packing:
         """Return the packing of images with these grids; a relative bias is the same only for images of one grid."""
         lengths = [self.config.num_prefix_tokens + h * w for h, w in grids]
         return Packing.from_lengths(lengths, grids if self.relative is not None else None)
 
-    def _embed(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
+    def embed(self, images: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
         """Return the input of the first block for images in packed order: (T, D)."""
         patches = self.embed_norm(self.patch_embed(images))  # (sum of h * w, D)
         if self.pos_embed is not None:
@@ -326,3 +344,19 @@ class VisionTransformer(nn.Module):
         rows = recorder.weights(projections, places.of_block)  # (N,) or (H, N) each
         prefix = self.config.num_prefix_tokens
         return {image: row[..., prefix:].unflatten(-1, grids[image]) for image, row in zip(specs, rows, strict=True)}
+
+
+def record_blocks(network: VisionTransformer, image: Tensor, most: int, capture: Capture) -> Graphs:
+    """Return graphs of all blocks but the last, for up to so many tokens; `network.graphs` may be set to them.
+
+    Args:
+        network: its `config.blocks_share_places`.
+        image: a typical one, (3, height, width), normalised.
+        most: tokens of the largest batch.
+        capture: how a graph is recorded.
+    """
+    grid = network.config.grid(image.shape[1], image.shape[2])
+    like = network.embed([image], [grid])
+    places = PackedPlaces(network.packing_of([grid]), [grid], network.rotary, None, like).of_block(0)
+    blocks = [cast(Block, block) for block in network.blocks[:-1]]
+    return Graphs(partial(run_all, blocks), ladder(len(like), most), capture, like, places)

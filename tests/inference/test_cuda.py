@@ -1,6 +1,5 @@
 """What only a CUDA device can show; skipped where there is none."""
 
-import inspect
 from typing import cast
 
 import numpy as np
@@ -46,12 +45,9 @@ def test_an_image_is_answered_in_company_as_alone(checkpoint: Checkpoint) -> Non
 
 
 def test_it_attends_to_all_lengths_in_one_call_where_card_and_torch_can(checkpoint: Checkpoint) -> None:
-    from torch.nn.attention.varlen import varlen_attn  # not in every torch
-
     new = torch.cuda.get_device_capability() >= (8, 0)
     engine = Engine(checkpoint, "cuda", "bfloat16" if new else "float16")
-    can = new and "num_splits" in inspect.signature(varlen_attn).parameters
-    assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen_attention if can else grouped_attention)
+    assert cast(Block, engine.network.blocks[0]).attn.attend is (varlen_attention if new else grouped_attention)
 
 
 def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint) -> None:
@@ -65,3 +61,37 @@ def test_batches_fit_into_the_memory_that_is_free(checkpoint: Checkpoint) -> Non
     count = engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])
     engine.run([probe] * count)  # raises OutOfMemory for a batch that was allowed and does not fit
     del taken
+
+
+def attends_by_bounds(engine: Engine) -> bool:
+    return cast(Block, engine.network.blocks[0]).attn.attend is varlen_attention
+
+
+def test_graphs_answer_as_the_network_without_them(checkpoint: Checkpoint) -> None:
+    engine = Engine(checkpoint, "cuda", "bfloat16", max_batch_tokens=4096)
+    warm_up(engine)
+    if not attends_by_bounds(engine):
+        pytest.skip("this card has no attention for all lengths in one call, which graphs need")
+    graphs = engine.network.graphs
+    assert graphs is not None  # those of few images save most of their time
+    replayed = []
+    batches = [jobs(), jobs()[:1], jobs()[1:4], jobs() * 3, jobs()[:1]]
+    for batch in batches:
+        engine.network.graphs = None
+        expected = vectors(engine, batch)
+        engine.network.graphs = graphs
+        replayed.append(vectors(engine, batch))
+        assert cosines(replayed[-1], expected).min() >= 0.9999
+    assert np.array_equal(replayed[1], replayed[-1])  # whatever ran between
+
+
+def test_the_memory_of_graphs_is_counted(checkpoint: Checkpoint) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(max(0, free - 2**31), dtype=torch.uint8, device="cuda")
+    engine = Engine(checkpoint, "cuda", "bfloat16", max_batch_tokens=2**17)
+    warm_up(engine)  # with graphs, or without them where the memory does not suffice
+    probe = engine.probe()
+    engine.run([probe] * (engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])))  # raises OutOfMemory
+    graphs, engine.network.graphs = engine.network.graphs, None
+    engine.run([probe] * (engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])))
+    del taken, graphs

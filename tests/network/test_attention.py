@@ -92,7 +92,7 @@ def test_every_layer_head_and_rollout_equals_the_plain_formula(
 
 def plain(network: Any, image: Tensor) -> Tensor:
     """A textbook implementation of the network for one image: every layer's matrix (layers, H, N, N)."""
-    x = network._embed([image], [network.config.grid(*image.shape[1:])])
+    x = network.embed([image], [network.config.grid(*image.shape[1:])])
     matrices = []
     for block in network.blocks:
         qkv = block.attn.qkv(block.norm1(x))

@@ -167,7 +167,7 @@ def test_a_last_block_of_leading_tokens_only_changes_nothing(rule: Rotary) -> No
 def matrices(model: VisionTransformer, rule: Rotary, image: Tensor) -> Tensor:
     """A textbook implementation of the network for one image, with complex multiplication: (layers, H, N, N)."""
     grid, config = model.config.grid(*image.shape[1:]), model.config
-    x = model._embed([image], [grid])
+    x = model.embed([image], [grid])
     assert model.rotary is not None
     cosines, sines = model.rotary(grid, CPU, torch.float32)
     found = []
