@@ -15,12 +15,12 @@ from app.inference import readouts
 from app.inference.device.backend import Backend, Dtype
 from app.inference.device.graphs import capture_on, try_graphs
 from app.inference.device.normalise import Normaliser
+from app.inference.device.script import try_script
 from app.inference.fingerprint import fingerprint
 from app.inference.jobs import Answer, DeviceLost, Job, OutOfMemory
 from models.checkpoints.checkpoint import Checkpoint, build
 from models.network.attention import AttentionSpec
-from models.network.kernels.graphs import Graphs
-from models.network.vit import Readout
+from models.network.vit import Readout, Recorded
 from models.preprocess import Labels, Resize, Size, whole_patches
 
 logger = logging.getLogger("vitrine")
@@ -144,14 +144,17 @@ class Engine:
         pixels = np.full((3, *self.checkpoint.content.preprocess.input_size), 128, np.uint8)
         return Job(pixels, Readout.LOGITS if Readout.LOGITS in self.readouts else self.default_readout)
 
-    def record_graphs(self) -> Graphs | None:
-        """Return the network's blocks as graphs where the device replays them and that is right and as fast; or None.
+    def record(self) -> Recorded | None:
+        """Return the network's blocks in one call; None where the device cannot record them, or they answer otherwise.
 
-        The network uses them once its `graphs` are set to them.
+        The network uses them once its `recorded` is set to it.
         """
-        if not self.backend.replays_graphs:
+        if not self.backend.records:
             return None
-        return try_graphs(self.network, self._pixels([self.probe()])[0], self.max_batch_cost, capture_on(self.device))
+        image = self._pixels([self.probe()])[0]
+        if self.backend.on_cuda:
+            return try_graphs(self.network, image, self.max_batch_cost, capture_on(self.device))
+        return try_script(self.network, image)
 
     def run(self, jobs: Sequence[Job], side_by_side: int = 1) -> list[Answer | Exception]:
         """Run all jobs in one forward pass and return an answer for each, or OutputInvalid where it is not finite.

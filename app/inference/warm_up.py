@@ -43,13 +43,13 @@ def warm_up(engine: Engine) -> None:
     if isinstance(answer, Exception):
         raise answer
     # They take memory that a batch cannot have; and they are used only after it was measured how much a batch takes.
-    graphs = engine.record_graphs()
+    recorded = engine.record()
     cost = MEMORY_PROBE_IMAGES * engine.cost(*probe.pixels.shape[1:])
     fits = engine.backend.largest_batch(lambda: engine.forward([probe] * MEMORY_PROBE_IMAGES), cost)
     if fits is not None:
         engine.max_batch_cost = min(engine.max_batch_cost, fits)
         logger.info("batches of up to %d tokens", engine.max_batch_cost)
-    engine.network.graphs = graphs
+    engine.network.recorded = recorded
     if engine.checkpoint.golden is not None:
         _compare(engine, engine.checkpoint.golden)
     else:

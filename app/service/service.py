@@ -165,10 +165,8 @@ class Service:
     ) -> list[PreparedImage | ImageProblem]:
         started = time.perf_counter()
         patches = self.settings.max_tokens_per_image - engine.config.num_prefix_tokens
-        transform = Transform(
-            *(engine.checkpoint.content.preprocess, engine.config.patch_size, resolution, patches),
-            rounded=engine.dtype != "float32",
-        )
+        how = engine.checkpoint.content.preprocess, engine.config.patch_size, resolution, patches
+        transform = Transform(*how, rounded=engine.dtype != "float32")
         images = await self.decoder.prepare(uploads, transform)
         timings.add("decode", time.perf_counter() - started)
         return images
@@ -219,8 +217,7 @@ class Service:
         self.metrics.batches.wasted(sum(self._network_tokens(job) for job in jobs))
 
     def _network_tokens(self, job: Job) -> int:
-        _, height, width = job.pixels.shape
-        return self.runtime.loaded.config.num_tokens(height, width)
+        return self.runtime.loaded.config.num_tokens(*job.pixels.shape[1:])
 
     def _watch_gauges(self) -> None:
         queue = self.runtime.batcher.queue

@@ -125,11 +125,11 @@ def forwards(bench: Bench, shape: Shape, batches: Sequence[int], *, compiled: bo
     Where the engine replays its blocks as CUDA graphs, there are rows with them and without.
     """
     engine = bench.engine(shape, compile=compiled)
-    graphs, engine.network.graphs = engine.network.graphs, None
+    graphs, engine.network.recorded = engine.network.recorded, None
     for batch in batches:
         _forward(bench, shape, engine, "compiled" if compiled else "as they are", batch)
     if graphs:
-        engine.network.graphs = graphs
+        engine.network.recorded = graphs
         for batch in batches:
             _forward(bench, shape, engine, "graphs", batch)
 

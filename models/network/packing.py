@@ -54,6 +54,7 @@ class Packing:
     order: list[int]
     runs: list[Run]
     _cu_seqlens: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _table: Tensor | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], kinds: Sequence[Any] | None = None) -> "Packing":
@@ -81,6 +82,11 @@ class Packing:
             longest: no image has more tokens than this.
         """
         return cls([], [Run(0, 1, longest)], {bounds.device: bounds})
+
+    @classmethod
+    def of_table(cls, table: Tensor) -> "Packing":
+        """Return a packing for attention that reads this table of runs each time that it runs, and nothing else."""
+        return cls([], [], _table=table)
 
     def leading(self, count: int) -> "Packing":
         """Return the packing of the same images when each keeps only its first `count` tokens."""
@@ -113,6 +119,13 @@ class Packing:
     def offsets(self) -> list[int]:
         """The row at which each image starts and, last, T: B + 1 numbers."""
         return [0, *accumulate(run.length for run in self.runs for _ in range(run.images))]
+
+    @property
+    def table(self) -> Tensor:
+        """The runs: start, images and length of each, int64 (R, 3) on the CPU."""
+        if self._table is not None:
+            return self._table
+        return torch.tensor([[run.start, run.images, run.length] for run in self.runs])
 
     @property
     def total(self) -> int:

@@ -10,10 +10,9 @@ Shapes: B images, N tokens of one image, T tokens of all images together, P pref
 registers), D embedding dimension, h x w the grid of patches of an image, K classes, F features that the head reads.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from functools import partial
 from itertools import groupby
 from typing import cast
 
@@ -28,6 +27,7 @@ from models.network.config import ViTConfig
 from models.network.intermediate import TokenRecorder, TokenSpec
 from models.network.kernels.attention import AttentionFunction
 from models.network.kernels.graphs import Capture, Graphs, ladder
+from models.network.kernels.script import Script, Stack
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.pooling import LEADING_TOKENS, patch_mean, pool, prefix_token
@@ -105,11 +105,8 @@ def position_embedding(config: ViTConfig) -> PositionEmbedding | SinCosEmbedding
     return PositionEmbedding(config.grid_size, config.embed_dim, config.position)
 
 
-def run_all(blocks: Sequence[Block], x: Tensor, packing: Packing, places: Places) -> Tensor:
-    """Run blocks that share their places over the packed tokens: (T, D) -> (T, D)."""
-    for block in blocks:
-        x = block(x, packing, places)
-    return x
+Recorded = Callable[[Tensor, Packing, Places], Tensor | None]
+"""Packed tokens (T, D), their packing and their places -> (T, D), or None for what it does not take."""
 
 
 def run_blocks(  # noqa: PLR0913, PLR0917 - the state of one forward pass
@@ -120,18 +117,18 @@ def run_blocks(  # noqa: PLR0913, PLR0917 - the state of one forward pass
     recorders: tuple[AttentionRecorder, TokenRecorder],
     leading: int | None,
     pool_layers: int,
-    graphs: Graphs | None = None,
+    recorded: Recorded | None = None,
 ) -> tuple[Tensor, list[Tensor], Packing]:
     """Run the blocks over the packed tokens (T, D).
 
-    All blocks but the last run as a graph where there is one for this packing; what they output is then not recorded.
+    All blocks but the last run in one call where they are recorded for this packing; nothing is read between them then.
 
     Returns: the output of the last block, for the leading tokens only unless that is None; [CLS] of the blocks before
     it that the head reads, (B, D) each; the packing of the output.
     """
     inputs, outputs = recorders
     earlier: list[Tensor] = []
-    replayed = graphs(x, packing, places.of_block(0)) if graphs else None
+    replayed = recorded(x, packing, places.of_block(0)) if recorded else None
     x = x if replayed is None else replayed
     for i, block in enumerate(blocks[:-1] if replayed is None else ()):
         inputs.record(i, x)
@@ -178,8 +175,8 @@ class VisionTransformer(nn.Module):
         )
         self.head = nn.Linear(config.native_dim, config.num_classes) if config.num_classes else None
         self.head_dist = nn.Linear(dim, config.num_classes) if config.head_dist else None
-        self.graphs: Graphs | None = None
-        """All blocks but the last, as graphs; only where all `blocks_share_places`."""
+        self.recorded: Recorded | None = None
+        """All blocks but the last, in one call; only where all `blocks_share_places`."""
 
     @property
     def readouts(self) -> Readout:
@@ -221,9 +218,9 @@ class VisionTransformer(nn.Module):
         places = PackedPlaces(packing, grids, self.rotary, self.relative, x)
         recorder, outputs = AttentionRecorder(specs, packing), TokenRecorder(tokens, packing)
         leading, blocks = self._leading_tokens(readout), [cast(Block, block) for block in self.blocks]
-        graphs = None if specs or tokens else self.graphs
+        recorded = None if specs or tokens else self.recorded
         state = x, packing, places, (recorder, outputs), leading
-        x, earlier, kept = run_blocks(blocks, *state, self.config.pool_layers, graphs)
+        x, earlier, kept = run_blocks(blocks, *state, self.config.pool_layers, recorded)
         return replace(
             self._read(x, earlier, kept, grids, readout),
             attention=self._attention(recorder, specs, grids, places),
@@ -346,17 +343,37 @@ class VisionTransformer(nn.Module):
         return {image: row[..., prefix:].unflatten(-1, grids[image]) for image, row in zip(specs, rows, strict=True)}
 
 
-def record_blocks(network: VisionTransformer, image: Tensor, most: int, capture: Capture) -> Graphs:
-    """Return graphs of all blocks but the last, for up to so many tokens; `network.graphs` may be set to them.
+def graphs_of(network: VisionTransformer, image: Tensor, most: int, capture: Capture) -> Graphs:
+    """Return graphs of all blocks but the last, for up to so many tokens; `network.recorded` may be set to them.
 
     Args:
-        network: its `config.blocks_share_places`.
+        network: its `config.blocks_share_places`, and its attention reads bounds from memory.
         image: a typical one, (3, height, width), normalised.
         most: tokens of the largest batch.
         capture: how a graph is recorded.
     """
+    like, _, places = _example(network, image)
+    return Graphs(_stack(network), ladder(len(like), most), capture, like, places)
+
+
+def script_of(network: VisionTransformer, image: Tensor) -> Script:
+    """Return all blocks but the last as one call of TorchScript; `network.recorded` may be set to it.
+
+    Args:
+        network: its `config.blocks_share_places`, and its attention reads the table of a packing.
+        image: any, (3, height, width), normalised.
+
+    Raises RuntimeError where TorchScript cannot record them.
+    """
+    return Script(_stack(network), *_example(network, image))
+
+
+def _stack(network: VisionTransformer) -> Stack:
+    return Stack(list(network.blocks[:-1]))
+
+
+def _example(network: VisionTransformer, image: Tensor) -> tuple[Tensor, Packing, Places]:
+    """Return the input of the blocks for an image."""
     grid = network.config.grid(image.shape[1], image.shape[2])
-    like = network.embed([image], [grid])
-    places = PackedPlaces(network.packing_of([grid]), [grid], network.rotary, None, like).of_block(0)
-    blocks = [cast(Block, block) for block in network.blocks[:-1]]
-    return Graphs(partial(run_all, blocks), ladder(len(like), most), capture, like, places)
+    tokens, packing = network.embed([image], [grid]), network.packing_of([grid])
+    return tokens, packing, PackedPlaces(packing, [grid], network.rotary, None, tokens).of_block(0)

@@ -177,7 +177,14 @@ def test_a_runner_that_is_lost_beside_another_batch_fails_all_work_and_ends_all_
 
         backend.run = lost  # type: ignore[method-assign]
         reports: list[Exception | None] = []
-        batcher: Batcher[int, int] = Batcher(lambda: backend, reports.append)
+        told = asyncio.Event()
+
+        def report(failure: Exception | None) -> None:
+            reports.append(failure)
+            if failure is not None:
+                told.set()
+
+        batcher: Batcher[int, int] = Batcher(lambda: backend, report)
         batcher.start()
         backend.may_run.clear()
         clients = [await submitted(batcher, Work(1, 0))]
@@ -187,6 +194,7 @@ def test_a_runner_that_is_lost_beside_another_batch_fails_all_work_and_ends_all_
             assert isinstance(error, Fatal)
         with pytest.raises(Fatal):
             await batcher.submit([Work(1, 3)])
+        await asyncio.wait_for(told.wait(), 30)  # the thread tells of its end after the work has failed
         assert [type(report) for report in reports] == [type(None), Fatal]
         backend.may_run.set()
         await batcher.stop(30)

@@ -72,14 +72,14 @@ def test_graphs_answer_as_the_network_without_them(checkpoint: Checkpoint) -> No
     warm_up(engine)
     if not attends_by_bounds(engine):
         pytest.skip("this card has no attention for all lengths in one call, which graphs need")
-    graphs = engine.network.graphs
+    graphs = engine.network.recorded
     assert graphs is not None  # those of few images save most of their time
     replayed = []
     batches = [jobs(), jobs()[:1], jobs()[1:4], jobs() * 3, jobs()[:1]]
     for batch in batches:
-        engine.network.graphs = None
+        engine.network.recorded = None
         expected = vectors(engine, batch)
-        engine.network.graphs = graphs
+        engine.network.recorded = graphs
         replayed.append(vectors(engine, batch))
         assert cosines(replayed[-1], expected).min() >= 0.9999
     assert np.array_equal(replayed[1], replayed[-1])  # whatever ran between
@@ -92,6 +92,6 @@ def test_the_memory_of_graphs_is_counted(checkpoint: Checkpoint) -> None:
     warm_up(engine)  # with graphs, or without them where the memory does not suffice
     probe = engine.probe()
     engine.run([probe] * (engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])))  # raises OutOfMemory
-    graphs, engine.network.graphs = engine.network.graphs, None
+    graphs, engine.network.recorded = engine.network.recorded, None
     engine.run([probe] * (engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])))
     del taken, graphs

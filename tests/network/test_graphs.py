@@ -21,7 +21,7 @@ from models.network.kernels.graph_trial import WrongGraph, try_all
 from models.network.kernels.graphs import Budget, Graphs, Step, ladder
 from models.network.packing import Packing
 from models.network.positions.rotary import Rotary
-from models.network.vit import Readout, VisionTransformer, record_blocks
+from models.network.vit import Readout, VisionTransformer, graphs_of
 from tests.bounds import assert_equal_in_float32
 from tests.network.test_network import images, tiny
 
@@ -64,7 +64,7 @@ def recorded(network: VisionTransformer) -> Recorder:
     """Let a network use graphs."""
     network.set_attention(varlen_attention)
     recorder = Recorder()
-    network.graphs = record_blocks(network, images((64, 64))[0], MOST, recorder)
+    network.recorded = graphs_of(network, images((64, 64))[0], MOST, recorder)
     return recorder
 
 
@@ -173,7 +173,7 @@ def test_gradients_are_computed_without() -> None:
 def made(capture: Any = Recorder, network: VisionTransformer | None = None) -> Graphs:
     network = network or tiny()
     network.set_attention(varlen_attention)
-    return record_blocks(network, images((64, 64))[0], MOST, capture())
+    return graphs_of(network, images((64, 64))[0], MOST, capture())
 
 
 @torch.inference_mode()

@@ -88,8 +88,8 @@ class Backend:
         """The dtype of attention, which in a network of int8 is another one than that of the linear layers."""
         self.int8_is_faster = False
         """Whether the layers of a network of int8 take less time than layers of `inside` would."""
-        self.replays_graphs = False
-        """Whether blocks may be recorded as CUDA graphs: attention reads the bounds of images from the GPU's memory."""
+        self.records = False
+        """Whether blocks may be recorded for images of any sizes: attention reads the bounds of images from memory."""
         self.threads = torch.get_num_threads()
         """Threads of all forward passes on the CPU together."""
         self.streams = choose_streams(streams, self.device, self.threads, compiled=compiled)
@@ -119,12 +119,13 @@ class Backend:
         config = network.config
         attend = select_attention(self.device, DTYPES[self.inside], config.num_heads, config.head_dim)
         network.set_attention(attend)
+        self.records = self.device.type == "cpu" and not compiled
         if self.dtype == "int8":
             if compiled:
                 raise DeviceUnavailable("compile: a network of int8 is not compiled; leave it out")
             self._choose_for_int8(network)
         elif self.on_cuda:
-            self.replays_graphs = attend is varlen_attention and not compiled
+            self.records = attend is varlen_attention and not compiled
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
         elif self.device.type == "cpu" and self.dtype == "bfloat16":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.network.kernels.graph_trial import WrongGraph, try_all
 from models.network.kernels.graphs import Capture, Graphs, Step
-from models.network.vit import VisionTransformer, record_blocks
+from models.network.vit import VisionTransformer, graphs_of
 
 logger = logging.getLogger("vitrine")
 
@@ -59,7 +59,7 @@ def try_graphs(network: VisionTransformer, image: Tensor, most: int, capture: Ca
         return None
     reason = ""
     try:
-        graphs = record_blocks(network, image, most, capture)
+        graphs = graphs_of(network, image, most, capture)
         tried = len(graphs.budgets)
         try_all(graphs, network.config.num_prefix_tokens + 1)
     except WrongGraph as error:

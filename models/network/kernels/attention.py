@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.network.kernels.script import scripted
 from models.network.packing import Packing
 from models.network.positions.relative import Bias
 
@@ -41,9 +42,6 @@ SEPARATELY = 128
 The number of queries does not decide: a lone [CLS] is rounded as beside the other queries, which another image of the
 batch may need.
 """
-
-LEAST_SUM, LARGEST_SUM = 2.0**-96, 2.0**96
-"""Sums of exponentials between these are right: bfloat16 and float32 reach from 2^-126 to 2^127."""
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
@@ -88,45 +86,69 @@ class ProductAttention:
     """`grouped_attention`, with two batched products and a softmax between for images of up to `longest` tokens.
 
     torch's fused attention multiplies bfloat16 slowly on processors without AMX. The matrices of a few images are in
-    memory at a time. The scale is applied to the products before they are rounded.
+    memory at a time. The scale is applied to the products before they are rounded. It reads the runs from their table,
+    so that TorchScript can record it for images of any lengths.
     """
 
     longest: int
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
         """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
-        out = q.new_empty(q.shape)  # (t, H, d)
-        for run, query_run in zip(packing.runs, query_packing.runs, strict=True):
-            images = query_run.view(q), run.view(k), run.view(v)  # (images, n, H, d), (images, N, H, d) x 2
-            found = query_run.view(out).transpose(1, 2)  # (images, H, n, d)
-            if run.length <= self.longest:
-                _attend_by_products(*images, found)
-            else:
-                queries, keys, values = (each.transpose(1, 2) for each in images)
-                found.copy_(F.scaled_dot_product_attention(queries, keys, values))
-        return out.flatten(1)
+        limits = self.longest, MAX_MATRIX, SEPARATELY
+        return scripted(_attend_by_table)(q, k, v, packing.table, query_packing.table, *limits)
 
 
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
-    """Compute softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> `out` (images, H, n, d).
+def _attend_by_table(  # noqa: PLR0913, PLR0917 - TorchScript reads no globals
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    query_table: Tensor,
+    longest: int,
+    max_matrix: int,
+    separately: int,
+) -> Tensor:
+    """Attend inside each image: (t, H, d), (T, H, d) x 2, runs (R, 3) of keys and of queries -> (t, D)."""
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)  # (t, H, d)
+    heads, head_dim = q.shape[1], q.shape[2]
+    runs: list[list[int]] = table.tolist()
+    query_runs: list[list[int]] = query_table.tolist()
+    for i, run in enumerate(runs):
+        start, images, tokens = run[0], run[1], run[2]
+        first, queries = query_runs[i][0], query_runs[i][2]
+        keys = k[start : start + images * tokens].view(images, tokens, heads, head_dim)
+        values = v[start : start + images * tokens].view(images, tokens, heads, head_dim)
+        asked = q[first : first + images * queries].view(images, queries, heads, head_dim)
+        found = out[first : first + images * queries].view(images, queries, heads, head_dim).transpose(1, 2)
+        if tokens <= longest:
+            _attend_by_products(asked, keys, values, found, max_matrix, separately)
+        else:
+            each = asked.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)  # (images, H, n, d)
+            found.copy_(F.scaled_dot_product_attention(each[0], each[1], each[2]))
+    return out.flatten(1)
 
-    Each call of torch hands Python's lock to another thread and waits for it again, so there are few.
-    """
+
+def _attend_by_products(  # noqa: PLR0913, PLR0917 - as above
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, max_matrix: int, separately: int
+) -> None:
+    """Compute softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> `out` (images, H, n, d)."""
     images, queries, heads, head_dim = q.shape
     tokens = k.shape[1]
-    step = max(1, MAX_MATRIX // (heads * queries * tokens))
+    step = max(1, max_matrix // (heads * queries * tokens))
     # Copies, (images * H, n, d), also of one image: the product would make slower ones.
-    q, k, v = (each.transpose(1, 2).contiguous().view(-1, each.shape[1], head_dim) for each in (q, k, v))
-    unread = q.new_empty(1).expand(1, queries, tokens)  # with beta=0 it only stands for a shape
+    q = q.transpose(1, 2).contiguous().view(-1, queries, head_dim)
+    k = k.transpose(1, 2).contiguous().view(-1, tokens, head_dim)
+    v = v.transpose(1, 2).contiguous().view(-1, tokens, head_dim)
+    unread = torch.empty([1], dtype=q.dtype, device=q.device).expand(1, queries, tokens)  # beta=0: stands for a shape
     for start in range(0, images, step):
-        few = slice(start * heads, (start + step) * heads)
-        logits = torch.baddbmm(unread, q[few], k[few].mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
+        begin, end = start * heads, (start + step) * heads
+        logits = torch.baddbmm(unread, q[begin:end], k[begin:end].mT, beta=0, alpha=head_dim**-0.5)  # (few * H, n, N)
         found = out[start : start + step]  # (few, H, n, d)
-        if tokens < SEPARATELY:
-            found.copy_(torch.bmm(logits.softmax(-1), v[few]).view(found.shape))
+        if tokens < separately:
+            found.copy_(torch.bmm(logits.softmax(-1), v[begin:end]).view(found.shape))
         else:
             weights, sums = _exponentials(logits)
-            weighted = torch.bmm(weights, v[few]).view(found.shape)
+            weighted = torch.bmm(weights, v[begin:end]).view(found.shape)
             torch.div(weighted, sums.view(-1, heads, queries, 1), out=found)
 
 
@@ -136,13 +158,15 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     The softmax of torch subtracts the largest logit of each row first and divides each weight, in passes that take
     twice the time of the exponentials alone. Here the output of attention is divided, which has fewer numbers. Where
     the exponentials of a row may leave the range of the dtype, torch's softmax computes that row; its sum is then 1.
+    Sums between 2^-96 and 2^96 are right: bfloat16 and float32 reach from 2^-126 to 2^127.
     """
     weights = logits.exp()
     sums = weights.sum(-1, keepdim=True)
-    least, largest = (float(each) for each in sums.aminmax())
-    if not (least > LEAST_SUM and largest < LARGEST_SUM):  # also where one is not a number
-        far = ~((sums > LEAST_SUM) & (sums < LARGEST_SUM)).squeeze(-1)  # (m, n)
-        weights[far], sums[far] = logits[far].softmax(-1), 1.0
+    least, largest = sums.aminmax()
+    if not (float(least) > 2.0**-96 and float(largest) < 2.0**96):  # also where one is not a number
+        near = (sums > 2.0**-96) & (sums < 2.0**96)  # (m, n, 1)
+        weights = torch.where(near, weights, logits.softmax(-1))
+        sums = torch.where(near, sums, torch.ones_like(sums))
     return weights, sums
 
 

@@ -8,13 +8,11 @@ activation reads them again. The operators are private to torch: they are what i
 on a CPU (torch/_inductor/mkldnn_lowerings.py). So they are tried before they are used.
 """
 
-from collections.abc import Callable
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
 from models.network.kernels.quantized import QuantizedLinear
+from models.network.kernels.script import scripted
 
 FUSED: dict[str, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 """Activations that oneDNN computes in the same pass: the operator's name and algorithm."""
@@ -34,15 +32,19 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: nn.Linear, rows: int, activation: str = "none") -> None:
         super().__init__()
         operators = torch.ops.mkldnn
-        self._weight: Tensor = operators._reorder_linear_weight(layer.weight.detach(), rows)
+        packed = operators._reorder_linear_weight(layer.weight.detach(), rows)
+        self.register_buffer("packed", packed, persistent=False)
         self._bias = layer.bias
         self._activation = FUSED[activation]
-        self._run = cast(Callable[..., Tensor], operators._linear_pointwise.default)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of the linear layer."""
-        name, algorithm = self._activation
-        return self._run(x, self._weight, self._bias, name, [], algorithm)
+        return scripted(_pointwise)(x, self.packed, self._bias, *self._activation)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, name: str, algorithm: str) -> Tensor:
+    arguments: list[int | float | complex | None] = []
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, arguments, algorithm)
 
 
 class PackedQuantizedLinear(nn.Module):
@@ -58,7 +60,8 @@ class PackedQuantizedLinear(nn.Module):
     def __init__(self, layer: QuantizedLinear, rows: int) -> None:
         super().__init__()
         operators = torch.ops.onednn
-        self._weight: Tensor = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
+        packed = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
+        self.register_buffer("packed", packed, persistent=False)
         self._grid, output = layer.grid, layer.output
         # The inputs' scale is in those of the outputs and their zero point in the bias, where they cost nothing:
         # (q - zero) W = q W - zero sum(W).
@@ -67,16 +70,27 @@ class PackedQuantizedLinear(nn.Module):
         self._bias = (layer.bias - shift).float()
         self._zeros = torch.zeros(layer.out_features, dtype=torch.int64)
         scale, zero = output.grid or (1.0, 0)
-        self._answer = scale, zero, torch.uint8 if output.grid else output.dtype, *_post_op(output.activation)
-        self._run = cast(Callable[..., Tensor], operators.qlinear_pointwise.default)
+        self._answer = scale, zero, torch.uint8 if output.grid else output.dtype, *FUSED[output.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of the linear layer."""
         q = x if x.dtype == torch.uint8 else self._grid.quantize(x)
-        return self._run(q, 1.0, 0, self._weight, self._scales, self._zeros, self._bias, *self._answer)
+        return scripted(_quantized_pointwise)(q, self.packed, self._scales, self._zeros, self._bias, *self._answer)
 
 
-def _post_op(activation: str) -> tuple[str, list[float], str]:
-    """Return the name, the arguments and the algorithm of an activation, as the operator takes them."""
-    name, algorithm = FUSED[activation]
-    return name, [], algorithm
+def _quantized_pointwise(  # noqa: PLR0913, PLR0917 - the operator's own
+    q: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    bias: Tensor,
+    scale: float,
+    zero: int,
+    dtype: torch.dtype,
+    name: str,
+    algorithm: str,
+) -> Tensor:
+    arguments: list[int | float | complex | None] = []
+    return torch.ops.onednn.qlinear_pointwise(
+        q, 1.0, 0, weight, scales, zeros, bias, scale, zero, dtype, name, arguments, algorithm
+    )

@@ -53,10 +53,9 @@ def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_
     shape = device, dtype, heads, head_dim
     if supported and matches_grouped(varlen_attention, *shape) and is_the_same_alone(varlen_attention, *shape):
         return varlen_attention
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        products = ProductAttention(longest_by_products(dtype, heads, head_dim))
-        if products.longest and matches_grouped(products, device, dtype, heads, head_dim):
-            return products
+    if device.type == "cpu":
+        products = ProductAttention(longest_by_products(dtype, heads, head_dim) if dtype == torch.bfloat16 else 0)
+        return products if matches_grouped(products, *shape) else ProductAttention(0)
     return grouped_attention
 
 
