@@ -38,8 +38,7 @@ MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 take 9% more processor time an image where two batches run side by side (ViT-S in bfloat16, 32 clients)."""
 
 MOST_STREAMS = 4
-"""Batches that run side by side on a CPU by default, at most. More are not measured; each holds Python's global lock
-for about two milliseconds."""
+"""Batches that run side by side on a CPU by default, at most. More are not measured."""
 
 TYPICAL_IMAGES = 8
 """Images of the batch that linear layers are packed for on a CPU."""
