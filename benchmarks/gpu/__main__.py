@@ -73,6 +73,7 @@ def _describe(bench: Bench) -> None:
 def _forwards(bench: Bench, shapes: list[Shape], batches: tuple[int, ...], *, compiled: bool) -> None:
     print("The network alone, batch after batch; and the engine, which takes pixels and returns classes, one by one.")
     print("Rows named `graphs` replay the blocks as CUDA graphs, where the engine would; HTTP uses them then, too.")
+    print("On a processor `one call` is what TorchScript has recorded.")
     speed.forward_header()
     for shape in shapes:
         speed.forwards(bench, shape, batches)

@@ -122,16 +122,16 @@ STEPS_AT_ONCE = 8
 def forwards(bench: Bench, shape: Shape, batches: Sequence[int], *, compiled: bool = False) -> None:
     """Print rows: the network, and the engine with its copies, for batches of images of the network's own size.
 
-    Where the engine replays its blocks as CUDA graphs, there are rows with them and without.
+    Where the engine runs its blocks in one call, there are rows with it and without.
     """
     engine = bench.engine(shape, compile=compiled)
-    graphs, engine.network.recorded = engine.network.recorded, None
+    recorded, engine.network.recorded = engine.network.recorded, None
     for batch in batches:
         _forward(bench, shape, engine, "compiled" if compiled else "as they are", batch)
-    if graphs:
-        engine.network.recorded = graphs
+    if recorded:
+        engine.network.recorded = recorded
         for batch in batches:
-            _forward(bench, shape, engine, "graphs", batch)
+            _forward(bench, shape, engine, "graphs" if bench.device.type == "cuda" else "one call", batch)
 
 
 def _forward(bench: Bench, shape: Shape, engine: Engine, blocks: str, batch: int) -> None:

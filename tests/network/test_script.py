@@ -20,6 +20,15 @@ from models.network.positions.rotary import Rotary
 from models.network.vit import Readout, VisionTransformer, script_of
 from tests.network.test_network import images, tiny
 
+
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+pytestmark = pytest.mark.skipif(
+    scripted(unchanged) is unchanged, reason="this torch or this Python has no TorchScript; blocks run without"
+)
+
 SIZES = (24, 40), (64, 64), (8, 8), (40, 24), (64, 64), (104, 104)
 
 VARIANTS: dict[str, dict[str, Any]] = {
