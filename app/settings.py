@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         "fast",
         description="How to decode and resize. fast: large JPEGs at a reduced scale, at least three times the size "
         "that is needed; and unless the network computes in float32, images are resized with vector instructions, to "
-        "within 1 of 255; exact: at full scale with Pillow's filters, as the original implementations do.",
+        "within 2 of 255; exact: at full scale with Pillow's filters, as the original implementations do.",
     )
     colour: Colour = Field(
         "original",

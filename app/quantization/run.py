@@ -103,6 +103,8 @@ def quantize_checkpoint(settings: Settings, checkpoint: Checkpoint, order: Order
         engines = {"int8": ours, "float32": exact}
         if (native := choose_dtype("auto", CPU)) not in engines:
             engines[native] = Engine(checkpoint, "cpu", native)
+        for engine in engines.values():
+            engine.network.recorded = engine.record()  # as they are served
         timing = time_engines(engines, _images(checkpoint, samples.others[:8], Resolution()))
     return Written(made, timing, samples.passed_over)
 

@@ -363,7 +363,7 @@ def script_of(network: VisionTransformer, image: Tensor) -> Script:
         network: its `config.blocks_share_places`, and its attention reads the table of a packing.
         image: any, (3, height, width), normalised.
 
-    Raises RuntimeError where TorchScript cannot record them.
+    Raises whatever torch raises where TorchScript cannot record them.
     """
     return Script(_stack(network), *_example(network, image))
 

@@ -194,7 +194,7 @@ def test_a_runner_that_is_lost_beside_another_batch_fails_all_work_and_ends_all_
             assert isinstance(error, Fatal)
         with pytest.raises(Fatal):
             await batcher.submit([Work(1, 3)])
-        await asyncio.wait_for(told.wait(), 30)  # the thread tells of its end after the work has failed
+        await asyncio.wait_for(told.wait(), 30)  # the error is reported after the work has failed
         assert [type(report) for report in reports] == [type(None), Fatal]
         backend.may_run.set()
         await batcher.stop(30)

@@ -181,6 +181,18 @@ def test_attention_by_products_is_selected_up_to_where_it_is_faster(monkeypatch:
     assert select_attention(CPU, torch.float32, heads=2, head_dim=8) == ProductAttention(0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_pythons_where_the_compiled_one_does_not_run(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(*_: object) -> Tensor:
+        raise RuntimeError("TorchScript fails when it runs")
+
+    monkeypatch.setattr(attention, "scripted", lambda _: compiled)
+    monkeypatch.setattr(selection, "longest_by_products", lambda *_: 512)
+    assert select_attention(CPU, dtype, heads=2, head_dim=8) is grouped_attention
+
+
 def test_the_faster_one_is_found() -> None:
     quick, slow = (lambda: None), (lambda: time.sleep(0.01))
     assert selection.is_faster(quick, slow)

@@ -71,7 +71,7 @@ def test_a_network_in_float32_gets_pillows_pixels(
         answer = httpx.post(f"{server.url}/preprocess", content=file.getvalue(), timeout=60)
     with Image.open(io.BytesIO(answer.content)) as image:
         found = np.asarray(image).transpose(2, 0, 1)
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.abs(found.astype(int) - expected).max() <= 2
     assert np.array_equal(found, expected) == (exact or not VECTORISED)
 
 

@@ -8,7 +8,8 @@ Knows nothing of blocks, weights or configs.
 add a bias.
 `varlen_attention` makes one call of FlashAttention (Dao 2023, arXiv 2307.08691) for all images; it needs CUDA, compute
 capability 8.0 and half precision.
-`ProductAttention` writes the attention matrices out, which torch computes faster in bfloat16 on many processors.
+`ProductAttention` is for processors: it reads the lengths of images from a table, so that TorchScript can record it,
+and writes the attention matrices of short images out, which torch computes faster in bfloat16 on many processors.
 
 Shapes: t query tokens, T tokens of all images together, D embedding dimension, H heads, d = D / H.
 """

@@ -1,9 +1,9 @@
 """TorchScript: functions and blocks that run in one call, without Python between their operations.
 
 In: a function, or blocks and an example of their input. Out: what computes the same.
-Knows nothing of what blocks do.
+Knows nothing of what blocks do with their packing and their places.
 
-A forward pass on a processor has some 300 operations. Each that Python starts gives Python's lock away and waits for it
+A forward pass on a processor has some 300 operations. Each that Python starts releases Python's lock and waits for it
 again, beside another forward pass, decoding and the event loop. The interpreter of TorchScript holds no lock.
 torch calls TorchScript deprecated, and names no successor that runs without a C++ compiler. What it cannot compile here
 runs as it is.
@@ -64,6 +64,19 @@ class Stack(nn.Module):
         return x
 
 
+class _Recording(nn.Module):
+    """A stack whose arguments are tensors alone, which is what a recording takes."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, x: Tensor, table: Tensor, *rotation: Tensor) -> Tensor:
+        """Run the blocks: tokens (T, D), runs (R, 3), and cosines and sines where there are rotations -> (T, D)."""
+        places = Places((rotation[0], rotation[1])) if rotation else NOWHERE
+        return cast(Tensor, self.stack(x, Packing.of_table(table), places))
+
+
 class Script:
     """A stack of blocks as one call, for tokens of any images.
 
@@ -75,39 +88,19 @@ class Script:
         packing: of the example.
         places: of the example, without a bias.
 
-    Raises RuntimeError where TorchScript cannot record them.
+    Raises whatever torch raises where TorchScript cannot record them.
     """
 
     def __init__(self, stack: Stack, like: Tensor, packing: Packing, places: Places) -> None:
-        # Weights in the order of oneDNN cannot be constants of a recording, so that they are inputs.
-        opaque = [
-            (module, name, buffer)
-            for module in stack.modules()
-            for name, buffer in module.named_buffers(recurse=False)
-            if buffer.layout is not torch.strided
-        ]
-        self._weights = [weight for *_, weight in opaque]
-        rotations = len(places.rotation or ())
-
-        def step(x: Tensor, table: Tensor, *more: Tensor) -> Tensor:
-            rotation, weights = more[:rotations], more[rotations:]
-            for (module, name, _), weight in zip(opaque, weights, strict=True):
-                setattr(module, name, weight)
-            there = Places((rotation[0], rotation[1])) if rotations else NOWHERE
-            return cast(Tensor, stack(x, Packing.of_table(table), there))
-
-        inputs = like, packing.table, *(places.rotation or ()), *self._weights
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the deprecation, and of numbers that stay as in the example
-                self._run = torch.jit.trace(step, inputs, check_trace=False)
-        finally:
-            for module, name, weight in opaque:
-                setattr(module, name, weight)
+        inputs = like, packing.table, *(places.rotation or ())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the deprecation, and of numbers that stay as they are in the example
+            # A module, whose weights go with it; those of a recorded function would stay until the process ends.
+            self._run = torch.jit.trace(_Recording(stack), inputs, check_trace=False)
 
     def __call__(self, x: Tensor, packing: Packing, places: Places) -> Tensor | None:
         """Return the output for packed tokens, (T, D) -> (T, D); None where gradients are wanted."""
         if torch.is_grad_enabled():
             return None
         with _as_it_is():
-            return cast(Tensor, self._run(x, packing.table, *(places.rotation or ()), *self._weights))
+            return cast(Tensor, self._run(x, packing.table, *(places.rotation or ())))

@@ -54,8 +54,10 @@ def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_
     if supported and matches_grouped(varlen_attention, *shape) and is_the_same_alone(varlen_attention, *shape):
         return varlen_attention
     if device.type == "cpu":
-        products = ProductAttention(longest_by_products(dtype, heads, head_dim) if dtype == torch.bfloat16 else 0)
-        return products if matches_grouped(products, *shape) else ProductAttention(0)
+        longest = longest_by_products(dtype, heads, head_dim) if dtype == torch.bfloat16 else 0
+        for products in (ProductAttention(longest), ProductAttention(0)):
+            if matches_grouped(products, *shape):
+                return products
     return grouped_attention
 
 
@@ -96,6 +98,15 @@ def is_the_same_alone(
     attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
 ) -> bool:
     """Return whether an image gets the same numbers alone as beside images of other lengths, to the last bit."""
+    try:
+        return _is_the_same_alone(attend, device, dtype, heads, head_dim)
+    except RuntimeError:  # longer images than those that it was tried with
+        return False
+
+
+def _is_the_same_alone(
+    attend: AttentionFunction, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
     together = Packing.from_lengths(COMPANY)
     q, k, v = torch.randn(3, sum(COMPANY), heads, head_dim, device=device).to(dtype)
     found = attend(q, k, v, together, together)
