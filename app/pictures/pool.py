@@ -53,7 +53,7 @@ class Transform:
     patch: height and width of a patch.
     resolution: the resolution that the request asks for.
     max_patches: limit of patches of one image, whatever the request asks for; None for no limit.
-    rounded: the network computes in half precision or 8 bits, beside which a pixel that is off by 1 does not count.
+    rounded: the network computes in half precision or 8 bits, beside which a pixel that is off by 2 does not count.
     """
 
     preprocess: Preprocess

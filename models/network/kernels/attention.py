@@ -164,8 +164,9 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
     weights = logits.exp()
     sums = weights.sum(-1, keepdim=True)
     least, largest = sums.aminmax()
-    if not (float(least) > 2.0**-96 and float(largest) < 2.0**96):  # also where one is not a number
-        near = (sums > 2.0**-96) & (sums < 2.0**96)  # (m, n, 1)
+    low, high = 2.0**-96, 2.0**96
+    if not (float(least) > low and float(largest) < high):  # also where one is not a number
+        near = (sums > low) & (sums < high)  # (m, n, 1)
         weights = torch.where(near, weights, logits.softmax(-1))
         sums = torch.where(near, sums, torch.ones_like(sums))
     return weights, sums

@@ -8,13 +8,13 @@ padding and with none.
 Shapes: T tokens of all images together, D embedding dimension.
 """
 
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from models.network.kernels.graphs import Budget, Graphs
+from models.network.kernels.selection import is_faster
 from models.network.packing import Packing
 from models.network.positions.places import NOWHERE, Places
 
@@ -22,9 +22,6 @@ DRIFT = 5e-2
 """Largest relative difference of the tokens of an image. Products of other sizes add up in another order, and in half
 precision each block rounds again; bfloat16 itself differs from float32 by up to 2e-2. On an NVIDIA H200 the graphs of
 ViT-L differed by 1.4e-2, and those of ViT-S not at all."""
-
-REPEATS = 5
-"""How often each way is timed; its least time counts."""
 
 Input = tuple[Tensor, Packing, Places]
 
@@ -105,15 +102,7 @@ def keeps_pace(graph: Callable[[], object], plain: Callable[[], object], device:
 
     Nothing else runs meanwhile. Beside other threads the plain way also waits for Python's lock, at each operation.
     """
-    least = [float("inf"), float("inf")]
-    for _ in range(REPEATS):
-        for place, run in enumerate((graph, plain)):
-            _wait(device)
-            started = time.perf_counter()
-            run()
-            _wait(device)
-            least[place] = min(least[place], time.perf_counter() - started)
-    return least[0] <= least[1]
+    return not is_faster(plain, graph, lambda: _wait(device))
 
 
 def _wait(device: torch.device) -> None:

@@ -30,13 +30,20 @@ REPEATS = 5
 """How often a kernel is timed; its least time counts, because other processes only make it longer."""
 
 
-def is_faster(kernel: Callable[[], object], plain: Callable[[], object]) -> bool:
-    """Return whether a kernel takes less time than the plain way; they take turns."""
+def is_faster(
+    kernel: Callable[[], object], plain: Callable[[], object], wait: Callable[[], object] = lambda: None
+) -> bool:
+    """Return whether a kernel takes less time than the plain way; they take turns.
+
+    `wait` waits for what they start on the device.
+    """
     least = [float("inf"), float("inf")]
     for number in range(REPEATS + 1):
         for place, run in enumerate((kernel, plain)):
+            wait()
             started = time.perf_counter()
             run()
+            wait()
             if number:  # the first time prepares
                 least[place] = min(least[place], time.perf_counter() - started)
     return least[0] < least[1]
