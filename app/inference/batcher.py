@@ -251,7 +251,7 @@ class Batcher(Generic[P, A]):
 
     def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]], stream: int) -> None:
         self._busy_since[stream] = started = time.monotonic()
-        answers = _answers(runner, batch, self.queue.streams.side_by_side(more=len(self.queue) > 0))
+        answers = _answers(runner, batch, self.queue.streams.side_by_side(stream))
         ended = self._ended_at = time.monotonic()
         del self._busy_since[stream]
         # A failure may be quick, or run several times.

@@ -142,7 +142,7 @@ def test_a_second_beside_another_batch_counts_half() -> None:
     now = 0.0
     streams = Streams(lambda: now)
     streams.usual = 2
-    assert (streams.expected(more=False), streams.expected(more=True), streams.side_by_side(more=True)) == (1, 2, 1)
+    assert (streams.expected(more=False), streams.expected(more=True)) == (1, 2)
     streams.begin(0, 3)
     assert streams.expected(more=False) == 2
     now = 1
@@ -157,6 +157,21 @@ def test_a_second_beside_another_batch_counts_half() -> None:
     assert streams.end(0) == pytest.approx(3)
     assert streams.end(0) == 0
     assert streams.idle_since == now
+
+
+def test_a_batch_that_left_a_share_has_no_more_when_it_runs_alone() -> None:
+    now = 0.0
+    streams = Streams(lambda: now)
+    streams.usual = 2
+    streams.begin(0, 1, more=True)
+    assert streams.side_by_side(0) == 2
+    now = 2
+    assert streams.left_s == pytest.approx(0)
+    assert streams.end(0) == pytest.approx(1)
+    streams.begin(0, 1)
+    assert streams.side_by_side(0) == 1
+    streams.begin(1, 1, more=True)
+    assert streams.side_by_side(1) == 2
 
 
 def test_a_stream_takes_work_only_while_all_before_it_are_busy() -> None:
@@ -182,7 +197,7 @@ def test_one_more_stream_runs_while_others_use_the_cores(others: int, expected: 
             for stream in range(3):
                 if streams.is_next(stream):
                     streams.begin(stream, 1)
-            running = streams.side_by_side(more=False)
+            running = streams.count
             now, used = now + 1, used + 2 * running / max(2, running + others)
             for stream in range(3):
                 streams.end(stream)

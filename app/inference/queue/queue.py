@@ -125,7 +125,8 @@ class Queue(Generic[P, A]):
                 if batch or late or self._closed:
                     break
             if batch:
-                self.streams.begin(stream, self.forecast.seconds(sum(entry.work.cost for entry in batch)))
+                takes_s = self.forecast.seconds(sum(entry.work.cost for entry in batch))
+                self.streams.begin(stream, takes_s, more=bool(self._turns) or self._prepares())
                 self._changed.notify_all()
             return batch, late
 
@@ -152,10 +153,14 @@ class Queue(Generic[P, A]):
 
     # --- with the lock held ---
 
+    def _prepares(self) -> bool:
+        """Whether work is being prepared on the cores that run batches."""
+        return self.streams.cores > 0 and self._reservations.cost > 0
+
     def _gather(self, stream: int) -> None:
         """Let work that is being prepared join what waits, where preparing it needs the cores of this stream."""
         since = self._clock()
-        while self._turns and not self._closed and self.streams.gathers(stream) and self._reservations.cost:
+        while self._turns and not self._closed and self.streams.gathers(stream) and self._prepares():
             waits, beside = self.cost - self._reservations.cost, self.streams.expected(more=True)
             calls = {entry.call for entry in self._turns}
             left_s = since + patience_s(calls, waits, self.forecast, since, beside) - self._clock()
@@ -166,7 +171,7 @@ class Queue(Generic[P, A]):
     def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Call[P, A]] = []
-        beside = self.streams.expected(more=self.cost > self.forecast.budget)
+        beside = self.streams.expected(more=self.cost > self.forecast.budget or self._prepares())
         while True:
             self._pick(batch, late, now, beside)
             calls = misses(batch, self.forecast, now, beside)
@@ -199,7 +204,7 @@ class Queue(Generic[P, A]):
     def _late_by(self, cost: int, asker: Asker) -> float:
         """Estimate by how many seconds work would miss its deadline: its batch takes what else waits along."""
         waits = min(self.cost + cost, self.forecast.budget)
-        beside = self.streams.expected(more=self.cost + cost > self.forecast.budget)
+        beside = self.streams.expected(more=self.cost + cost > self.forecast.budget or self._prepares())
         takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)), beside)
         return self._clock() + self.streams.left_s + takes_s - asker.deadline
 

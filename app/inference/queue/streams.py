@@ -2,7 +2,9 @@
 
 A device that runs n batches at once is taken to give each an nth of itself, so that one batch takes n times as long as
 alone and all together take as long as one after the other. Times here are the device's: a second of a batch that runs
-beside another one counts half. So what is measured in company also tells how long a batch takes alone.
+beside another one counts half. So what is measured in company also tells how long a batch takes alone. Where the same
+cores prepare work, a batch that begins meanwhile leaves them a share as if another batch ran: threads of one forward
+pass wait for each other, and most of all for one whose core decodes an image.
 
 The system's scheduler shares cores between threads: beside two other programs that each keep a core busy, two streams
 on two cores get half. Where others use the cores, one more stream runs, and gets a larger share; where none do, it
@@ -12,8 +14,21 @@ would make all slower.
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from app.inference.queue.crowd import Crowd
+
+
+class Running(NamedTuple):
+    """A batch that runs.
+
+    began, ends: device times at which it began, and should end.
+    side_by_side: how many batches share the device, itself included, as was expected when it began.
+    """
+
+    began: float
+    ends: float
+    side_by_side: int
 
 
 class Streams:
@@ -38,7 +53,7 @@ class Streams:
         """When the device became idle, or was last asked for work while idle; infinity while a batch runs."""
         self._clock = clock
         self._counted_until, self._device_s = clock(), 0.0
-        self._running: dict[int, tuple[float, float]] = {}  # device times at which each began, and should end
+        self._running: dict[int, Running] = {}
 
     @property
     def count(self) -> int:
@@ -49,17 +64,18 @@ class Streams:
     def left_s(self) -> float:
         """Estimate the device's seconds until all that runs has ended."""
         now = self._device_time()
-        return sum(max(0.0, end - now) for _, end in self._running.values())
+        return sum(max(0.0, batch.ends - now) for batch in self._running.values())
 
-    def side_by_side(self, more: bool) -> int:
-        """Return how many batches share the device now, at least 1: those that run and, if more waits, the next."""
-        return max(1, min(self.count, len(self._running) + more))
+    def side_by_side(self, stream: int) -> int:
+        """Return how many batches share the device with the one that a stream runs, itself included."""
+        return self._running[stream].side_by_side
 
     def expected(self, more: bool) -> int:
         """Return how many batches will share the device with one that begins next, itself included, at most.
 
         Args:
-            more: more waits than that batch takes, so that there will always be another one.
+            more: more waits than that batch takes, so that there will always be another one; or is being prepared on
+                the same cores.
         """
         return self.count if more else min(self.count, len(self._running) + 1)
 
@@ -71,10 +87,17 @@ class Streams:
         """Whether a stream may wait for work that is being prepared on its cores, because all other cores are busy."""
         return self.cores > 0 and len(self._running.keys() - {stream}) >= self.count - 1
 
-    def begin(self, stream: int, takes_s: float) -> None:
-        """Begin a batch that should take so many seconds of the device."""
+    def begin(self, stream: int, takes_s: float, *, more: bool = False) -> None:
+        """Begin a batch that should take so many seconds of the device.
+
+        Args:
+            stream: that runs it.
+            takes_s: the seconds.
+            more: another batch waits, or is being prepared on the same cores.
+        """
         now = self._device_time()
-        self._running[stream] = now, now + takes_s
+        side_by_side = min(self.count, len(self._running) + 1 + more)
+        self._running[stream] = Running(now, now + takes_s, side_by_side)
         if self.cores and len(self._running) >= self.usual:
             self._crowd.begin(stream)
         self.idle_since = math.inf
@@ -82,15 +105,19 @@ class Streams:
     def end(self, stream: int) -> float:
         """End what the stream runs. Returns the seconds of the device that it took; 0 if it ran nothing."""
         now = self._device_time()
-        began, _ = self._running.pop(stream, (now, now))
+        batch = self._running.pop(stream, None)
         self._crowd.end(stream, self.cores)
         if not self._running:
             self.idle_since = self._clock()
-        return now - began
+        return now - batch.began if batch else 0.0
 
     def _device_time(self) -> float:
-        """Return the sum, over the time that has passed, of the share that each batch had."""
+        """Return the sum, over the time that has passed, of the share that each batch had.
+
+        One that began with a share keeps it, also when it runs alone.
+        """
         now = self._clock()
-        self._device_s += (now - self._counted_until) / max(1, len(self._running))
+        share = min((batch.side_by_side for batch in self._running.values()), default=1)
+        self._device_s += (now - self._counted_until) / max(share, len(self._running))
         self._counted_until = now
         return self._device_s
