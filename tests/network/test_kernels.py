@@ -1,5 +1,6 @@
 """All kernels agree, and one that gives wrong results, is slower or does not run is not selected."""
 
+import math
 import time
 from typing import Any
 
@@ -135,15 +136,24 @@ def test_attention_by_products_equals_grouped_attention(
 def test_logits_of_any_size_are_weighted_as_by_softmax(size: float, dtype: torch.dtype) -> None:
     """Each row as if alone, also beside rows whose exponentials are infinite, or all zero."""
     torch.manual_seed(0)
-    logits = (torch.randn(3, 40, 40) * size / 3).to(dtype)
+    logits = (torch.randn(3, 64, 64) * size / 3).to(dtype)
     logits[0, :5] += size
     logits[1, :5] -= size
-    weights, sums = attention._exponentials(logits)
+    weights, sums = _weighted(logits)
     found = weights.float() / sums.float()
-    assert torch.allclose(found, logits.float().softmax(-1), atol=1e-6 if dtype == torch.float32 else 1e-2)
+    # Each row is rounded as a power of 2, or as a power of e.
+    powers = (logits.float() * math.log2(math.e)).to(dtype).float() * math.log(2)
+    apart = [(found - rounded.softmax(-1)).abs().amax(-1) for rounded in (logits.float(), powers)]
+    assert torch.minimum(*apart).max() < (1e-6 if dtype == torch.float32 else 1e-2)
     for row in (0, 3, 9):
-        alone, total = attention._exponentials(logits[:1, row : row + 1])
+        alone, total = _weighted(logits[:1, row : row + 1])
         assert torch.equal(alone / total, (weights / sums)[:1, row : row + 1])
+
+
+def _weighted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights and sums for queries and keys whose products are these logits: (m, n, 64) each."""
+    keys = torch.eye(64, dtype=logits.dtype).expand(len(logits), 64, 64)
+    return attention._exponentials(8 * logits, keys)
 
 
 @pytest.mark.parametrize("tokens", [attention.SEPARATELY - 1, attention.SEPARATELY])
@@ -152,9 +162,9 @@ def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int, monkeypatch:
     seen: list[int] = []
     exponentials = attention._exponentials
 
-    def noted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append(logits.shape[1])
-        return exponentials(logits)
+    def noted(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(q.shape[1])
+        return exponentials(q, k)
 
     monkeypatch.setattr(attention, "_exponentials", noted)
     monkeypatch.setattr(attention, "scripted", lambda function: function)
@@ -167,8 +177,9 @@ def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int, monkeypatch:
 
 
 def test_logits_that_are_no_numbers_stay_so() -> None:
-    weights, sums = attention._exponentials(torch.tensor([[[1.0, torch.nan], [1.0, 2.0]]]))
-    assert (weights / sums).isnan().tolist() == [[[True, True], [False, False]]]
+    queries, keys = torch.tensor([[[1.0, torch.nan], [1.0, 2.0]]]), torch.ones(1, 3, 2)
+    weights, sums = attention._exponentials(queries, keys)
+    assert (weights / sums).isnan().tolist() == [[[True] * 3, [False] * 3]]
 
 
 def test_attention_by_products_is_selected_up_to_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
