@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         "all. auto: as many as threads, up to 4, and one more while other programs use the cores; 1 on other devices.",
     )
     compiled_shapes: int = Field(
-        64,
+        256,
         ge=0,
         le=2**20,
         description="Operations that oneDNN keeps compiled, one for each shape; more are faster for images of many "

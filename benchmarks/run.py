@@ -46,6 +46,15 @@ class Run:
         """Write a checkpoint of this architecture and return its path."""
         return models.write(architecture, self.folder)
 
+    def quantised(self, network: Path) -> Path:
+        """Write a checkpoint of 8 bits, which Vitrine makes from a network, and return its path."""
+        pictures, folder = self.folder / "calibration", self.folder / f"{network.name}-int8"
+        pictures.mkdir(exist_ok=True)
+        for number, picture in enumerate(photos.calibration()):
+            picture.save(pictures / f"{number}.png")
+        services.run_once("app", "quantize", str(network), "--pictures", str(pictures), "-o", str(folder), "--accept")
+        return folder
+
     @contextmanager
     def vitrine(self, model: Path, **settings: object) -> Iterator[Service]:
         """Run Vitrine with this run's settings and `settings`."""

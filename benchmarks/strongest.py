@@ -34,23 +34,13 @@ def strongest(run: Run) -> None:
     for architecture in run.architectures:
         print(f"### {architecture.name}, {architecture.side} pixels\n")
         network = run.write(architecture)
-        quantised = _quantised(run, network)
+        quantised = run.quantised(network)
         folders = {kind: _converted(run, network, kind) for kind in ("float", "int8")}
         dtype = load_engine(load_settings({}, model=str(network))[0]).dtype
         _forwards({dtype: network, "int8": quantised}, folders, PRECISIONS[dtype], architecture)
         with _running(run, dtype, {dtype: network, "int8": quantised}, folders) as running:
             _answers(run, network, running)
             _rates(run, running)
-
-
-def _quantised(run: Run, network: Path) -> Path:
-    """Quantise the network with Vitrine."""
-    pictures, folder = run.folder / "calibration", run.folder / f"{network.name}-int8"
-    pictures.mkdir(exist_ok=True)
-    for number, picture in enumerate(photos.calibration()):
-        picture.save(pictures / f"{number}.png")
-    services.run_once("app", "quantize", str(network), "--pictures", str(pictures), "-o", str(folder), "--accept")
-    return folder
 
 
 def _converted(run: Run, network: Path, kind: str) -> Path:

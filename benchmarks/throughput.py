@@ -64,18 +64,24 @@ def _scaled(photo: bytes, width: int) -> bytes:
 
 def mixed(run: Run) -> None:
     """Requests of many resolutions compared with requests of one, in tokens per second of the network."""
-    header("model", "uniform, tokens/s", f"{len(SIZES)} resolutions, tokens/s", "mixed / uniform")
+    header("model", "dtype", "uniform, tokens/s", f"{len(SIZES)} resolutions, tokens/s", "mixed / uniform")
     for architecture in run.architectures:
         uniform = [classify(run.photo, query=f"?size={architecture.side}")]
         several = [classify(run.photo, query=f"?size={size}&resize=squash") for size in SIZES]
-        with run.vitrine(run.write(architecture)) as service:
-            _tokens_per_second(service, several, 1)
-            rounds = [
-                [_tokens_per_second(service, requests, run.seconds) for requests in (uniform, several)]
-                for _ in range(run.rounds)
-            ]
-        one, many = sorted(rounds, key=lambda rates: rates[1] / rates[0])[len(rounds) // 2]
-        row(architecture.name, one, many, many / one)
+        network, seen = run.write(architecture), set()
+        for model, dtype in ((network, "auto"), (network, "float32"), (run.quantised(network), "auto")):
+            with run.vitrine(model, dtype=dtype) as service:
+                computes_in = service.dtype
+                if computes_in in seen:
+                    continue
+                seen.add(computes_in)
+                _tokens_per_second(service, several, 1)
+                rounds = [
+                    [_tokens_per_second(service, requests, run.seconds) for requests in (uniform, several)]
+                    for _ in range(run.rounds)
+                ]
+            one, many = sorted(rounds, key=lambda rates: rates[1] / rates[0])[len(rounds) // 2]
+            row(architecture.name, computes_in, one, many, many / one)
     print()
 
 

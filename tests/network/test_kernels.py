@@ -115,13 +115,11 @@ def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:
 
 @pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
 @pytest.mark.parametrize(("longest", "numbers"), [(1000, 2**22), (1000, 1), (20, 2**22), (0, 2**22)])
-@pytest.mark.parametrize("separately", [0, 1000])
 def test_attention_by_products_equals_grouped_attention(
-    readout: Readout, longest: int, numbers: int, separately: int, monkeypatch: pytest.MonkeyPatch
+    readout: Readout, longest: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For all images, for a few at a time, for the shorter ones only, and for none; with exponentials and softmax."""
+    """For all images, for a few at a time, for the shorter ones only, and for none."""
     monkeypatch.setattr(attention, "MAX_MATRIX", numbers)
-    monkeypatch.setattr(attention, "SEPARATELY", separately)
     network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
     expected = network(pictures, readout)
     network.set_attention(ProductAttention(longest))
@@ -156,24 +154,13 @@ def _weighted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return attention._exponentials(8 * logits, keys)
 
 
-@pytest.mark.parametrize("tokens", [attention.SEPARATELY - 1, attention.SEPARATELY])
-def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lone_query_is_weighted_as_beside_the_others() -> None:
     """Whether another image of the batch needs all tokens does not change how [CLS] is rounded."""
-    seen: list[int] = []
-    exponentials = attention._exponentials
-
-    def noted(q: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append(q.shape[1])
-        return exponentials(q, k)
-
-    monkeypatch.setattr(attention, "_exponentials", noted)
-    monkeypatch.setattr(attention, "scripted", lambda function: function)
-    packing = Packing.from_lengths([tokens, tokens])
-    q, k, v = torch.randn(3, 2 * tokens, 2, 16)
+    packing = Packing.from_lengths([40, 40])
+    q, k, v = torch.randn(3, 80, 2, 16).bfloat16()
     everything = ProductAttention(1000)(q, k, v, packing, packing)
     lone = ProductAttention(1000)(packing.leading_tokens(q, 1), k, v, packing, packing.leading(1))
-    assert seen == ([tokens, 1] if tokens >= attention.SEPARATELY else [])
-    assert_equal_in_float32(lone, packing.leading_tokens(everything, 1))
+    assert torch.allclose(lone.float(), packing.leading_tokens(everything, 1).float(), atol=1e-2, rtol=0)
 
 
 def test_logits_that_are_no_numbers_stay_so() -> None:

@@ -37,13 +37,6 @@ Biases = Sequence[Bias]
 MAX_MATRIX = 2**22
 """Numbers of the attention matrices in memory at a time, unless those of one image are more: 8 MiB in bfloat16."""
 
-SEPARATELY = 128
-"""From so many tokens of an image on, exponentials and division are separate; for fewer, torch's softmax is as fast.
-
-The number of queries does not decide: a lone [CLS] is rounded as beside the other queries, which another image of the
-batch may need.
-"""
-
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
     """Attend inside each image, with one batched call for each run: (t, H, d), (T, H, d) x 2 -> (t, D)."""
@@ -95,19 +88,12 @@ class ProductAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
         """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
-        limits = self.longest, MAX_MATRIX, SEPARATELY
+        limits = self.longest, MAX_MATRIX
         return scripted(_attend_by_table)(q, k, v, packing.table, query_packing.table, *limits)
 
 
 def _attend_by_table(  # noqa: PLR0913, PLR0917 - TorchScript reads no globals
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor,
-    query_table: Tensor,
-    longest: int,
-    max_matrix: int,
-    separately: int,
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, query_table: Tensor, longest: int, max_matrix: int
 ) -> Tensor:
     """Attend inside each image: (t, H, d), (T, H, d) x 2, runs (R, 3) of keys and of queries -> (t, D)."""
     out = torch.empty_like(q, memory_format=torch.contiguous_format)  # (t, H, d)
@@ -122,16 +108,14 @@ def _attend_by_table(  # noqa: PLR0913, PLR0917 - TorchScript reads no globals
         asked = q[first : first + images * queries].view(images, queries, heads, head_dim)
         found = out[first : first + images * queries].view(images, queries, heads, head_dim).transpose(1, 2)
         if tokens <= longest:
-            _attend_by_products(asked, keys, values, found, max_matrix, separately)
+            _attend_by_products(asked, keys, values, found, max_matrix)
         else:
             each = asked.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)  # (images, H, n, d)
             found.copy_(F.scaled_dot_product_attention(each[0], each[1], each[2]))
     return out.flatten(1)
 
 
-def _attend_by_products(  # noqa: PLR0913, PLR0917 - as above
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, max_matrix: int, separately: int
-) -> None:
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, out: Tensor, max_matrix: int) -> None:
     """Compute softmax(q k^T / sqrt(d)) v: (images, n, H, d), (images, N, H, d) x 2 -> `out` (images, H, n, d)."""
     images, queries, heads, head_dim = q.shape
     tokens = k.shape[1]
@@ -142,14 +126,9 @@ def _attend_by_products(  # noqa: PLR0913, PLR0917 - as above
     v = v.transpose(1, 2).contiguous().view(-1, tokens, head_dim)
     for start in range(0, images, step):
         begin, end = start * heads, (start + step) * heads
-        found = out[start : start + step]  # (few, H, n, d)
-        if tokens < separately:
-            logits = _scaled_products(q[begin:end], k[begin:end], head_dim**-0.5)  # (few * H, n, N)
-            found.copy_(torch.bmm(logits.softmax(-1), v[begin:end]).view(found.shape))
-        else:
-            weights, sums = _exponentials(q[begin:end], k[begin:end])
-            weighted = torch.bmm(weights, v[begin:end]).view(found.shape)
-            torch.div(weighted, sums.view(-1, heads, queries, 1), out=found)
+        weights, sums = _exponentials(q[begin:end], k[begin:end])
+        weighted = torch.bmm(weights, v[begin:end]).view(-1, heads, queries, head_dim)
+        torch.div(weighted, sums.view(-1, heads, queries, 1), out=out[start : start + step])
 
 
 def _scaled_products(q: Tensor, k: Tensor, scale: float) -> Tensor:
