@@ -70,7 +70,8 @@ class Engine:
         self.backend.choose_kernels(self.network, compiled=compiled)
         self.readouts = self.network.readouts
         self.compiled, self.colour = compiled, colour
-        self._normalise = Normaliser(checkpoint.content.preprocess, self.device, self.backend.torch_dtype)
+        reads = self.network.patch_embed.reads or self.backend.torch_dtype
+        self._normalise = Normaliser(checkpoint.content.preprocess, self.device, reads)
         self.fingerprint = fingerprint(checkpoint, self.backend.numbers, colour)
 
     @property

@@ -86,6 +86,7 @@ def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: Pack
     patches = nn.utils.skip_init(nn.Linear, kernel.weight[0].numel(), kernel.out_channels)
     patches.weight, patches.bias = _fixed(kernel.weight.flatten(1)), _fixed(cast(Tensor, kernel.bias))
     network.patch_embed.linear = nn.Sequential(_narrow(patches, dtype, pack), Widen())
+    network.patch_embed.reads = dtype
     for block in _blocks(network):
         attention = block.attn
         attention.attend = NarrowAttention(attention.attend, dtype, isinstance(attention.norm, nn.Identity))

@@ -74,6 +74,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.linear: nn.Module | None = None
         """A layer that computes the product faster: (sum of h * w, C * ph * pw) -> (sum of h * w, D)."""
+        self.reads: torch.dtype | None = None
+        """The dtype that `linear` converts pixels to, where that is not the network's."""
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
         """Cut each (C, height, width) image into patches, row by row, and project all patches at once."""

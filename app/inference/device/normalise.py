@@ -12,7 +12,7 @@ class Normaliser:
     Args:
         preprocess: with the mean and the standard deviation of each channel.
         device: of the pixels.
-        dtype: of the network.
+        dtype: that the network reads pixels in.
     """
 
     def __init__(self, preprocess: Preprocess, device: torch.device, dtype: torch.dtype) -> None:
