@@ -62,8 +62,8 @@ class BatchRunner(Protocol[P_contra, A_co]):
         """Cores of this machine that run batches and prepare work; 0 where batches run elsewhere."""
         ...
 
-    def run(self, payloads: Sequence[P_contra], side_by_side: int, /) -> Sequence[A_co | Exception]:
-        """Return an answer or an error for each payload; so many batches run at once, with this one.
+    def run(self, payloads: Sequence[P_contra], share: float, /) -> Sequence[A_co | Exception]:
+        """Return an answer or an error for each payload, with this share of the device, up to 1.
 
         Raises Fatal when no later batch can succeed.
         """
@@ -251,7 +251,7 @@ class Batcher(Generic[P, A]):
 
     def _run(self, runner: BatchRunner[P, A], batch: list[Entry[P, A]], stream: int) -> None:
         self._busy_since[stream] = started = time.monotonic()
-        answers = _answers(runner, batch, self.queue.streams.side_by_side(stream))
+        answers = _answers(runner, batch, self.queue.streams.share(stream))
         ended = self._ended_at = time.monotonic()
         del self._busy_since[stream]
         # A failure may be quick, or run several times.
@@ -274,13 +274,13 @@ class Batcher(Generic[P, A]):
             self._observer.on_waste(wasted)
 
 
-def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]], beside: int) -> list[A | Exception]:
+def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]], share: float) -> list[A | Exception]:
     """Return answers for all entries; if the batch fails as a whole, run its halves, without those that have gone.
 
     Raises Fatal.
     """
     try:
-        answers = list(runner.run([entry.work.payload for entry in batch], beside))
+        answers = list(runner.run([entry.work.payload for entry in batch], share))
         if len(answers) != len(batch):
             raise RuntimeError(f"{len(batch)} payloads got {len(answers)} answers")
         return answers
@@ -291,11 +291,11 @@ def _answers(runner: BatchRunner[P, A], batch: Sequence[Entry[P, A]], beside: in
             return [error]
     # Outside of the except block: the error's traceback holds on to the failed batch's memory.
     half = len(batch) // 2
-    return [answer for part in (batch[:half], batch[half:]) for answer in _answers_of_part(runner, part, beside)]
+    return [answer for part in (batch[:half], batch[half:]) for answer in _answers_of_part(runner, part, share)]
 
 
-def _answers_of_part(runner: BatchRunner[P, A], part: Sequence[Entry[P, A]], beside: int) -> list[A | Exception]:
+def _answers_of_part(runner: BatchRunner[P, A], part: Sequence[Entry[P, A]], share: float) -> list[A | Exception]:
     """Return answers for a part of a batch that has failed; Expired for those whose callers have gone."""
     wanted = [entry for entry in part if not entry.future.done()]
-    answers = iter(_answers(runner, wanted, beside) if wanted else ())
+    answers = iter(_answers(runner, wanted, share) if wanted else ())
     return [next(answers) if entry in wanted else Expired() for entry in part]

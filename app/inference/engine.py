@@ -157,13 +157,13 @@ class Engine:
             return try_graphs(self.network, image, self.max_batch_cost, capture_on(self.device))
         return try_script(self.network, image)
 
-    def run(self, jobs: Sequence[Job], side_by_side: int = 1) -> list[Answer | Exception]:
+    def run(self, jobs: Sequence[Job], share: float = 1.0) -> list[Answer | Exception]:
         """Run all jobs in one forward pass and return an answer for each, or OutputInvalid where it is not finite.
 
-        So many forward passes run at once on other threads, with this one. Raises OutOfMemory, after which batches are
-        smaller, and DeviceLost.
+        It uses a share of the device, up to 1, beside other threads that run batches or decode. Raises OutOfMemory,
+        after which batches are smaller, and DeviceLost.
         """
-        self.backend.take_share(side_by_side)
+        self.backend.take_share(share)
         budget = self.max_batch_cost
         try:
             return self.forward(jobs)

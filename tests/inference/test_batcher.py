@@ -21,16 +21,16 @@ class Doubler:
 
     def __init__(self, max_batch_cost: int = 10, poison: Sequence[int] = (), streams: int = 1) -> None:
         self.max_batch_cost, self.streams = max_batch_cost, streams
-        self.side_by_side: list[int] = []
+        self.shares: list[float] = []
         self.poison = set(poison)
         self.batches: list[list[int]] = []
         self.may_run = threading.Event()
         self.may_run.set()
         self.entered, self.second = threading.Event(), threading.Event()
 
-    def run(self, payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
+    def run(self, payloads: Sequence[int], share: float) -> list[int | Exception]:
         self.batches.append(list(payloads))
-        self.side_by_side.append(side_by_side)
+        self.shares.append(share)
         (self.second if self.entered.is_set() else self.entered).set()
         assert self.may_run.wait(30)
         if self.poison & set(payloads):
@@ -105,7 +105,7 @@ def test_batches_run_side_by_side_where_the_backend_can() -> None:
                 await asyncio.sleep(0.05)
                 assert backend.batches == [[0], [1]]
             assert [(await client)[0].answer for client in clients] == [2, 4, 6]
-            assert backend.side_by_side[:2] == [1, 2]
+            assert backend.shares[:2] == [1, 0.5]
             assert sorted(backend.batches[2:]) in ([[2, 3]], [[2], [3]])
         assert not batcher.busy_s
         assert batcher.batches == len(backend.batches)
@@ -120,16 +120,16 @@ def test_a_lone_request_finds_the_first_stream() -> None:
         backend, names = Doubler(streams=3), set()
         run = backend.run
 
-        def named(payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
+        def named(payloads: Sequence[int], share: float) -> list[int | Exception]:
             names.add(threading.current_thread().name)
-            return run(payloads, side_by_side)
+            return run(payloads, share)
 
         backend.run = named  # type: ignore[method-assign]
         async with batching(backend) as batcher:
             for number in range(20):
                 await batcher.submit([Work(1, number)])
         assert names == {"device"}
-        assert set(backend.side_by_side) == {1}
+        assert set(backend.shares) == {1}
 
     asyncio.run(scenario())
 
@@ -169,8 +169,8 @@ def test_a_runner_that_is_lost_beside_another_batch_fails_all_work_and_ends_all_
         backend = Doubler(max_batch_cost=1, streams=2)
         run = backend.run
 
-        def lost(payloads: Sequence[int], side_by_side: int) -> list[int | Exception]:
-            answers = run(payloads, side_by_side) if list(payloads) != [1] else []
+        def lost(payloads: Sequence[int], share: float) -> list[int | Exception]:
+            answers = run(payloads, share) if list(payloads) != [1] else []
             if not answers:
                 raise Fatal("lost")
             return answers

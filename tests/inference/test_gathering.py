@@ -111,13 +111,13 @@ def test_a_batch_waits_for_a_share_of_its_own_time_at_most() -> None:
         assert time.monotonic() - began >= 0.05
 
 
-@pytest.mark.parametrize(("cores", "share"), [(2, 2), (0, 1)])
-def test_a_batch_leaves_a_share_to_what_prepares_work_on_its_cores(bench: Bench, cores: int, share: int) -> None:
+@pytest.mark.parametrize(("cores", "share"), [(2, 1 / 2), (8, 7 / 8), (0, 1)])
+def test_a_batch_leaves_a_core_to_what_prepares_work_on_its_cores(bench: Bench, cores: int, share: float) -> None:
     bench.queue.streams.usual, bench.queue.streams.cores = 2, cores
     bench.queue.put(bench.call(1))
     with bench.queue.reserve(1):
         assert payloads(bench.take()) == [1]
-        assert bench.queue.streams.side_by_side(0) == share
+        assert bench.queue.streams.share(0) == share
     bench.queue.put(bench.call(2))
     assert payloads(bench.take()) == [2]
-    assert bench.queue.streams.side_by_side(0) == 1
+    assert bench.queue.streams.share(0) == 1

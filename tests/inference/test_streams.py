@@ -66,9 +66,9 @@ def test_each_batch_has_its_share_of_the_threads(threads: Callable[[int], None])
 
     def share() -> None:
         for side_by_side in (1, 2, 3, 4, 9, 1):
-            backend.take_share(side_by_side)
+            backend.take_share(1 / side_by_side)
             assert torch.get_num_threads() == max(1, 4 // side_by_side)
-        backend.take_share(2)
+        backend.take_share(1 / 2)
         found[threading.get_ident()] = torch.get_num_threads()
 
     thread = threading.Thread(target=share)
@@ -92,7 +92,7 @@ def test_batches_side_by_side_answer_as_one_after_the_other(
     ]
 
     def run(batch: Sequence[Job]) -> list[Answer | Exception]:
-        return engine.run(batch, 2)
+        return engine.run(batch, 1 / 2)
 
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(run, batches))
@@ -164,14 +164,30 @@ def test_a_batch_that_left_a_share_has_no_more_when_it_runs_alone() -> None:
     streams = Streams(lambda: now)
     streams.usual = 2
     streams.begin(0, 1, more=True)
-    assert streams.side_by_side(0) == 2
+    assert streams.share(0) == 1 / 2
     now = 2
     assert streams.left_s == pytest.approx(0)
     assert streams.end(0) == pytest.approx(1)
     streams.begin(0, 1)
-    assert streams.side_by_side(0) == 1
+    assert streams.share(0) == 1
     streams.begin(1, 1, more=True)
-    assert streams.side_by_side(1) == 2
+    assert streams.share(1) == 1 / 2
+
+
+def test_a_batch_leaves_a_core_for_each_piece_of_work_that_is_prepared() -> None:
+    """And keeps what it has when all streams run."""
+    streams = Streams(lambda: 0.0)
+    streams.usual, streams.cores = 4, 8
+    shares = []
+    for preparing in (0, 1, 6, 20):
+        streams.begin(0, 1, preparing=preparing)
+        shares.append(streams.share(0))
+        streams.end(0)
+        assert streams.expected(more=False, preparing=preparing) == pytest.approx(1 / shares[-1])
+    assert shares == [1, 7 / 8, 1 / 4, 1 / 4]
+    streams.begin(0, 1)
+    streams.begin(1, 1, preparing=1)
+    assert streams.share(1) == 7 / 16
 
 
 def test_a_stream_takes_work_only_while_all_before_it_are_busy() -> None:

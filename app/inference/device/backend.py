@@ -152,11 +152,11 @@ class Backend:
             why = ", which has neither VNNI nor AMX" if lacking else ""
             logger.warning("int8 is not faster than %s on %s%s", self.inside, where, why)
 
-    def take_share(self, side_by_side: int) -> None:
-        """Let forward passes of this thread use their share of the CPU's threads, when so many run at once."""
-        share = max(1, self.threads // side_by_side)
-        if self.device.type == "cpu" and torch.get_num_threads() != share:
-            torch.set_num_threads(share)  # of the calling thread alone
+    def take_share(self, share: float) -> None:
+        """Let forward passes of this thread use a share of the CPU's threads, up to 1, and at least one thread."""
+        threads = max(1, int(self.threads * share + 1e-6))  # a third of three threads is one
+        if self.device.type == "cpu" and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)  # of the calling thread alone
 
     def upload(self, pixels: Sequence[Pixels]) -> Tensor:
         """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).

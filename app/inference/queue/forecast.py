@@ -76,12 +76,12 @@ class Forecast:
         batches = max(1, -(-cost // self.budget)) if self.budget else 1
         return batches * fixed + each * cost
 
-    def at_most(self, cost: int, beside: int = 1, largest: int = 0) -> float:
+    def at_most(self, cost: int, beside: float = 1, largest: int = 0) -> float:
         """Return `seconds` with a margin for the error of the last batch of it.
 
         Args:
             cost: of the work.
-            beside: how many batches share the device while the last batch of it runs, itself included.
+            beside: how many times as long as alone the last batch of it takes, because others share the device.
             largest: the cost of the largest piece of the work, which may be more than the budget of a batch.
         """
         last = self.seconds(max(largest, min(cost, self.budget)) if self.budget else cost)

@@ -126,7 +126,8 @@ class Queue(Generic[P, A]):
                     break
             if batch:
                 takes_s = self.forecast.seconds(sum(entry.work.cost for entry in batch))
-                self.streams.begin(stream, takes_s, more=bool(self._turns) or self._prepares())
+                waits = bool(self._turns)
+                self.streams.begin(stream, takes_s, more=waits, preparing=self._reservations.count)
                 self._changed.notify_all()
             return batch, late
 
@@ -153,14 +154,14 @@ class Queue(Generic[P, A]):
 
     # --- with the lock held ---
 
-    def _prepares(self) -> bool:
-        """Whether work is being prepared on the cores that run batches."""
-        return self.streams.cores > 0 and self._reservations.cost > 0
+    def _beside(self, cost: int) -> float:
+        """Return how many times as long as alone the next batch takes, at most, where work of this cost is there."""
+        return self.streams.expected(cost > self.forecast.budget, self._reservations.count)
 
     def _gather(self, stream: int) -> None:
         """Let work that is being prepared join what waits, where preparing it needs the cores of this stream."""
         since = self._clock()
-        while self._turns and not self._closed and self.streams.gathers(stream) and self._prepares():
+        while self._turns and not self._closed and self.streams.gathers(stream) and self._reservations.count:
             waits, beside = self.cost - self._reservations.cost, self.streams.expected(more=True)
             calls = {entry.call for entry in self._turns}
             left_s = since + patience_s(calls, waits, self.forecast, since, beside) - self._clock()
@@ -171,7 +172,7 @@ class Queue(Generic[P, A]):
     def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Call[P, A]] = []
-        beside = self.streams.expected(more=self.cost > self.forecast.budget or self._prepares())
+        beside = self._beside(self.cost)
         while True:
             self._pick(batch, late, now, beside)
             calls = misses(batch, self.forecast, now, beside)
@@ -182,7 +183,7 @@ class Queue(Generic[P, A]):
             late += calls
             batch = [entry for entry in batch if entry.call not in calls]
 
-    def _pick(self, batch: list[Entry[P, A]], late: list[Call[P, A]], now: float, beside: int) -> None:
+    def _pick(self, batch: list[Entry[P, A]], late: list[Call[P, A]], now: float, beside: float) -> None:
         """Move what fits into the batch, in turn; give up calls that would be late even if nothing else ran."""
         room = self.forecast.budget - sum(entry.work.cost for entry in batch)
         while self._turns and (not batch or self._turns.next_cost() <= room):
@@ -204,7 +205,7 @@ class Queue(Generic[P, A]):
     def _late_by(self, cost: int, asker: Asker) -> float:
         """Estimate by how many seconds work would miss its deadline: its batch takes what else waits along."""
         waits = min(self.cost + cost, self.forecast.budget)
-        beside = self.streams.expected(more=self.cost + cost > self.forecast.budget or self._prepares())
+        beside = self._beside(self.cost + cost)
         takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)), beside)
         return self._clock() + self.streams.left_s + takes_s - asker.deadline
 

@@ -48,6 +48,11 @@ class Reservations:
         """Cost of the work that is being prepared. The lock is held."""
         return sum(reservation.cost for reservation in self._held)
 
+    @property
+    def count(self) -> int:
+        """How many pieces of work are being prepared. The lock is held."""
+        return sum(1 for reservation in self._held if reservation.cost)
+
     def add(self, cost: int, asker: Asker, trial: bool) -> Reservation:
         """Return a new reservation. The lock is held."""
         reservation = Reservation(cost, asker, trial, self.release)

@@ -20,14 +20,14 @@ PATIENCE = 0.25
 or four times as long made no difference beyond the noise."""
 
 
-def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float, beside: int) -> bool:
-    """Whether work of this cost, begun now, ends by the deadline of its call; `beside` batches share the device."""
+def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float, beside: float) -> bool:
+    """Whether work of this cost, begun now, ends by the deadline of its call; `beside` is that of `Forecast.at_most`."""
     largest = max(entry.work.cost for entry in call.entries)
     return now < call.asker.deadline and now + forecast.at_most(cost, beside, largest) <= _deadline(call)
 
 
-def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside: int) -> list[Call[P, A]]:
-    """Return the calls to leave out, so that the rest of a batch, begun now beside others, ends in time.
+def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside: float) -> list[Call[P, A]]:
+    """Return the calls to leave out, so that the rest of a batch, begun now, ends in time; `beside` is as above.
 
     The rest is the largest possible: those with the nearest deadlines are left out. They could not run after it either.
     """
@@ -40,7 +40,7 @@ def misses(batch: Sequence[Entry[P, A]], forecast: Forecast, now: float, beside:
     return []
 
 
-def patience_s(calls: Iterable[Call[P, A]], waits: int, forecast: Forecast, now: float, beside: int) -> float:
+def patience_s(calls: Iterable[Call[P, A]], waits: int, forecast: Forecast, now: float, beside: float) -> float:
     """Return how many seconds from now work of this cost, all that waits, may wait for more to join it.
 
     Nothing waits that would then be late, and a full batch does not wait.

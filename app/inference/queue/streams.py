@@ -2,9 +2,11 @@
 
 A device that runs n batches at once is taken to give each an nth of itself, so that one batch takes n times as long as
 alone and all together take as long as one after the other. Times here are the device's: a second of a batch that runs
-beside another one counts half. So what is measured in company also tells how long a batch takes alone. Where the same
-cores prepare work, a batch that begins meanwhile leaves them a share as if another batch ran: threads of one forward
-pass wait for each other, and most of all for one whose core decodes an image.
+beside another one counts half. So what is measured in company also tells how long a batch takes alone.
+
+Where the same cores prepare work, a batch that begins meanwhile leaves it one for each piece: threads of one forward
+pass wait for each other, and most of all for one whose core decodes an image. It keeps what it would have beside all
+other streams.
 
 The system's scheduler shares cores between threads: beside two other programs that each keep a core busy, two streams
 on two cores get half. Where others use the cores, one more stream runs, and gets a larger share; where none do, it
@@ -23,12 +25,12 @@ class Running(NamedTuple):
     """A batch that runs.
 
     began, ends: device times at which it began, and should end.
-    side_by_side: how many batches share the device, itself included, as was expected when it began.
+    share: of the device that it may use, from more than 0 to 1.
     """
 
     began: float
     ends: float
-    side_by_side: int
+    share: float
 
 
 class Streams:
@@ -66,18 +68,23 @@ class Streams:
         now = self._device_time()
         return sum(max(0.0, batch.ends - now) for batch in self._running.values())
 
-    def side_by_side(self, stream: int) -> int:
-        """Return how many batches share the device with the one that a stream runs, itself included."""
-        return self._running[stream].side_by_side
+    def share(self, stream: int) -> float:
+        """Return the share of the device, up to 1, that the batch of a stream may use."""
+        return self._running[stream].share
 
-    def expected(self, more: bool) -> int:
-        """Return how many batches will share the device with one that begins next, itself included, at most.
+    def expected(self, more: bool, preparing: int = 0) -> float:
+        """Return how many times as long as alone a batch that begins next will take, at most.
 
         Args:
-            more: more waits than that batch takes, so that there will always be another one; or is being prepared on
-                the same cores.
+            more: more waits than that batch takes, so that there will always be another one.
+            preparing: pieces of work that are being prepared.
         """
-        return self.count if more else min(self.count, len(self._running) + 1)
+        return 1 / self._share(self.count if more else min(self.count, len(self._running) + 1), preparing)
+
+    def _share(self, side_by_side: int, preparing: int) -> float:
+        """Return the share of each of so many batches."""
+        others = min(1.0, preparing / self.cores) if self.cores else 0.0
+        return max(1 / self.count, (1 - others) / side_by_side)
 
     def is_next(self, stream: int) -> bool:
         """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
@@ -87,17 +94,18 @@ class Streams:
         """Whether a stream may wait for work that is being prepared on its cores, because all other cores are busy."""
         return self.cores > 0 and len(self._running.keys() - {stream}) >= self.count - 1
 
-    def begin(self, stream: int, takes_s: float, *, more: bool = False) -> None:
-        """Begin a batch that should take so many seconds of the device.
+    def begin(self, stream: int, takes_s: float, *, more: bool = False, preparing: int = 0) -> None:
+        """Begin a batch.
 
         Args:
             stream: that runs it.
-            takes_s: the seconds.
-            more: another batch waits, or is being prepared on the same cores.
+            takes_s: the seconds of the device that it should take.
+            more: another batch waits.
+            preparing: pieces of work that are being prepared.
         """
         now = self._device_time()
-        side_by_side = min(self.count, len(self._running) + 1 + more)
-        self._running[stream] = Running(now, now + takes_s, side_by_side)
+        share = self._share(min(self.count, len(self._running) + 1 + more), preparing)
+        self._running[stream] = Running(now, now + takes_s, share)
         if self.cores and len(self._running) >= self.usual:
             self._crowd.begin(stream)
         self.idle_since = math.inf
@@ -117,7 +125,7 @@ class Streams:
         One that began with a share keeps it, also when it runs alone.
         """
         now = self._clock()
-        share = min((batch.side_by_side for batch in self._running.values()), default=1)
-        self._device_s += (now - self._counted_until) / max(share, len(self._running))
+        share = max((batch.share for batch in self._running.values()), default=1.0)
+        self._device_s += (now - self._counted_until) * min(share, 1 / max(1, len(self._running)))
         self._counted_until = now
         return self._device_s
