@@ -21,7 +21,7 @@ or four times as long made no difference beyond the noise."""
 
 
 def ends_in_time(call: Call[P, A], cost: int, forecast: Forecast, now: float, beside: float) -> bool:
-    """Whether work of this cost, begun now, ends by the deadline of its call; `beside` is that of `Forecast.at_most`."""
+    """Whether work of this cost, begun now, ends by the deadline of its call; `beside` is as in `Forecast.at_most`."""
     largest = max(entry.work.cost for entry in call.entries)
     return now < call.asker.deadline and now + forecast.at_most(cost, beside, largest) <= _deadline(call)
 
