@@ -146,11 +146,11 @@ def _exponentials(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     leave the range of the dtype, torch's softmax computes that row; its sum is then 1. Sums between 2^-96 and 2^96 are
     right: bfloat16 and float32 reach from 2^-126 to 2^127.
 
-    Shapes: (m, n, d), (m, N, d) -> (m, n, N), (m, n, 1).
+    Shapes: (m, n, d), (m, N, d) -> (m, n, N), float32 (m, n, 1).
     """
     scale = q.shape[-1] ** -0.5
     weights = _scaled_products(q, k, scale * 1.4426950408889634).exp2_()  # log2(e): 2^(x log2(e)) = e^x
-    sums = weights.sum(-1, keepdim=True)
+    sums = weights.sum(-1, keepdim=True, dtype=torch.float32)  # in bfloat16 a whole row would be off by 2^-9
     least, largest = sums.aminmax()
     low, high = 2.0**-96, 2.0**96
     if not (float(least) > low and float(largest) < high):  # also where one is not a number
