@@ -114,12 +114,14 @@ def test_a_kernel_that_does_not_run_here_is_not_selected() -> None:
 
 
 @pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
-@pytest.mark.parametrize(("longest", "numbers"), [(1000, 2**22), (1000, 1), (20, 2**22), (0, 2**22)])
+@pytest.mark.parametrize(("longest", "numbers"), [(1000, 2**20), (1000, 1), (20, 2**20), (0, 2**20)])
+@pytest.mark.parametrize("precise", [0, 1000])
 def test_attention_by_products_equals_grouped_attention(
-    readout: Readout, longest: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+    readout: Readout, longest: int, numbers: int, precise: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For all images, for a few at a time, for the shorter ones only, and for none."""
     monkeypatch.setattr(attention, "MAX_MATRIX", numbers)
+    monkeypatch.setattr(attention, "PRECISE", precise)
     network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
     expected = network(pictures, readout)
     network.set_attention(ProductAttention(longest))
@@ -131,33 +133,35 @@ def test_attention_by_products_equals_grouped_attention(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [1.0, 30.0, 300.0])
-def test_logits_of_any_size_are_weighted_as_by_softmax(size: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("precise", [True, False])
+def test_logits_of_any_size_are_weighted_as_by_softmax(size: float, dtype: torch.dtype, precise: bool) -> None:
     """Each row as if alone, also beside rows whose exponentials are infinite, or all zero."""
     torch.manual_seed(0)
     logits = (torch.randn(3, 64, 64) * size / 3).to(dtype)
     logits[0, :5] += size
     logits[1, :5] -= size
-    weights, sums = _weighted(logits)
+    weights, sums = _weighted(logits, precise)
     found = weights.float() / sums.float()
     # Each row is rounded as a power of 2, or as a power of e.
     powers = (logits.float() * math.log2(math.e)).to(dtype).float() * math.log(2)
     apart = [(found - rounded.softmax(-1)).abs().amax(-1) for rounded in (logits.float(), powers)]
     assert torch.minimum(*apart).max() < (1e-6 if dtype == torch.float32 else 1e-2)
     for row in (0, 3, 9):
-        alone, total = _weighted(logits[:1, row : row + 1])
+        alone, total = _weighted(logits[:1, row : row + 1], precise)
         assert torch.equal(alone / total, (weights / sums)[:1, row : row + 1])
 
 
-def _weighted(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _weighted(logits: torch.Tensor, precise: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weights and sums for queries and keys whose products are these logits: (m, n, 64) each."""
     keys = torch.eye(64, dtype=logits.dtype).expand(len(logits), 64, 64)
-    return attention._exponentials(8 * logits, keys)
+    return attention._exponentials(8 * logits, keys, precise)
 
 
-def test_a_lone_query_is_weighted_as_beside_the_others() -> None:
+@pytest.mark.parametrize("tokens", [attention.PRECISE - 1, attention.PRECISE])
+def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int) -> None:
     """Whether another image of the batch needs all tokens does not change how [CLS] is rounded."""
-    packing = Packing.from_lengths([40, 40])
-    q, k, v = torch.randn(3, 80, 2, 16).bfloat16()
+    packing = Packing.from_lengths([tokens, tokens])
+    q, k, v = torch.randn(3, 2 * tokens, 2, 16).bfloat16()
     everything = ProductAttention(1000)(q, k, v, packing, packing)
     lone = ProductAttention(1000)(packing.leading_tokens(q, 1), k, v, packing, packing.leading(1))
     assert torch.allclose(lone.float(), packing.leading_tokens(everything, 1).float(), atol=1e-2, rtol=0)
@@ -165,7 +169,7 @@ def test_a_lone_query_is_weighted_as_beside_the_others() -> None:
 
 def test_logits_that_are_no_numbers_stay_so() -> None:
     queries, keys = torch.tensor([[[1.0, torch.nan], [1.0, 2.0]]]), torch.ones(1, 3, 2)
-    weights, sums = attention._exponentials(queries, keys)
+    weights, sums = attention._exponentials(queries, keys, precise=True)
     assert (weights / sums).isnan().tolist() == [[[True] * 3, [False] * 3]]
 
 
