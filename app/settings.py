@@ -122,7 +122,8 @@ class Settings(BaseSettings):
     streams: Annotated[str, BeforeValidator(str), Field(pattern=STREAMS)] = Field(
         "auto",
         description="Batches that run side by side on the CPU, each with its share of the threads; a lone one gets "
-        "all. auto: as many as threads, up to 4, and one more while other programs use the cores; 1 on other devices.",
+        "all but one for each image that is being decoded. auto: as many as threads, up to 4, and one more while other "
+        "programs use the cores; 1 on other devices.",
     )
     compiled_shapes: int = Field(
         256,

@@ -47,8 +47,10 @@ class Run:
         return models.write(architecture, self.folder)
 
     def quantised(self, network: Path) -> Path:
-        """Write a checkpoint of 8 bits, which Vitrine makes from a network, and return its path."""
+        """Write a checkpoint of 8 bits, which Vitrine makes from a network, unless it is there; return its path."""
         pictures, folder = self.folder / "calibration", self.folder / f"{network.name}-int8"
+        if folder.exists():
+            return folder
         pictures.mkdir(exist_ok=True)
         for number, picture in enumerate(photos.calibration()):
             picture.save(pictures / f"{number}.png")

@@ -78,6 +78,7 @@ class Runtime:
         settings: how the service runs.
         load: creates the engine, on the first thread of the device.
         observer: is told what was computed.
+        decoders: how many images are decoded at once, at most.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Runtime:
         settings: Settings,
         load: Load = load_engine,
         observer: Observer[Job] | None = None,
+        decoders: int = 1,
     ) -> None:
         self.settings = settings
         self.state: State = "loading"
@@ -98,6 +100,7 @@ class Runtime:
         self._failures = 0
         self._watchdog: asyncio.Task[None] | None = None
         self.batcher: Batcher[Job, Answer] = Batcher(self._prepare, self._prepared, settings.max_queue_tokens, observer)
+        self.batcher.queue.streams.preparers = decoders
 
     @property
     def engine(self) -> Engine:
@@ -168,10 +171,10 @@ class Runtime:
             problem.holds_s = min(HELD_S, self.batcher.queue.empty_in_s / 4)
             raise problem
 
-    def reserve(self, cost: int, asker: Asker) -> Reservation:
+    def reserve(self, cost: int, asker: Asker, images: int) -> Reservation:
         """Reserve space in the queue for images that are still to be decoded. Raises Problem."""
         try:
-            return self.batcher.queue.reserve(cost, asker)
+            return self.batcher.queue.reserve(cost, asker, images)
         except Refused as refused:
             raise overloaded(refused) from refused
 

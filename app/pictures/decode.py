@@ -162,7 +162,8 @@ def _decode(data: bytes, header: Header, limits: Limits, minimum: MinimumSize | 
         if minimum is not None and container.scales_down:
             _scale_down(image, minimum)
         if header.format == "JPEG":
-            image.decodermaxblock = len(data)  # in one piece: for each further one it waits for Python's lock
+            # In one piece, which is not copied then: the decoder waits for Python's lock after each.
+            image.decodermaxblock = len(data) + len(WatchedScan.PADDING)
         if isinstance(file, WatchedScan):
             file.watch(lambda: image.im.getpixel((image.width - 1, image.height - 1)))
         image.load()  # once: after a load that failed, a second one may succeed with a partly empty image

@@ -51,7 +51,7 @@ class Service:
         self.decoder = Decoder(settings, self.metrics.images.preprocessed)
         self.heads = Heads(settings)
         observer = Observer(self._count_batch, self._count_waste)
-        self.runtime = Runtime(settings, self.heads.checked(load), observer)
+        self.runtime = Runtime(settings, self.heads.checked(load), observer, self.decoder.threads)
         self._cache: Cache[ImageAnswer | ImageProblem] | None = (
             Cache(settings.cache_mb * 2**20, cached_bytes, self.metrics.cache.asked) if settings.cache_mb else None
         )
@@ -126,7 +126,7 @@ class Service:
         # Before anything is decoded: under overload that work would be wasted.
         answers = 2 if task.second else 1
         expected = len(uploads) * answers * engine.cost(*engine.network_size(*resolution), task.attention_spec)
-        with self.runtime.reserve(expected, asker) as reservation:
+        with self.runtime.reserve(expected, asker, len(uploads)) as reservation:
             async with self._deadline():
                 images = await self._decode(engine, uploads, resolution, timings)
                 good = [image for image in images if isinstance(image, PreparedImage)]

@@ -121,3 +121,26 @@ def test_a_batch_leaves_a_core_to_what_prepares_work_on_its_cores(bench: Bench, 
     bench.queue.put(bench.call(2))
     assert payloads(bench.take()) == [2]
     assert bench.queue.streams.share(0) == 1
+
+
+def test_the_cores_that_are_left_are_as_many_as_prepare_work(bench: Bench) -> None:
+    """One request may bring several images, and what is evicted from the queue is still being prepared."""
+    queue = bench.queue
+    queue.streams.usual, queue.streams.cores, queue.streams.preparers = 4, 8, 3
+    with queue.reserve(2, pieces=2) as reservation:
+        reservation.cost = 0
+        queue.put(bench.call(1))
+        assert payloads(bench.take()) == [1]
+        assert queue.streams.share(0) == 6 / 8
+    with queue.reserve(9, pieces=9):
+        queue.put(bench.call(2))
+        assert payloads(bench.take()) == [2]
+        assert queue.streams.share(0) == 5 / 8
+
+
+def test_work_that_is_prepared_is_not_late_because_it_was_being_prepared(bench: Bench) -> None:
+    """Its reservation was for less than it costs."""
+    bench.queue.streams.usual = bench.queue.streams.cores = 2
+    with bench.queue.reserve(1) as reservation:
+        bench.queue.put(bench.call(1, 2.5 * LONG_S, cost=2), reservation)
+    assert payloads(bench.take()) == [1]

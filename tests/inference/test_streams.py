@@ -118,7 +118,7 @@ def test_two_batches_that_do_not_fit_side_by_side_halve_the_budget_once(
 
     monkeypatch.setattr(engine, "forward", forward)
     with ThreadPoolExecutor(2) as pool:
-        for failed in [pool.submit(engine.run, [engine.probe()] * 2, 2) for _ in range(2)]:
+        for failed in [pool.submit(engine.run, [engine.probe()] * 2, 1 / 2) for _ in range(2)]:
             assert isinstance(failed.exception(30), OutOfMemory)
     assert engine.max_batch_cost == 500
 
@@ -175,19 +175,38 @@ def test_a_batch_that_left_a_share_has_no_more_when_it_runs_alone() -> None:
 
 
 def test_a_batch_leaves_a_core_for_each_piece_of_work_that_is_prepared() -> None:
-    """And keeps what it has when all streams run."""
+    """And gets whole cores, at least as many as when all streams run."""
     streams = Streams(lambda: 0.0)
-    streams.usual, streams.cores = 4, 8
+    streams.usual, streams.cores, streams.preparers = 4, 8, 8
     shares = []
-    for preparing in (0, 1, 6, 20):
+    for preparing in (0, 1, 5, 6, 20):
         streams.begin(0, 1, preparing=preparing)
         shares.append(streams.share(0))
         streams.end(0)
         assert streams.expected(more=False, preparing=preparing) == pytest.approx(1 / shares[-1])
-    assert shares == [1, 7 / 8, 1 / 4, 1 / 4]
+    assert shares == [1, 7 / 8, 3 / 8, 2 / 8, 2 / 8]
     streams.begin(0, 1)
     streams.begin(1, 1, preparing=1)
-    assert streams.share(1) == 7 / 16
+    assert streams.share(1) == 3 / 8
+
+
+@pytest.mark.parametrize(("usual", "cores", "share"), [(7, 2, 1 / 2), (3, 2, 1 / 2), (4, 4, 1 / 4), (1, 1, 1)])
+def test_a_batch_has_a_core_at_least(usual: int, cores: int, share: float) -> None:
+    streams = Streams(lambda: 0.0)
+    streams.usual, streams.cores, streams.preparers = usual, cores, 9
+    streams.begin(0, 1, preparing=9)
+    assert streams.share(0) == share
+
+
+def test_each_batch_is_charged_for_its_own_share() -> None:
+    now = 0.0
+    streams = Streams(lambda: now)
+    streams.usual = streams.cores = streams.preparers = 4
+    streams.begin(0, 1, preparing=3)
+    streams.begin(1, 1)
+    assert (streams.share(0), streams.share(1)) == (1 / 4, 1 / 2)
+    now = 2.0
+    assert (streams.end(0), streams.end(1)) == (0.5, 1)
 
 
 def test_a_stream_takes_work_only_while_all_before_it_are_busy() -> None:
@@ -210,10 +229,11 @@ def test_one_more_stream_runs_while_others_use_the_cores(others: int, expected: 
     def batches(others: int) -> None:
         nonlocal now, used
         for _ in range(40):
+            running = 0
             for stream in range(3):
                 if streams.is_next(stream):
                     streams.begin(stream, 1)
-            running = streams.count
+                    running += 1
             now, used = now + 1, used + 2 * running / max(2, running + others)
             for stream in range(3):
                 streams.end(stream)

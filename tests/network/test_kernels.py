@@ -158,13 +158,24 @@ def _weighted(logits: torch.Tensor, precise: bool) -> tuple[torch.Tensor, torch.
 
 
 @pytest.mark.parametrize("tokens", [attention.PRECISE - 1, attention.PRECISE])
-def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int) -> None:
+def test_a_lone_query_is_weighted_as_beside_the_others(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether another image of the batch needs all tokens does not change how [CLS] is rounded."""
+    seen: list[tuple[int, bool]] = []
+    exponentials = attention._exponentials
+
+    def noted(q: torch.Tensor, k: torch.Tensor, precise: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append((q.shape[1], precise))
+        return exponentials(q, k, precise)
+
+    monkeypatch.setattr(attention, "_exponentials", noted)
+    monkeypatch.setattr(attention, "scripted", lambda function: function)
     packing = Packing.from_lengths([tokens, tokens])
-    q, k, v = torch.randn(3, 2 * tokens, 2, 16).bfloat16()
+    q, k, v = torch.randn(3, 2 * tokens, 2, 16)
     everything = ProductAttention(1000)(q, k, v, packing, packing)
     lone = ProductAttention(1000)(packing.leading_tokens(q, 1), k, v, packing, packing.leading(1))
-    assert torch.allclose(lone.float(), packing.leading_tokens(everything, 1).float(), atol=1e-2, rtol=0)
+    precise = tokens < attention.PRECISE
+    assert seen == [(tokens, precise), (1, precise)]
+    assert_equal_in_float32(lone, packing.leading_tokens(everything, 1))
 
 
 def test_logits_that_are_no_numbers_stay_so() -> None:

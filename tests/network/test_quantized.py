@@ -218,6 +218,9 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
     pack_layers(fast, QuantizedPacker(32, torch.bfloat16))
     found = read(fast, pictures, wanted(fast))
     assert found.keys() == expected.keys()
+    assert fast.patch_embed.reads is torch.bfloat16
+    narrow = read(fast, [picture.bfloat16() for picture in pictures], wanted(fast))  # as the engine normalises them
+    assert all(torch.equal(narrow[what], value) for what, value in found.items())
     alone = {network: [read(network, [picture], wanted(network)) for picture in pictures] for network in (fast, plain)}
     for what, value in found.items():
         assert cosines(value, expected[what]).min() >= 0.999

@@ -4,6 +4,7 @@ import asyncio
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -15,7 +16,7 @@ from app.errors import ImageProblem
 from app.pictures.decode import VECTORISED, Limits, decode, to_network
 from app.pictures.pool import Decoder, Transform
 from app.pictures.prepared import PreparedImage, Resolution
-from app.settings import Settings
+from app.settings import FORMATS, Settings
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import Readout, VisionTransformer
 from tests.server import ROOT, serving
@@ -94,3 +95,30 @@ def test_an_image_that_becomes_too_many_tokens_is_refused(checkpoint: Checkpoint
         assert outcome.code == "too_many_tokens"
     else:
         assert isinstance(outcome, PreparedImage)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_is_decoded_in_one_piece(options: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each piece the decoder would wait for Python's lock."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(noise).save(file, "JPEG", quality=95, **options)
+    assert len(file.getvalue()) > 2**17
+    pieces: list[int] = []
+    make = Image._getdecoder
+
+    class Watched:
+        def __init__(self, decoder: Any) -> None:
+            self._decoder = decoder
+
+        def decode(self, data: bytes) -> Any:
+            pieces.append(len(data))
+            return self._decoder.decode(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._decoder, name)
+
+    monkeypatch.setattr(Image, "_getdecoder", lambda *args: Watched(make(*args)))
+    decode(file.getvalue(), Limits(FORMATS, 10**6))
+    assert pieces[0] >= len(file.getvalue()) - 2
+    assert len(pieces) <= 2

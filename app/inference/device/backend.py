@@ -5,10 +5,10 @@ computed, how pixels reach the device, what its errors mean and how much memory 
 rooms above it are independent of it. Further places: the pattern DEVICE in `app/settings.py`, `select_attention` in
 `models/network/kernels/selection.py`, and the CPU's threads and allocator in `runtime.py`.
 
-Where several batches run side by side, a lone one still gets all threads. GNU's OpenMP counts the threads of all teams
-in the process; while they are more than the cores, none spins at a barrier, and a lone image takes half as long again.
-So a lone request always finds the same thread (`Streams.is_next`), which on two cores is the only one that has a team.
-On more cores the teams of the others count, too; that is not measured.
+Where several batches may run side by side, a lone one gets all threads while no image is being decoded. GNU's OpenMP
+counts the threads of all teams in the process; while they are more than the cores, none spins at a barrier, and a lone
+image takes half as long again. So a lone request always finds the same thread (`Streams.is_next`), which on two cores
+is the only one that has a team. On more cores the teams of the others count, too; that is not measured.
 """
 
 import logging
@@ -154,7 +154,7 @@ class Backend:
 
     def take_share(self, share: float) -> None:
         """Let forward passes of this thread use a share of the CPU's threads, up to 1, and at least one thread."""
-        threads = max(1, int(self.threads * share + 1e-6))  # a third of three threads is one
+        threads = max(1, round(self.threads * share))
         if self.device.type == "cpu" and torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread alone
 

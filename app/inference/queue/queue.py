@@ -44,8 +44,7 @@ class Queue(Generic[P, A]):
 
     def __init__(self, max_cost: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_cost, self._clock = max_cost, clock
-        self.forecast, self.streams = Forecast(), Streams(clock)
-        self._shares = Shares()
+        self.forecast, self.streams, self._shares = Forecast(), Streams(clock), Shares()
         self._turns: Turns[Entry[P, A]] = Turns(TURN)
         self._changed, self._closed = threading.Condition(), False
         self._reservations = Reservations(self._shares, self._changed)
@@ -78,16 +77,16 @@ class Queue(Generic[P, A]):
             accepted = self._has_space(cost) or self._shares.of(self._shares.largest()) > mine  # which then yields
             return None if accepted else QueueFull(FULL, self.retry_after_s)
 
-    def reserve(self, cost: int, asker: Asker = ANYONE) -> Reservation:
-        """Reserve space for work that is still to be prepared. Raises Refused. Call it on the event loop."""
+    def reserve(self, cost: int, asker: Asker = ANYONE, pieces: int = 1) -> Reservation:
+        """Reserve space for pieces of work that are still to be prepared. Raises Refused. Call it on the event loop."""
         with self._changed:
-            return self._reservations.add(cost, asker, self._admit(cost, asker))
+            return self._reservations.add(cost, pieces, asker, self._admit(cost, asker))
 
     def put(self, call: Call[P, A], reservation: Reservation | None = None) -> None:
         """Add a call; the reservation's space is used first. Raises Refused. Call it on the event loop."""
         cost = sum(entry.work.cost for entry in call.entries)
         with self._changed:
-            kept = reservation.cost if reservation else 0
+            kept = reservation.prepared() if reservation else 0
             self._shares.add(call.asker.client, -kept)
             call.trial = reservation is not None and reservation.trial
             try:
@@ -126,8 +125,7 @@ class Queue(Generic[P, A]):
                     break
             if batch:
                 takes_s = self.forecast.seconds(sum(entry.work.cost for entry in batch))
-                waits = bool(self._turns)
-                self.streams.begin(stream, takes_s, more=waits, preparing=self._reservations.count)
+                self.streams.begin(stream, takes_s, more=bool(self._turns), preparing=self._reservations.pieces)
                 self._changed.notify_all()
             return batch, late
 
@@ -154,14 +152,10 @@ class Queue(Generic[P, A]):
 
     # --- with the lock held ---
 
-    def _beside(self, cost: int) -> float:
-        """Return how many times as long as alone the next batch takes, at most, where work of this cost is there."""
-        return self.streams.expected(cost > self.forecast.budget, self._reservations.count)
-
     def _gather(self, stream: int) -> None:
         """Let work that is being prepared join what waits, where preparing it needs the cores of this stream."""
         since = self._clock()
-        while self._turns and not self._closed and self.streams.gathers(stream) and self._reservations.count:
+        while self._turns and not self._closed and self.streams.gathers(stream) and self._reservations.cost:
             waits, beside = self.cost - self._reservations.cost, self.streams.expected(more=True)
             calls = {entry.call for entry in self._turns}
             left_s = since + patience_s(calls, waits, self.forecast, since, beside) - self._clock()
@@ -172,7 +166,7 @@ class Queue(Generic[P, A]):
     def _next(self, now: float) -> tuple[list[Entry[P, A]], list[Call[P, A]]]:
         batch: list[Entry[P, A]] = []
         late: list[Call[P, A]] = []
-        beside = self._beside(self.cost)
+        beside = self.streams.expected(self.cost > self.forecast.budget, self._reservations.pieces)
         while True:
             self._pick(batch, late, now, beside)
             calls = misses(batch, self.forecast, now, beside)
@@ -205,7 +199,7 @@ class Queue(Generic[P, A]):
     def _late_by(self, cost: int, asker: Asker) -> float:
         """Estimate by how many seconds work would miss its deadline: its batch takes what else waits along."""
         waits = min(self.cost + cost, self.forecast.budget)
-        beside = self._beside(self.cost + cost)
+        beside = self.streams.expected(self.cost + cost > self.forecast.budget, self._reservations.pieces)
         takes_s = self.forecast.at_most(max(waits, self._shares.ahead(asker.client, cost)), beside)
         return self._clock() + self.streams.left_s + takes_s - asker.deadline
 

@@ -13,14 +13,23 @@ class Reservation:
     """Space in the queue for work that is still being prepared; leaving the `with` block releases what was not used.
 
     cost: the space that is left; 0 also when another client needed it.
+    pieces: how many pieces of work are being prepared for it, also when the space is gone.
     trial: the work is run whatever the forecast says.
     """
 
-    def __init__(self, cost: int, asker: Asker, trial: bool, release: Callable[["Reservation"], None]) -> None:
+    def __init__(
+        self, cost: int, pieces: int, asker: Asker, trial: bool, release: Callable[["Reservation"], None]
+    ) -> None:
         self.cost = cost
+        self.pieces = pieces
         self.asker = asker
         self.trial = trial
         self._release = release
+
+    def prepared(self) -> int:
+        """Note that nothing is being prepared for it any more. Returns the space that is left. The lock is held."""
+        self.pieces = 0
+        return self.cost
 
     def __enter__(self) -> Self:
         return self
@@ -49,13 +58,13 @@ class Reservations:
         return sum(reservation.cost for reservation in self._held)
 
     @property
-    def count(self) -> int:
+    def pieces(self) -> int:
         """How many pieces of work are being prepared. The lock is held."""
-        return sum(1 for reservation in self._held if reservation.cost)
+        return sum(reservation.pieces for reservation in self._held)
 
-    def add(self, cost: int, asker: Asker, trial: bool) -> Reservation:
+    def add(self, cost: int, pieces: int, asker: Asker, trial: bool) -> Reservation:
         """Return a new reservation. The lock is held."""
-        reservation = Reservation(cost, asker, trial, self.release)
+        reservation = Reservation(cost, pieces, asker, trial, self.release)
         self._shares.add(asker.client, cost)
         self._held.append(reservation)
         return reservation

@@ -5,8 +5,8 @@ alone and all together take as long as one after the other. Times here are the d
 beside another one counts half. So what is measured in company also tells how long a batch takes alone.
 
 Where the same cores prepare work, a batch that begins meanwhile leaves it one for each piece: threads of one forward
-pass wait for each other, and most of all for one whose core decodes an image. It keeps what it would have beside all
-other streams.
+pass wait for each other, and most of all for one whose core decodes an image. It gets at least what it would get beside
+all other streams.
 
 The system's scheduler shares cores between threads: beside two other programs that each keep a core busy, two streams
 on two cores get half. Where others use the cores, one more stream runs, and gets a larger share; where none do, it
@@ -16,21 +16,23 @@ would make all slower.
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from app.inference.queue.crowd import Crowd
 
 
-class Running(NamedTuple):
+@dataclass
+class Running:
     """A batch that runs.
 
-    began, ends: device times at which it began, and should end.
+    takes_s: the seconds of the whole device that it should take.
     share: of the device that it may use, from more than 0 to 1.
+    took_s: the seconds of the whole device that it has had.
     """
 
-    began: float
-    ends: float
+    takes_s: float
     share: float
+    took_s: float = 0.0
 
 
 class Streams:
@@ -40,7 +42,7 @@ class Streams:
         clock: tells the time in seconds.
         used: tells the processor time that this process has used, in seconds.
 
-    The lock of the queue guards it; the number of batches may be read without.
+    The lock of the queue guards it; the number of batches may be read without, and a share by the thread that runs it.
     """
 
     def __init__(self, clock: Callable[[], float], used: Callable[[], float] = time.process_time) -> None:
@@ -50,11 +52,13 @@ class Streams:
         """How many more run where others do."""
         self.cores = 0
         """Cores that run batches and prepare work; 0 where batches run elsewhere."""
+        self.preparers = 1
+        """How many pieces of work are prepared at once, at most."""
         self._crowd = Crowd(clock, used)
         self.idle_since = math.inf
         """When the device became idle, or was last asked for work while idle; infinity while a batch runs."""
         self._clock = clock
-        self._counted_until, self._device_s = clock(), 0.0
+        self._counted_until = clock()
         self._running: dict[int, Running] = {}
 
     @property
@@ -64,9 +68,9 @@ class Streams:
 
     @property
     def left_s(self) -> float:
-        """Estimate the device's seconds until all that runs has ended."""
-        now = self._device_time()
-        return sum(max(0.0, batch.ends - now) for batch in self._running.values())
+        """Estimate the seconds of the whole device until all that runs has ended."""
+        self._count()
+        return sum(max(0.0, batch.takes_s - batch.took_s) for batch in self._running.values())
 
     def share(self, stream: int) -> float:
         """Return the share of the device, up to 1, that the batch of a stream may use."""
@@ -82,9 +86,11 @@ class Streams:
         return 1 / self._share(self.count if more else min(self.count, len(self._running) + 1), preparing)
 
     def _share(self, side_by_side: int, preparing: int) -> float:
-        """Return the share of each of so many batches."""
-        others = min(1.0, preparing / self.cores) if self.cores else 0.0
-        return max(1 / self.count, (1 - others) / side_by_side)
+        """Return the share of each of so many batches: of whole cores, where it is known how many there are."""
+        if not self.cores:
+            return 1 / side_by_side
+        free = max(0, self.cores - min(preparing, self.preparers))
+        return max(1, self.cores // self.count, free // side_by_side) / self.cores
 
     def is_next(self, stream: int) -> bool:
         """Whether a stream takes the next batch: all before it run. So a lone request finds the first one."""
@@ -103,29 +109,25 @@ class Streams:
             more: another batch waits.
             preparing: pieces of work that are being prepared.
         """
-        now = self._device_time()
+        self._count()
         share = self._share(min(self.count, len(self._running) + 1 + more), preparing)
-        self._running[stream] = Running(now, now + takes_s, share)
+        self._running[stream] = Running(takes_s, share)
         if self.cores and len(self._running) >= self.usual:
             self._crowd.begin(stream)
         self.idle_since = math.inf
 
     def end(self, stream: int) -> float:
         """End what the stream runs. Returns the seconds of the device that it took; 0 if it ran nothing."""
-        now = self._device_time()
+        self._count()
         batch = self._running.pop(stream, None)
         self._crowd.end(stream, self.cores)
         if not self._running:
             self.idle_since = self._clock()
-        return now - batch.began if batch else 0.0
+        return batch.took_s if batch else 0.0
 
-    def _device_time(self) -> float:
-        """Return the sum, over the time that has passed, of the share that each batch had.
-
-        One that began with a share keeps it, also when it runs alone.
-        """
+    def _count(self) -> None:
+        """Add what each batch has had of the device since the last time: its share, and of n batches at most an nth."""
         now = self._clock()
-        share = max((batch.share for batch in self._running.values()), default=1.0)
-        self._device_s += (now - self._counted_until) * min(share, 1 / max(1, len(self._running)))
-        self._counted_until = now
-        return self._device_s
+        passed_s, self._counted_until = now - self._counted_until, now
+        for batch in self._running.values():
+            batch.took_s += passed_s * min(batch.share, 1 / len(self._running))

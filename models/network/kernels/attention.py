@@ -82,7 +82,7 @@ def _attend_with_bias(views: tuple[Tensor, Tensor, Tensor], bias: Bias) -> Tenso
 
 @dataclass(frozen=True)
 class ProductAttention:
-    """`grouped_attention`, with two batched products and a softmax between for images of up to `longest` tokens.
+    """`grouped_attention`, with two batched products and powers of 2 between for images of up to `longest` tokens.
 
     torch's fused attention multiplies bfloat16 slowly on processors without AMX. The matrices of a few images are in
     memory at a time. The scale is applied to the products before they are rounded. It reads the runs from their table,

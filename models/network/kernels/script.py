@@ -96,9 +96,7 @@ class Script:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the deprecation, and of numbers that stay as they are in the example
             # A module, whose weights go with it; those of a recorded function would stay until the process ends.
-            recording = torch.jit.trace(_Recording(stack).eval(), inputs, check_trace=False)
-            # Calls of functions are written out, and so take no time: 2% of a forward pass of one image (ViT-S).
-            self._run = torch.jit.freeze(recording, optimize_numerics=False)
+            self._run = torch.jit.trace(_Recording(stack), inputs, check_trace=False)
 
     def __call__(self, x: Tensor, packing: Packing, places: Places) -> Tensor | None:
         """Return the output for packed tokens, (T, D) -> (T, D); None where gradients are wanted."""
