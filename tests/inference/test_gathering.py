@@ -127,8 +127,9 @@ def test_the_cores_that_are_left_are_as_many_as_prepare_work(bench: Bench) -> No
     """One request may bring several images, and what is evicted from the queue is still being prepared."""
     queue = bench.queue
     queue.streams.usual, queue.streams.cores, queue.streams.preparers = 4, 8, 3
-    with queue.reserve(2, pieces=2) as reservation:
-        reservation.cost = 0
+    with queue.reserve(90, Asker("greedy"), pieces=2) as reservation:
+        with queue.reserve(20, Asker("another")):
+            assert not reservation.cost
         queue.put(bench.call(1))
         assert payloads(bench.take()) == [1]
         assert queue.streams.share(0) == 6 / 8

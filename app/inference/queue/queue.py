@@ -86,7 +86,7 @@ class Queue(Generic[P, A]):
         """Add a call; the reservation's space is used first. Raises Refused. Call it on the event loop."""
         cost = sum(entry.work.cost for entry in call.entries)
         with self._changed:
-            kept = reservation.prepared() if reservation else 0
+            kept = self._reservations.prepared(reservation) if reservation else 0
             self._shares.add(call.asker.client, -kept)
             call.trial = reservation is not None and reservation.trial
             try:
@@ -226,7 +226,7 @@ class Queue(Generic[P, A]):
             self._remove(newest.call)
             newest.call.fail(QueueFull(FULL, self.retry_after_s))
         else:
-            self._reservations.release(self._reservations.newest(client))
+            self._reservations.evict(self._reservations.newest(client))
 
     def _remove(self, call: Call[P, A]) -> None:
         if call.waiting:

@@ -13,7 +13,7 @@ class Reservation:
     """Space in the queue for work that is still being prepared; leaving the `with` block releases what was not used.
 
     cost: the space that is left; 0 also when another client needed it.
-    pieces: how many pieces of work are being prepared for it, also when the space is gone.
+    pieces: how many pieces of work are being prepared for it, also when another client needed the space.
     trial: the work is run whatever the forecast says.
     """
 
@@ -25,11 +25,6 @@ class Reservation:
         self.asker = asker
         self.trial = trial
         self._release = release
-
-    def prepared(self) -> int:
-        """Note that nothing is being prepared for it any more. Returns the space that is left. The lock is held."""
-        self.pieces = 0
-        return self.cost
 
     def __enter__(self) -> Self:
         return self
@@ -51,34 +46,42 @@ class Reservations:
     def __init__(self, shares: Shares, changed: threading.Condition) -> None:
         self._shares, self._changed = shares, changed
         self._held: list[Reservation] = []
+        self.pieces = 0
+        """How many pieces of work are being prepared. Counted, because each refusal asks for it."""
 
     @property
     def cost(self) -> int:
         """Cost of the work that is being prepared. The lock is held."""
         return sum(reservation.cost for reservation in self._held)
 
-    @property
-    def pieces(self) -> int:
-        """How many pieces of work are being prepared. The lock is held."""
-        return sum(reservation.pieces for reservation in self._held)
-
     def add(self, cost: int, pieces: int, asker: Asker, trial: bool) -> Reservation:
         """Return a new reservation. The lock is held."""
         reservation = Reservation(cost, pieces, asker, trial, self.release)
         self._shares.add(asker.client, cost)
         self._held.append(reservation)
+        self.pieces += pieces
         return reservation
+
+    def prepared(self, reservation: Reservation) -> int:
+        """Note that nothing is being prepared for it any more. Returns the space that is left. The lock is held."""
+        self.pieces -= reservation.pieces
+        reservation.pieces = 0
+        return reservation.cost
 
     def newest(self, client: str) -> Reservation:
         """Return the newest reservation of a client that holds one. The lock is held."""
         return next(held for held in reversed(self._held) if held.asker.client == client and held.cost)
 
+    def evict(self, reservation: Reservation) -> None:
+        """Give back what is left of its space, while its work is still being prepared. The lock is held."""
+        if reservation.cost:
+            self._shares.add(reservation.asker.client, -reservation.cost)
+            reservation.cost = 0
+            self._changed.notify_all()
+
     def release(self, reservation: Reservation) -> None:
-        """Give back what is left of a reservation."""
+        """End a reservation."""
         with self._changed:
-            if reservation in self._held:
-                self._held.remove(reservation)
-            if reservation.cost:
-                self._shares.add(reservation.asker.client, -reservation.cost)
-                reservation.cost = 0
-                self._changed.notify_all()
+            self.prepared(reservation)
+            self._held.remove(reservation)
+            self.evict(reservation)

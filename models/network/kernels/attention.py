@@ -40,7 +40,11 @@ four times as many, images of 257 and more tokens take up to a tenth longer: the
 
 PRECISE = 128
 """For images of fewer tokens the weights of a query are added up in float32. In bfloat16 the sum is off by up to 2^-9,
-and with it a whole row of a head; but for more tokens that costs 5 to 30% of attention, and for fewer 1 to 7%."""
+and with it a whole row of a head; but for more tokens that costs 5 to 30% of attention, and for fewer 1 to 7%.
+
+The number of queries does not decide: a lone [CLS] is rounded as beside the other queries, which another image of the
+batch may need.
+"""
 
 
 def grouped_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
