@@ -22,6 +22,9 @@ CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 TIMING = re.compile(rb"(\w+);dur=([\d.]+)")
 BOUNDARY = "vitrine-benchmark"
 
+HANG_S = 120
+"""A service that still owes an answer so long after the end of a measurement hangs."""
+
 LOST = 0
 """The status of a request whose connection was closed before the answer."""
 
@@ -103,7 +106,11 @@ class Connection(asyncio.Protocol):
         self._received, self._length = bytearray(), 0
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(data)
-        return await self._answer
+        try:
+            return await self._answer
+        except asyncio.CancelledError:
+            self.close()
+            raise
 
     def data_received(self, data: bytes) -> None:
         """Collect the answer; complete it when all of its bytes are here."""
@@ -154,12 +161,11 @@ class _Clients:
             self._idle.append(connection)
         return self.load.add(answer, due)
 
-    def close(self) -> Load:
-        """Close all connections and return the measured load."""
+    def close(self) -> None:
+        """Stop the clock and close all connections that wait for no answer."""
         self.load.seconds = time.perf_counter() - self.started
         for connection in self._idle:
             connection.close()
-        return self.load
 
     async def _idle_connection(self) -> Connection:
         while self._idle:
@@ -183,8 +189,11 @@ async def closed_loop(port: int, clients: int, requests: Sequence[bytes], second
             await pool.send(next(turn), sent)
             sent = time.perf_counter()
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return pool.close()
+    try:
+        await asyncio.gather(*(client() for _ in range(clients)))
+    finally:
+        pool.close()
+    return pool.load
 
 
 async def open_loop(
@@ -198,11 +207,14 @@ async def open_loop(
     pool, turn = _Clients(port, source), itertools.cycle(requests)
     await pool.open(ready)
     started = pool.started
-    async with asyncio.TaskGroup() as group:
-        for when in due:
-            await asyncio.sleep(started + when - time.perf_counter())
-            group.create_task(pool.send(next(turn), started + when))
-    return pool.close()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for when in due:
+                await asyncio.sleep(started + when - time.perf_counter())
+                group.create_task(pool.send(next(turn), started + when))
+    finally:
+        pool.close()
+    return pool.load
 
 
 def evenly(rate: float, seconds: float) -> Iterator[float]:
@@ -218,13 +230,13 @@ def poisson_times(rate: float, seconds: float, seed: int = 1) -> Iterator[float]
 
 
 def closed(port: int, clients: int, requests: Sequence[bytes], seconds: float) -> Load:
-    """Run a closed loop. Raises RuntimeError unless every answer is 200."""
-    return _answered(closed_loop(port, clients, requests, seconds))
+    """Run a closed loop. Raises RuntimeError unless all answers come, with 200."""
+    return _answered(closed_loop(port, clients, requests, seconds), seconds)
 
 
 def poisson(port: int, rate: float, requests: Sequence[bytes], seconds: float) -> Load:
-    """Run an open loop with Poisson arrivals. Raises RuntimeError unless every answer is 200."""
-    return _answered(open_loop(port, poisson_times(rate, seconds), requests, ready=64))
+    """Run an open loop with Poisson arrivals. Raises RuntimeError unless all answers come, with 200."""
+    return _answered(open_loop(port, poisson_times(rate, seconds), requests, ready=64), seconds)
 
 
 def ask(port: int, data: bytes) -> bytes:
@@ -248,8 +260,11 @@ async def _connect(port: int, source: str | None = None) -> Connection:
     return (await loop.create_connection(Connection, "127.0.0.1", port, local_addr=local))[1]
 
 
-def _answered(loop: Coroutine[Any, Any, Load]) -> Load:
-    load = uvloop.run(loop)
+def _answered(loop: Coroutine[Any, Any, Load], seconds: float) -> Load:
+    try:
+        load = uvloop.run(asyncio.wait_for(loop, seconds + HANG_S))
+    except TimeoutError as error:
+        raise RuntimeError(f"some requests are not answered {HANG_S} seconds after the measurement") from error
     if set(load.took) - {200}:
         raise RuntimeError(f"{dict(load.statuses)}: {_excerpt(load.refusal)}")
     return load
