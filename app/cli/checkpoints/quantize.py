@@ -32,7 +32,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--accept", is_flag=True, help="Write it even if its answers are below the bar.")
 @options.settings(SETTINGS)
 def command(source: str, pictures: Path, output: Path, accept: bool, **values: Any) -> None:
-    """Quantise a checkpoint to 8 bits, which processors with VNNI or AMX compute faster.
+    """Quantise a checkpoint to 8 bits, which most processors with VNNI compute faster.
 
     A part of the pictures finds the scales, the others measure how near the answers stay to those of float32. It is
     refused below a median cosine of 0.9985 or, with a classifier, where less than 98% have the same best class.
