@@ -78,12 +78,16 @@ class PatchEmbed(nn.Module):
         """The dtype that `linear` converts pixels to, where that is not the network's."""
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
-        """Cut each (C, height, width) image into patches, row by row, and project all patches at once."""
+        """Cut each (C, height, width) image into patches, row by row, and project all patches at once.
+
+        `linear` projects image by image. oneDNN adds up in an order that depends on the number of rows (with AMX), and
+        the layers of 8 bits after it would make more of the last place: an image would get other numbers in company.
+        """
+        if self.linear is not None:
+            return torch.cat([self.linear(self.patchify(image[None])) for image in images])
         batches = [torch.stack(list(group)) for _, group in groupby(images, key=lambda image: image.shape)]
         patches = [self.patchify(batch) for batch in batches]
         rows = patches[0] if len(patches) == 1 else torch.cat(patches)  # (sum of h * w, C * ph * pw)
-        if self.linear is not None:
-            return self.linear(rows)
         return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
 
     def patchify(self, images: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ from models.checkpoints.checkpoint import build
 from models.network.kernels import linear, selection
 from models.network.kernels.attention import ProductAttention
 from models.network.kernels.linear import PackedQuantizedLinear
-from models.network.kernels.quantized import PLAIN, Grid8, Output, QuantizedLinear, QuantizedNorm
+from models.network.kernels.quantized import PLAIN, Grid8, NarrowLinear, Output, QuantizedLinear, QuantizedNorm
 from models.network.kernels.selection import LinearPacker, QuantizedPacker
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 from models.network.quantized import compute_inside_in, pack_layers
-from models.network.vit import Readout, VisionTransformer
+from models.network.vit import PatchEmbed, Readout, VisionTransformer
 from models.quantization import harm
 from tests.bounds import LEAST_COSINE_TOGETHER
 from tests.network.test_network import images, tiny
@@ -99,6 +99,15 @@ def test_a_norm_rounds_to_the_numbers_that_its_reader_would_round_to() -> None:
     assert {0, 255} <= set(expected.unique().tolist())  # beyond both ends as well
     assert (found.int() - expected.int()).abs().max() <= 1  # a number in the middle may go either way
     assert (found == expected).float().mean() > 0.999
+
+
+def test_the_patches_of_an_image_are_projected_as_alone() -> None:
+    """Also where oneDNN adds up in an order that depends on the number of rows, as it does with AMX."""
+    embed = PatchEmbed((14, 14), 384)
+    embed.linear = NarrowLinear(nn.Linear(588, 384, dtype=torch.bfloat16), torch.bfloat16)
+    images = list(torch.randn(12, 3, 112, 112))
+    with torch.inference_mode():
+        assert torch.equal(embed(images), torch.cat([embed([image]) for image in images]))
 
 
 def test_some_rows_are_those_of_the_whole() -> None:
