@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
+
+Result = TypeVar("Result")
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CONNECTION_CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
@@ -240,7 +242,7 @@ def poisson(port: int, rate: float, requests: Sequence[bytes], seconds: float) -
 
 
 def ask(port: int, data: bytes) -> bytes:
-    """Send one request and return the body of its answer. Raises RuntimeError for another status than 200."""
+    """Send one request and return the body of its answer. Raises RuntimeError for another status than 200, or none."""
 
     async def once() -> bytes:
         connection = await _connect(port)
@@ -248,7 +250,7 @@ def ask(port: int, data: bytes) -> bytes:
         connection.close()
         return answer
 
-    head, _, body = uvloop.run(once()).partition(b"\r\n\r\n")
+    head, _, body = _run(once(), 0).partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
         raise RuntimeError(_excerpt(head + b"\r\n\r\n" + body))
     return body
@@ -260,11 +262,16 @@ async def _connect(port: int, source: str | None = None) -> Connection:
     return (await loop.create_connection(Connection, "127.0.0.1", port, local_addr=local))[1]
 
 
-def _answered(loop: Coroutine[Any, Any, Load], seconds: float) -> Load:
+def _run(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+    """Run what should take so many seconds. Raises RuntimeError if it is not done long after."""
     try:
-        load = uvloop.run(asyncio.wait_for(loop, seconds + HANG_S))
+        return uvloop.run(asyncio.wait_for(work, seconds + HANG_S))
     except TimeoutError as error:
-        raise RuntimeError(f"some requests are not answered {HANG_S} seconds after the measurement") from error
+        raise RuntimeError(f"a request is not answered {HANG_S} seconds after its time") from error
+
+
+def _answered(loop: Coroutine[Any, Any, Load], seconds: float) -> Load:
+    load = _run(loop, seconds)
     if set(load.took) - {200}:
         raise RuntimeError(f"{dict(load.statuses)}: {_excerpt(load.refusal)}")
     return load
