@@ -10,7 +10,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/venv \
-    && apt-get update -qq && apt-get install -qq --no-install-recommends tini
+    && apt-get update -qq && apt-get install -qq --no-install-recommends tini gcc libc6-dev
 COPY requirements/image.txt /build/
 RUN pip --python /opt/venv/bin/python install --no-deps --require-hashes --only-binary :all: -r /build/image.txt
 
@@ -33,9 +33,11 @@ RUN python=/opt/venv/bin/python \
         pip --python $python uninstall --yes sympy mpmath networkx jinja2 markupsafe && $python -c "import torch"; \
     fi
 
-# Install the command `vitrine` and the version. The code itself is copied later, to the same path.
+# Install the command `vitrine` and the version, and compile the operators for CPUs. The code itself is copied later, to
+# the same path.
 WORKDIR /opt/vitrine
 COPY pyproject.toml ./
+COPY models/network/kernels/native/ models/network/kernels/native/
 RUN touch README.md LICENSE \
     && for package in $(python -c "import tomllib; \
 print(*(p.replace('.', '/') for p in tomllib.load(open('pyproject.toml', 'rb'))['tool']['setuptools']['packages']))"); \
@@ -49,6 +51,7 @@ ARG UID=10001
 COPY --from=packages /usr/bin/tini /usr/bin/tini
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /opt/vitrine
+COPY --from=packages /opt/vitrine/models/network/kernels/_native*.so models/network/kernels/
 COPY weights/ weights/
 # Offered by the playground.
 COPY examples/ examples/

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.network.config import Activation, ViTConfig
 from models.network.kernels.attention import AttentionFunction, biased_attention, grouped_attention
+from models.network.kernels.operators import NativeNorm
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.positions.places import NOWHERE, Places
@@ -32,6 +33,9 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 Pack = Callable[..., nn.Module | None]
 """A linear layer, and the name of the activation after it -> a layer that computes both faster, or None."""
+
+Fuse = Callable[[nn.Module], nn.Module | None]
+"""A norm -> one that computes the same in fewer passes, or None."""
 
 
 class Attention(nn.Module):
@@ -191,8 +195,8 @@ class Block(nn.Module):
         if self.norm_post:
             x = _sum(x, self.norm1(attended))
             return _sum(x, self.norm2(self.mlp(x)))
-        x = _sum(x, self.ls1(attended))
-        return _sum(x, self.ls2(self.mlp(self.norm2(x))))
+        x, normed = _sum_and_norm(x, self.ls1(attended), self.norm2)
+        return _sum(x, self.ls2(self.mlp(normed)))
 
     def forward_leading(self, x: Tensor, packing: Packing, places: Places, count: int) -> Tensor:
         """Return `forward` for the first `count` tokens of each image only: (T, D) -> (B * count, D), packed order.
@@ -222,10 +226,23 @@ class Block(nn.Module):
         _replace(self.attn, "proj", pack(self.attn.proj))
         self.mlp.pack(pack)
 
+    def fuse_norms(self, fuse: Fuse) -> None:
+        """Replace norms over the tokens by those that compute the same in fewer passes."""
+        for owner, name in ((self, "norm1"), (self, "norm2"), (self.attn, "norm"), (self.mlp, "norm")):
+            _replace(owner, name, fuse(getattr(owner, name)))
+
 
 def _sum(x: Tensor, branch: Tensor) -> Tensor:
     """Return x + branch, in the branch's memory, which is read no more, unless it is of another precision."""
     return branch.add_(x) if branch.dtype == x.dtype else x + branch
+
+
+def _sum_and_norm(x: Tensor, branch: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return `_sum` and its norm."""
+    if isinstance(norm, NativeNorm):
+        return norm.of_sum(x, branch)
+    x = _sum(x, branch)
+    return x, norm(x)
 
 
 def _replace(owner: nn.Module, name: str, layer: nn.Module | None) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.network.attention import AttentionRecorder, AttentionSpec
 from models.network.attention_pool import AttentionPool
-from models.network.block import Block, Pack, compile_blocks
+from models.network.block import Block, Fuse, Pack, compile_blocks
 from models.network.config import ViTConfig
 from models.network.intermediate import TokenRecorder, TokenSpec
 from models.network.kernels.attention import AttentionFunction
@@ -251,6 +251,11 @@ class VisionTransformer(nn.Module):
         """Replace the linear layers of the blocks by packed ones, after `fold` and after the last change of dtype."""
         for number, block in enumerate(self.blocks):
             cast(Block, block).pack(pack, last=number == self.config.depth - 1)
+
+    def fuse_norms(self, fuse: Fuse) -> None:
+        """Replace the norms of the blocks by those that compute the same in fewer passes, likewise."""
+        for block in self.blocks:
+            cast(Block, block).fuse_norms(fuse)
 
     def compile_blocks(self) -> None:
         """Compile the blocks except attention; the first forward passes after this take seconds to minutes."""

@@ -13,8 +13,9 @@ from models.checkpoints.checkpoint import build
 from models.network.kernels import linear, selection
 from models.network.kernels.attention import ProductAttention
 from models.network.kernels.linear import PackedQuantizedLinear
+from models.network.kernels.operators import NativeAttention, attends
 from models.network.kernels.quantized import PLAIN, Grid8, NarrowLinear, Output, QuantizedLinear, QuantizedNorm
-from models.network.kernels.selection import LinearPacker, QuantizedPacker
+from models.network.kernels.selection import LinearPacker, NormFuser, QuantizedPacker
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 from models.network.quantized import compute_inside_in, pack_layers
@@ -127,8 +128,8 @@ def test_products_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
     packed_or_skip(one)
     start, originals = PackedQuantizedLinear.__init__, {}
 
-    def init(self: PackedQuantizedLinear, original: QuantizedLinear, rows: int) -> None:
-        start(self, original, rows)
+    def init(self: PackedQuantizedLinear, original: QuantizedLinear, *given: Any) -> None:
+        start(self, original, *given)
         originals[id(self)] = original
 
     monkeypatch.setattr(PackedQuantizedLinear, "__init__", init)
@@ -205,9 +206,10 @@ MIXED = ("plain", "gated", "RMSNorm everywhere", "rotary")
     + [(name, allowed) for name in MIXED for allowed in ("worst left out", "nothing")],
     indirect=["allowed"],
 )
+@pytest.mark.parametrize("compiled", [True, False], ids=["operators of native/", "torch's own"])
 @torch.inference_mode()
 def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
-    name: str, allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, allowed: str, compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures, seen = images(*SIZES), images(*[(64, 64)] * 6, (40, 40), (96, 96), seed=3)
     exact, network = tiny(**NETWORKS[name]), tiny(**NETWORKS[name])
@@ -222,9 +224,12 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
         assert near.median() > 0.98
         assert near.min() > 0.95
     monkeypatch.setattr(selection, "is_faster", lambda *_: True)
-    fast.set_attention(ProductAttention(1000))
+    if not compiled:
+        monkeypatch.setattr(selection, "library", lambda: None)
+    fast.set_attention(NativeAttention() if compiled and attends() else ProductAttention(1000))
     compute_inside_in(fast, torch.bfloat16, LinearPacker((4, 32)))
     pack_layers(fast, QuantizedPacker(32, torch.bfloat16))
+    fast.fuse_norms(NormFuser(32))
     found = read(fast, pictures, wanted(fast))
     assert found.keys() == expected.keys()
     assert fast.patch_embed.reads is torch.bfloat16

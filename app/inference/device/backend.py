@@ -21,8 +21,9 @@ from torch import Tensor
 
 from app.inference.device.allocator import trim
 from models.network.config import ViTConfig
-from models.network.kernels.attention import ProductAttention, varlen_attention
-from models.network.kernels.selection import LinearPacker, QuantizedPacker, select_attention
+from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
+from models.network.kernels.operators import NativeAttention
+from models.network.kernels.selection import LinearPacker, NormFuser, QuantizedPacker, select_attention
 from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
 from models.preprocess import Pixels
@@ -122,20 +123,20 @@ class Backend:
         if self.dtype == "int8":
             if compiled:
                 raise DeviceUnavailable("compile: a network of int8 is not compiled; leave it out")
-            self._choose_for_int8(network)
+            self._choose_for_int8(network, attend)
         elif self.on_cuda:
             self.records = attend is varlen_attention and not compiled
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
         elif self.device.type == "cpu" and self.dtype == "bfloat16":
-            pack = LinearPacker(_typical_rows(config))
+            pack, fuse = LinearPacker(_typical_rows(config)), NormFuser(_typical_rows(config)[-1])
             if not compiled:
                 network.pack(pack)
-            written_out = attend.longest if isinstance(attend, ProductAttention) else 0
-            layers = "packed for oneDNN" if pack.packs else "torch's own"
-            logger.info("attention: written out up to %d tokens; linear layers: %s", written_out, layers)
+                network.fuse_norms(fuse)
+            logger.info("linear layers: %s", "packed for oneDNN" if pack.packs else "torch's own")
+            _log_kernels(attend, fuse)
 
-    def _choose_for_int8(self, network: VisionTransformer) -> None:
+    def _choose_for_int8(self, network: VisionTransformer, attend: AttentionFunction) -> None:
         """Compute layers of 8 bits with the processor's own operations for them, and attention in half precision."""
         rows = _typical_rows(network.config)
         if self.inside != "float32":
@@ -143,6 +144,9 @@ class Backend:
         if self.device.type == "cpu":
             pack = QuantizedPacker(rows[-1], DTYPES[self.inside])
             pack_layers(network, pack)
+            fuse = NormFuser(rows[-1])
+            network.fuse_norms(fuse)
+            _log_kernels(attend, fuse)
             self.int8_is_faster = pack.pays
         if self.int8_is_faster:
             logger.info("int8: the linear layers take less time than in %s", self.inside)
@@ -249,6 +253,16 @@ def choose_streams(streams: str, device: torch.device, threads: int, *, compiled
 def computes_int8(has: Mapping[str, Any]) -> bool:
     """Return whether a processor with these capabilities multiplies matrices of 8 bits."""
     return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
+def _log_kernels(attend: AttentionFunction, fuse: NormFuser) -> None:
+    """Log how attention and norms are computed on this CPU."""
+    attention = "torch's fused operator"
+    if isinstance(attend, NativeAttention):
+        attention = "compiled operator"
+    elif isinstance(attend, ProductAttention) and attend.longest:
+        attention = f"written out up to {attend.longest} tokens"
+    logger.info("attention: %s; norms: %s", attention, "compiled operators" if fuse.fuses else "torch's own")
 
 
 def _typical_rows(config: ViTConfig) -> tuple[int, int]:

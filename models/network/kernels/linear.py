@@ -8,14 +8,19 @@ activation reads them again. The operators are private to torch: they are what i
 on a CPU (torch/_inductor/mkldnn_lowerings.py). So they are tried before they are used.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from models.network.kernels.quantized import QuantizedLinear
+from models.network.kernels.quantized import Grid8, QuantizedLinear
 from models.network.kernels.script import scripted
 
 FUSED: dict[str, tuple[str, str]] = {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh")}
 """Activations that oneDNN computes in the same pass: the operator's name and algorithm."""
+
+Quantize = Callable[[Grid8, Tensor], Tensor]
+"""The numbers of a grid nearest to tokens: (T, D) -> uint8 (T, D)."""
 
 
 class PackedLinear(nn.Module):
@@ -53,12 +58,14 @@ class PackedQuantizedLinear(nn.Module):
     Args:
         layer: the layer, with its `output` as it stays.
         rows: a typical T; the order of the weights is chosen for it, and right for every other.
+        quantize: rounds inputs of more than 8 bits.
 
     Raises RuntimeError or AttributeError where this torch or processor has no such operator.
     """
 
-    def __init__(self, layer: QuantizedLinear, rows: int) -> None:
+    def __init__(self, layer: QuantizedLinear, rows: int, quantize: Quantize = Grid8.quantize) -> None:
         super().__init__()
+        self._quantize = quantize
         operators = torch.ops.onednn
         packed = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
         self.register_buffer("packed", packed, persistent=False)
@@ -74,7 +81,7 @@ class PackedQuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of the linear layer."""
-        q = x if x.dtype == torch.uint8 else self._grid.quantize(x)
+        q = x if x.dtype == torch.uint8 else self._quantize(self._grid, x)
         return scripted(_quantized_pointwise)(q, self.packed, self._scales, self._zeros, self._bias, *self._answer)
 
 

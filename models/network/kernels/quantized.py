@@ -138,7 +138,7 @@ class QuantizedNorm(nn.Module):
 
     def __init__(self, norm: nn.LayerNorm, grid: Grid8) -> None:
         super().__init__()
-        self.eps = norm.eps
+        self.eps, self.grid = norm.eps, grid
         self.register_buffer("weight", norm.weight.detach() / grid.scale)
         self.register_buffer("bias", norm.bias.detach() / grid.scale + (grid.zero + HALF))
 

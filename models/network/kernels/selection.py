@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from models.network.kernels.attention import AttentionFunction, ProductAttention, grouped_attention, varlen_attention
-from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear
-from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, Grid8, QuantizedLinear
+from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear, Quantize
+from models.network.kernels.operators import NativeAttention, NativeNorm, attends, library, round8
+from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, Grid8, QuantizedLinear, QuantizedNorm
 from models.network.packing import Packing
 
 TEST_LENGTHS = (3, 17, 17, 70)
@@ -61,25 +62,48 @@ def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_
     if supported and matches_grouped(varlen_attention, *shape) and is_the_same_alone(varlen_attention, *shape):
         return varlen_attention
     if device.type == "cpu":
-        longest = longest_by_products(dtype, heads, head_dim) if dtype == torch.bfloat16 else 0
-        for products in (ProductAttention(longest), ProductAttention(0)):
-            if matches_grouped(products, *shape):
-                return products
+        plain = _select_of_torch(*shape)
+        native = NativeAttention()
+        tried = dtype == torch.bfloat16 and attends() and matches_grouped(native, *shape)
+        faster = tried and is_the_same_alone(native, *shape) and _is_mostly_faster(native, plain, *shape[1:])
+        return native if faster else plain
     return grouped_attention
 
 
-@torch.inference_mode()
+def _select_of_torch(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> AttentionFunction:
+    """Return the fastest implementation on a CPU that consists of torch's own operations."""
+    longest = longest_by_products(dtype, heads, head_dim) if dtype == torch.bfloat16 else 0
+    for products in (ProductAttention(longest), ProductAttention(0)):
+        if matches_grouped(products, device, dtype, heads, head_dim):
+            return products
+    return grouped_attention
+
+
 def longest_by_products(dtype: torch.dtype, heads: int, head_dim: int) -> int:
     """Return the largest of `LENGTHS` at which products take less time than the fused attention on this CPU, or 0."""
     for length in LENGTHS:
-        packing = Packing.from_lengths([length, length])
-        q, k, v = torch.randn(3, 2 * length, heads, head_dim).to(dtype)
-        fused, products = (
-            partial(attend, q, k, v, packing, packing) for attend in (grouped_attention, ProductAttention(length))
-        )
-        if is_faster(products, fused):
+        if _attends_faster(ProductAttention(length), grouped_attention, length, dtype, heads, head_dim):
             return length
     return 0
+
+
+def _is_mostly_faster(
+    attend: AttentionFunction, plain: AttentionFunction, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
+    """Return whether `attend` takes less time than `plain` at most of `LENGTHS`."""
+    faster = [_attends_faster(attend, plain, length, dtype, heads, head_dim) for length in LENGTHS]
+    return 2 * sum(faster) > len(faster)
+
+
+@torch.inference_mode()
+def _attends_faster(  # noqa: PLR0913, PLR0917 - what is compared, and the shape
+    attend: AttentionFunction, plain: AttentionFunction, length: int, dtype: torch.dtype, heads: int, head_dim: int
+) -> bool:
+    """Return whether `attend` takes less time than `plain` for two images of so many tokens on this CPU."""
+    packing = Packing.from_lengths([length, length])
+    q, k, v = torch.randn(3, 2 * length, heads, head_dim).to(dtype)
+    found, expected = (partial(each, q, k, v, packing, packing) for each in (attend, plain))
+    return is_faster(found, expected)
 
 
 @torch.inference_mode()
@@ -179,6 +203,7 @@ class QuantizedPacker:
 
     def __init__(self, rows: int, dtype: torch.dtype) -> None:
         self._rows, self._dtype = rows, dtype
+        self._quantize = select_rounding(rows, dtype)
         self._right: dict[tuple[object, ...], bool] = {}
         self._faster: list[bool] = []
 
@@ -200,7 +225,7 @@ class QuantizedPacker:
         if self._right.get(shape) is False:
             return None
         try:
-            packed = PackedQuantizedLinear(layer, self._rows)
+            packed = PackedQuantizedLinear(layer, self._rows, self._quantize)
             if shape not in self._right:
                 self._right[shape] = right = self._agrees(layer)
                 self._faster.append(right and self._is_faster(packed, layer))
@@ -228,6 +253,60 @@ class QuantizedPacker:
         plain, narrow = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype), x.to(self._dtype)
         activation = PLAIN[layer.output.activation]
         return is_faster(lambda: packed(x), lambda: activation(plain(narrow)))
+
+
+class NormFuser:
+    """Finds norms from native/ where those are right and faster; each kind of norm is tried once.
+
+    Args:
+        rows: a typical number of tokens.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._worthwhile: dict[tuple[int, torch.dtype], bool] = {}
+
+    @property
+    def fuses(self) -> bool:
+        """Whether any norm that was tried is replaced."""
+        return any(self._worthwhile.values())
+
+    @torch.inference_mode()
+    def __call__(self, norm: nn.Module) -> NativeNorm | None:
+        """Return a norm that computes the same; None where this one is as good."""
+        if not isinstance(norm, nn.LayerNorm | QuantizedNorm) or library() is None:
+            return None
+        if isinstance(norm, nn.LayerNorm) and norm.weight.dtype != torch.bfloat16:
+            return None
+        fused = NativeNorm(norm)
+        kind = len(fused.weight), fused.reads
+        if kind not in self._worthwhile:
+            self._worthwhile[kind] = self._is_better(fused, norm)
+        return fused if self._worthwhile[kind] else None
+
+    def _is_better(self, fused: NativeNorm, plain: nn.Module) -> bool:
+        """Whether the norm of a sum agrees with the plain one, and takes less time."""
+        x, branch = torch.randn(2, self._rows, len(fused.weight)).to(fused.reads)
+        grid = plain.grid if isinstance(plain, QuantizedNorm) else None
+        expected = branch + x
+        try:
+            total, found = fused.of_sum(x, branch.clone())
+            agrees = (
+                torch.equal(total, expected) and _near(found, plain(expected), grid) and _near(fused(x), plain(x), grid)
+            )
+        except RuntimeError:  # rows that are too long
+            return False
+        return agrees and is_faster(lambda: fused.of_sum(x, branch), lambda: plain(branch.add_(x)))
+
+
+@torch.inference_mode()
+def select_rounding(rows: int, dtype: torch.dtype) -> Quantize:
+    """Return the faster way to round tokens of a dtype to 8 bits."""
+    if library() is None:
+        return Grid8.quantize
+    x, grid = torch.randn(rows, 256).to(dtype), Grid8.over(-3.0, 2.0)
+    agrees = _near(round8(grid, x), grid.quantize(x), grid)
+    return round8 if agrees and is_faster(lambda: round8(grid, x), lambda: grid.quantize(x)) else Grid8.quantize
 
 
 def _near(found: Tensor, expected: Tensor, grid: Grid8 | None) -> bool:

@@ -140,6 +140,8 @@ def describe_image() -> None:
     require(config["Healthcheck"]["Test"][:2] == ["CMD", "python"], "python is the health check")
     require(config["Entrypoint"] == ["tini", "-s", "--", "vitrine"], "only an init stands before the service")
     say("labels", json.dumps({name.rsplit(".", 1)[1]: value for name, value in config["Labels"].items()}))
+    loaded = "from models.network.kernels.operators import library; print(library() is not None)"
+    require(sh(f"python -c '{loaded}'").strip() == "True", "the compiled operators are there")
     require(not sh("command -v gcc cc curl wget git || true").strip(), "no compiler and no downloader inside")
 
 
