@@ -101,7 +101,7 @@ picture: $(VENV)/dev ## take the picture of the README from the page as it is; n
 clean: ## remove what the other targets have made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-$(VENV)/serve: pyproject.toml requirements/serve.txt
+$(VENV)/serve: pyproject.toml requirements/serve.txt $(wildcard models/network/kernels/native/*)
 	test -d $(VENV) || "$(PYTHON)" -m venv $(VENV)
 	@echo "Installing torch and the other packages into $(VENV). This takes minutes; on Linux torch includes CUDA (some GB)."
 	$(BIN)/pip install --quiet -r requirements/serve.txt

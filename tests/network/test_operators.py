@@ -274,17 +274,17 @@ def test_norms_and_rounding_that_are_slower_or_wrong_are_not_used(monkeypatch: p
     assert select_rounding(32, torch.bfloat16) is Grid8.quantize
 
 
-def test_without_the_library_torchs_own_operations_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lacking", ["a compiler", "the same code"])
+def test_without_the_library_torchs_own_operations_are_used(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "is_faster", lambda *_: True)
-    monkeypatch.setattr(operators, "find_spec", lambda _: None)
-    operators.library.cache_clear()
-    try:
-        assert operators.library() is None
-        assert not operators.attends()
-        assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=64) == ProductAttention(selection.LENGTHS[0])
-        assert all(NormFuser(32)(norm) is None for norm in norms(64))
-        assert select_rounding(32, torch.bfloat16) is Grid8.quantize
-    finally:
-        operators.library.cache_clear()
-        monkeypatch.undo()
-        operators.library()
+    if lacking == "a compiler":
+        monkeypatch.setattr(operators, "find_spec", lambda _: None)
+    else:
+        monkeypatch.setattr(operators, "INTERFACE", operators.INTERFACE + 1)
+    assert operators.library.__wrapped__() is None
+    for module in (operators, selection):
+        monkeypatch.setattr(module, "library", lambda: None)
+    assert not operators.attends()
+    assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=64) == ProductAttention(selection.LENGTHS[0])
+    assert all(NormFuser(32)(norm) is None for norm in norms(64))
+    assert select_rounding(32, torch.bfloat16) is Grid8.quantize

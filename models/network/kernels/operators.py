@@ -24,6 +24,9 @@ from models.network.kernels.attention import ProductAttention
 from models.network.kernels.quantized import HALF, Grid8, QuantizedNorm
 from models.network.packing import Packing
 
+INTERFACE = 1
+"""Of the library that this module can use: `INTERFACE` of native/torch.h."""
+
 FUNCTIONS = (
     "aoti_torch_get_data_ptr",
     "aoti_torch_get_dim",
@@ -53,12 +56,14 @@ SCHEMAS = {
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the library, whose operators the first call registers; None where there is none for this machine."""
+    """Return the library; the first call registers its operators. None where there is none for this machine and code."""
     spec = find_spec("models.network.kernels._native")
     if spec is None or spec.origin is None:
         return None  # there was no C compiler
     try:
         native = ctypes.CDLL(spec.origin)
+        if native.vitrine_interface() != INTERFACE:
+            return None  # compiled from other code: Vitrine has to be installed again
         _register(native, ctypes.CDLL(_library_of_torch()))
     except (AttributeError, OSError, RuntimeError, StopIteration):  # for another kind of machine, or another torch
         return None

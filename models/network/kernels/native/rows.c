@@ -12,11 +12,27 @@
 #include <stddef.h>
 #include <string.h>
 
-/* One copy of a function for each generation of processors; the first call chooses. */
-#if defined(__x86_64__) && defined(__GLIBC__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+/* A loop compiled for each generation of processors, and `name`, which runs the one for this processor. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__clang__)
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
+#else /* by itself GCC uses half of the vectors' width */
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")))
+#endif
+#define AVX2 __attribute__((target("avx2,fma")))
+#define FOR_EACH_PROCESSOR(name)                                                                           \
+  AVX512 static void name##_avx512(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); } \
+  AVX2 static void name##_avx2(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }     \
+  static void name##_any(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }           \
+  static void name(int64_t begin, int64_t end, void *of) {                                                \
+    const int wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&          \
+                     __builtin_cpu_supports("avx512dq");                                                  \
+    const int half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");                     \
+    (wide ? name##_avx512 : half ? name##_avx2 : name##_any)(begin, end, of);                             \
+  }
 #else
-#define FOR_EACH_PROCESSOR
+#define FOR_EACH_PROCESSOR(name) \
+  static void name(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }
 #endif
 
 #define INSIDE static inline __attribute__((always_inline))
@@ -117,7 +133,7 @@ INSIDE void norm_rows(int64_t begin, int64_t end, const Norm *n, int narrow, int
   }
 }
 
-FOR_EACH_PROCESSOR static void norm_loop(int64_t begin, int64_t end, void *context) {
+INSIDE void norm_loop_body(int64_t begin, int64_t end, void *context) {
   const Norm *n = context;
   const int narrow = n->x.dtype == torch.dtype_bfloat16(), branch = n->branch.data != NULL;
   if (narrow && branch)
@@ -131,6 +147,8 @@ FOR_EACH_PROCESSOR static void norm_loop(int64_t begin, int64_t end, void *conte
   else
     norm_rows(begin, end, n, 0, 1, 0);
 }
+
+FOR_EACH_PROCESSOR(norm_loop)
 
 /* Return the norm of n->x, or of its sum with n->branch: uint8 of float32, bfloat16 of bfloat16. */
 static Tensor normed(Norm *n, Tensor weight, Tensor bias, double epsilon) {
@@ -178,7 +196,7 @@ typedef struct {
   float factor, shift;
 } Rounding;
 
-FOR_EACH_PROCESSOR static void round_loop(int64_t begin, int64_t end, void *context) {
+INSIDE void round_loop_body(int64_t begin, int64_t end, void *context) {
   const Rounding *r = context;
   const int narrow = r->x.dtype == torch.dtype_bfloat16();
   const float factor = r->factor, shift = r->shift;
@@ -195,6 +213,8 @@ FOR_EACH_PROCESSOR static void round_loop(int64_t begin, int64_t end, void *cont
     }
   }
 }
+
+FOR_EACH_PROCESSOR(round_loop)
 
 /* round8(Tensor x, float factor, float shift) -> Tensor: x * factor + shift without its fraction */
 void vitrine_round8(Value *values, uint64_t inputs, uint64_t outputs) {

@@ -6,6 +6,8 @@
 
 Torch torch;
 
+int vitrine_interface(void) { return INTERFACE; }
+
 void vitrine_connect(const Torch *functions) { torch = *functions; }
 
 void require(int holds, const char *message) {

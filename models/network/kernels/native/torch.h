@@ -11,6 +11,10 @@
 
 #include <stdint.h>
 
+/* Raised with every change of what operators.py calls or passes, which has the same number: it does not use a library
+ * that was compiled before. */
+enum { INTERFACE = 1 };
+
 typedef void *Tensor;
 
 typedef union { /* an argument or a result of an operator */
