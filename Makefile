@@ -99,7 +99,7 @@ picture: $(VENV)/dev ## take the picture of the README from the page as it is; n
 	$(BIN)/python -m tests.page.picture
 
 clean: ## remove what the other targets have made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) models/network/kernels/_native* build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/serve: pyproject.toml requirements/serve.txt $(wildcard models/network/kernels/native/*)
 	test -d $(VENV) || "$(PYTHON)" -m venv $(VENV)

@@ -22,7 +22,7 @@ from torch import Tensor
 from app.inference.device.allocator import trim
 from models.network.config import ViTConfig
 from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
-from models.network.kernels.operators import NativeAttention
+from models.network.kernels.operators import NativeAttention, why_missing
 from models.network.kernels.selection import LinearPacker, NormFuser, QuantizedPacker, select_attention
 from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
@@ -108,7 +108,7 @@ class Backend:
         return f"int8, {self.inside}" if self.dtype == "int8" else self.dtype
 
     def choose_kernels(self, network: VisionTransformer, *, compiled: bool) -> None:
-        """Let the network compute attention and linear layers in the fastest way that is correct here, by trying.
+        """Let the network compute attention, linear layers and norms in the fastest way that is right here, by trying.
 
         Args:
             network: on this device, in this dtype, folded.
@@ -263,6 +263,8 @@ def _log_kernels(attend: AttentionFunction, fuse: NormFuser) -> None:
     elif isinstance(attend, ProductAttention) and attend.longest:
         attention = f"written out up to {attend.longest} tokens"
     logger.info("attention: %s; norms: %s", attention, "compiled operators" if fuse.fuses else "torch's own")
+    if why := why_missing():
+        logger.info("compiled operators: not used; %s", why)
 
 
 def _typical_rows(config: ViTConfig) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The operators of native/: attention, and a sum, a LayerNorm or rounding to 8 bits in one pass, on a CPU.
 
-In: queries, keys and values; tokens, and what is added to them. Out: the same as from torch's own operations.
+In: queries, keys and values; tokens, and what is added to them. Out: the same as from torch's own operations, up to
+rounding.
 Knows nothing of networks.
 
 The library is compiled when Vitrine is installed, where there is a C compiler (pyproject.toml). It registers its
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -54,20 +56,34 @@ SCHEMAS = {
 """The operators, as torch.ops.vitrine has them."""
 
 
-@cache
+_LOADING = Lock()
+
+
 def library() -> ctypes.CDLL | None:
-    """Return the library; the first call registers its operators. None where there is none for this machine and code."""
+    """Return the library; the first call registers its operators. None where none fits this machine and code."""
+    with _LOADING:
+        return _load()[0]
+
+
+def why_missing() -> str:
+    """Return why there is no library, in words; an empty text where there is one."""
+    with _LOADING:
+        return _load()[1]
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
     spec = find_spec("models.network.kernels._native")
     if spec is None or spec.origin is None:
-        return None  # there was no C compiler
+        return None, "there was no C compiler when Vitrine was installed"
     try:
         native = ctypes.CDLL(spec.origin)
         if native.vitrine_interface() != INTERFACE:
-            return None  # compiled from other code: Vitrine has to be installed again
+            return None, "they are of other code; install Vitrine again"
         _register(native, ctypes.CDLL(_library_of_torch()))
-    except (AttributeError, OSError, RuntimeError, StopIteration):  # for another kind of machine, or another torch
-        return None
-    return native
+    except (AttributeError, OSError, RuntimeError, StopIteration) as error:
+        return None, f"they do not fit this machine or this torch ({error})"
+    return native, ""
 
 
 def _library_of_torch() -> str:
@@ -117,7 +133,7 @@ def round8(grid: Grid8, x: Tensor) -> Tensor:
 
 
 class NativeNorm(nn.Module):
-    """A LayerNorm of bfloat16, or of float32 and then rounded to 8 bits: (T, D) -> (T, D).
+    """A LayerNorm: bfloat16 (T, D) -> bfloat16 (T, D), or, rounded to 8 bits, float32 (T, D) -> uint8 (T, D).
 
     Args:
         norm: what it computes.
@@ -139,7 +155,7 @@ class NativeNorm(nn.Module):
         return torch.ops.vitrine.norm(x, self.weight, self.bias, self.eps)
 
     def of_sum(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x + branch and its norm: (T, D) x 2 -> (T, D) x 2; TypeError as above.
+        """Return x + branch, in the dtype of x, and its norm: (T, D) x 2 -> (T, D) x 2; TypeError as above.
 
         The sum is in the branch's memory, which is read no more, unless it is of another precision.
         """

@@ -1,6 +1,7 @@
 """Choose the kernels of a network: what runs here, agrees with the plain way, and takes less time.
 
-In: the device, the dtype and the shapes of a network. Out: how to compute attention and linear layers.
+In: the device, the dtype and the shapes of a network. Out: how to compute attention, linear layers,
+norms and rounding.
 Knows nothing of weights or images.
 """
 

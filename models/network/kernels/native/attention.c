@@ -2,9 +2,9 @@
  *
  * For each image and head, keys and values are packed once into the order that the instructions read. Then, for 32
  * queries at a time: their products with all keys in float32, powers of 2 of these in bfloat16, and the product with
- * the values. The matrices of 32 queries stay in the nearer caches, and every image is computed as if alone. torch's
- * fused attention takes 1.3 to 3 times as long (benchmarks/README.md): each of its steps is a call with a matrix of its
- * own, and its online softmax is made for long sequences.
+ * the values. The matrices of 32 queries stay in the L1 and L2 caches, and every image is computed as if alone. torch's
+ * fused attention takes 1.3 to 3 times as long with AMX for images of up to 1,025 tokens, and as long for some thousand
+ * (benchmarks/README.md): each of its steps is a call, and its online softmax is made for long sequences.
  *
  * Source: Vaswani et al. 2017 (arXiv 1706.03762); subtracting the largest logit and dividing the output in the place of
  * the weights as in FlashAttention (Dao et al. 2022, arXiv 2205.14135).
@@ -12,9 +12,12 @@
  * Shapes: t queries, T tokens of all images together, N tokens of one image, H heads, d numbers of a head.
  */
 
+#define _GNU_SOURCE /* for `syscall` */
+
 #include "torch.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +31,7 @@
 #define INSIDE static inline __attribute__((always_inline))
 
 enum { TILE = 16 };  /* rows of a tile; pairs of bfloat16, or numbers of float32, in one of them and in a vector */
-enum { BLOCK = 32 }; /* queries at a time: keys and values are read from the second cache once for so many */
+enum { BLOCK = 32 }; /* queries at a time: keys and values are read from the L2 cache once for so many */
 
 typedef struct {
   View q, k, v, out; /* (t, H, d), (T, H, d) twice, (t, H * d) */
@@ -36,10 +39,11 @@ typedef struct {
   int64_t images, longest; /* of all runs */
   float scale;
   int tiles; /* whether to multiply with AMX */
+  atomic_int failed; /* whether memory was missing */
 } Attention;
 
 typedef struct { /* of one image and head; all memory is in one piece */
-  uint32_t *keys;    /* (depth, columns): pairs of bfloat16; the key's number changes fastest */
+  uint32_t *keys;    /* (depth, columns): pairs of bfloat16; neighbours in memory are of neighbouring keys */
   uint32_t *values;  /* (columns / 2, width): the pair is of two tokens */
   uint16_t *queries; /* (BLOCK, 2 * depth) */
   uint16_t *weights; /* (BLOCK, columns) */
@@ -84,7 +88,8 @@ VECTORS static void multiply_vectors(const Product *p, int64_t first) {
   }
 }
 
-/* Tiles 0 to 3 are sums: of two rows of tiles and two columns, unless there is but one. 4 and 5 are of `left`. */
+/* Tiles 0 to 3 are sums, 4 and 5 are of `left`, 6 and 7 of `right`. The second row or column of tiles is left out where
+ * there is only one. */
 TILES static void multiply_tiles(const Product *p, int64_t first) {
   const int64_t right_step = 4 * p->right_columns, out_step = 4 * p->out_columns;
   const char *left = (const char *)p->left + first * p->left_step, *below = left + TILE * p->left_step;
@@ -176,15 +181,15 @@ static void pack_queries(const Workspace *w, const char *queries, int64_t step, 
 
 /* ---- softmax ---- */
 
-/* 2^x for x <= 0, to 5e-6 of it; below 2^-126 it stays there. What is not a number stays so. */
+/* 2^x for x <= 0, to 3e-6 of it; below 2^-126 it stays there. What is not a number stays so. */
 VECTORS INSIDE __m512 power_of_2(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(-126), x);
   const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512 part = _mm512_sub_ps(x, whole);
-  __m512 power = _mm512_fmadd_ps(part, _mm512_set1_ps(0.009618129f), _mm512_set1_ps(0.05550411f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.2402265f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.6931472f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(1));
+  __m512 power = _mm512_fmadd_ps(part, _mm512_set1_ps(0.00956051f), _mm512_set1_ps(0.05591705f));
+  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.24024981f));
+  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.69312197f));
+  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.99999919f));
   const __m512i exponent = _mm512_slli_epi32(_mm512_cvtps_epi32(whole), 23);
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(power), exponent));
 }
@@ -200,14 +205,15 @@ VECTORS static void exponentiate(const Workspace *w, float scale, int64_t count,
     const float *logits = w->logits + row * w->columns;
     __m512 most = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), rest, logits + whole);
     for (int64_t i = 0; i < whole; i += TILE) most = _mm512_max_ps(most, _mm512_loadu_ps(logits + i));
-    largest[row] = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(most)), factor);
+    largest[row] = _mm512_set1_ps(_mm512_reduce_max_ps(most));
   }
   for (int64_t row = 0; row < count; row++) {
     const float *logits = w->logits + row * w->columns;
     uint16_t *weights = w->weights + row * w->columns;
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < w->tokens; i += TILE) {
-      __m512 power = power_of_2(_mm512_fmsub_ps(_mm512_loadu_ps(logits + i), factor, largest[row]));
+      const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(logits + i), largest[row]); /* exact for the largest itself */
+      __m512 power = power_of_2(_mm512_mul_ps(below, factor));
       if (i == whole) power = _mm512_maskz_mov_ps(rest, power);
       sum = _mm512_add_ps(sum, power);
       _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(power));
@@ -231,25 +237,26 @@ VECTORS static void write_outputs(const Workspace *w, const float *sums, char *o
 
 /* ---- attention ---- */
 
-static char *take(char **free, int64_t bytes) {
-  char *taken = *free;
-  *free += up(bytes, 64);
+/* Returns a place for so many bytes, and moves the end behind it. */
+static void *take(char *memory, int64_t *end, int64_t bytes) {
+  void *taken = memory ? memory + *end : NULL;
+  *end += up(bytes, 64);
   return taken;
 }
 
-/* Lays out the memory of one image and head; returns its size. `memory` may be NULL. */
+/* Lays out the memory of one image and head, if it is not NULL; returns its size. */
 static int64_t lay_out(Workspace *w, char *memory) {
-  char *end = memory;
+  int64_t end = 0;
   w->columns = up(w->tokens, 32);
   w->depth = up(up(w->head, 2) / 2, TILE);
   w->width = up(w->head, TILE);
-  w->keys = (uint32_t *)take(&end, w->depth * w->columns * 4);
-  w->values = (uint32_t *)take(&end, w->columns / 2 * w->width * 4);
-  w->queries = (uint16_t *)take(&end, BLOCK * w->depth * 4);
-  w->weights = (uint16_t *)take(&end, BLOCK * w->columns * 2);
-  w->logits = (float *)take(&end, BLOCK * w->columns * 4);
-  w->outputs = (float *)take(&end, BLOCK * w->width * 4);
-  return end - memory;
+  w->keys = take(memory, &end, w->depth * w->columns * 4);
+  w->values = take(memory, &end, w->columns / 2 * w->width * 4);
+  w->queries = take(memory, &end, BLOCK * w->depth * 4);
+  w->weights = take(memory, &end, BLOCK * w->columns * 2);
+  w->logits = take(memory, &end, BLOCK * w->columns * 4);
+  w->outputs = take(memory, &end, BLOCK * w->width * 4);
+  return end;
 }
 
 static void attend_block(const Attention *a, const Workspace *w, const char *queries, char *out, int64_t count) {
@@ -286,10 +293,13 @@ static void attend_image(const Attention *a, Workspace *w, int64_t token, int64_
 
 /* Computes some of the pairs of a head and an image. Images change fastest: the threads then get some heads of all. */
 static void attend_some(int64_t begin, int64_t end, void *context) {
-  const Attention *a = context;
+  Attention *a = context;
   Workspace w = {.head = a->q.sizes[2], .tokens = a->longest};
   char *memory = aligned_alloc(64, (size_t)lay_out(&w, NULL));
-  require(memory != NULL, "out of memory");
+  if (!memory) {
+    a->failed = 1;
+    return;
+  }
   if (a->tiles) configure_tiles();
   for (int64_t task = begin; task < end; task++) {
     int64_t image = task % a->images;
@@ -314,9 +324,8 @@ static int has_tiles(void) {
 
 /* Which instructions attention uses here: 0 none, 1 AVX512-BF16, 2 AMX. */
 int vitrine_attention_level(void) {
-  static int level = -1;
+  static atomic_int level = -1;
   if (level < 0) {
-    __builtin_cpu_init();
     const int vectors = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     level = !vectors ? 0 : has_tiles() ? 2 : 1;
@@ -328,38 +337,49 @@ static int lies_within(const int64_t *run, int64_t tokens) {
   return run[0] >= 0 && run[1] >= 0 && run[2] > 0 && run[0] + run[1] * run[2] <= tokens;
 }
 
+/* Notes the runs, (R, 3) each, and counts their images. */
+static void read_runs(Attention *a, View runs, View query_runs, Wrong *wrong) {
+  const int32_t dtype = torch.dtype_int64();
+  expect(runs.dtype == dtype && query_runs.dtype == dtype, "expected runs of int64", wrong);
+  expect(runs.sizes[0] == query_runs.sizes[0] && runs.sizes[1] == 3 && query_runs.sizes[1] == 3, "runs differ", wrong);
+  const int64_t row = 3 * sizeof(int64_t);
+  const int contiguous = runs.sizes[0] < 2 || (runs.steps[0] == row && query_runs.steps[0] == row);
+  expect(contiguous, "the runs are not contiguous: their dimensions", wrong);
+  a->runs = (const int64_t *)runs.data, a->query_runs = (const int64_t *)query_runs.data;
+  for (int64_t run = 0; !*wrong && run < runs.sizes[0]; run++) {
+    const int64_t *keys = a->runs + 3 * run, *queries = a->query_runs + 3 * run;
+    const int inside = lies_within(keys, a->k.sizes[0]) && lies_within(queries, a->q.sizes[0]);
+    expect(inside && keys[1] == queries[1], "runs differ", wrong);
+    a->images += keys[1];
+    if (a->longest < keys[2]) a->longest = keys[2];
+  }
+}
+
 /* attention(Tensor q, Tensor k, Tensor v, Tensor runs, Tensor query_runs, bool tiles) -> Tensor
  *
  * softmax(q k^T / sqrt(d)) v inside each image, in bfloat16: (t, H, d), (T, H, d) x 2, (R, 3) x 2 -> (t, H * d).
  */
 void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;
-  Attention a = {.q = view(values[0].tensor, 3), .k = view(values[1].tensor, 3), .v = view(values[2].tensor, 3)};
-  const View runs = view(values[3].tensor, 2), query_runs = view(values[4].tensor, 2);
+  Wrong wrong = NULL;
+  Attention a = {.q = view(values[0].tensor, 3, &wrong)};
+  a.k = view(values[1].tensor, 3, &wrong), a.v = view(values[2].tensor, 3, &wrong);
   a.tiles = (values[5].bits & 0xff) && vitrine_attention_level() == 2;
-  require(vitrine_attention_level() > 0, "this processor has no AVX512-BF16");
-  const int32_t dtype = torch.dtype_bfloat16(), whole = torch.dtype_int64();
-  require(a.q.dtype == dtype && a.k.dtype == dtype && a.v.dtype == dtype, "expected bfloat16");
-  require(runs.dtype == whole && query_runs.dtype == whole, "expected runs of int64");
-  require(runs.sizes[0] == query_runs.sizes[0] && runs.sizes[1] == 3 && query_runs.sizes[1] == 3, "runs differ");
-  require(a.q.sizes[2] % 2 == 0, "expected heads of an even number of channels");
+  expect(vitrine_attention_level() > 0, "this processor has no AVX512-BF16", &wrong);
+  const int32_t dtype = torch.dtype_bfloat16();
+  expect(a.q.dtype == dtype && a.k.dtype == dtype && a.v.dtype == dtype, "expected bfloat16", &wrong);
+  expect(a.q.sizes[2] % 2 == 0, "expected heads of an even number of channels", &wrong);
+  expect(a.k.steps[0] <= INT32_MAX / TILE, "expected tokens that are nearer in memory", &wrong);
   for (int i = 1; i < 3; i++)
-    require(a.k.sizes[i] == a.q.sizes[i] && a.v.sizes[i] == a.q.sizes[i], "shapes differ");
-  require(a.k.sizes[0] == a.v.sizes[0], "shapes differ");
-  a.runs = (const int64_t *)runs.data, a.query_runs = (const int64_t *)query_runs.data;
-  for (int64_t run = 0; run < runs.sizes[0]; run++) {
-    const int64_t *keys = a.runs + 3 * run, *queries = a.query_runs + 3 * run;
-    require(lies_within(keys, a.k.sizes[0]) && lies_within(queries, a.q.sizes[0]), "a run differs from the tokens");
-    require(keys[1] == queries[1], "runs differ");
-    a.images += keys[1];
-    if (a.longest < keys[2]) a.longest = keys[2];
-  }
+    expect(a.k.sizes[i] == a.q.sizes[i] && a.v.sizes[i] == a.q.sizes[i], "shapes differ", &wrong);
+  expect(a.k.sizes[0] == a.v.sizes[0], "shapes differ", &wrong);
+  read_runs(&a, view(values[3].tensor, 2, &wrong), view(values[4].tensor, 2, &wrong), &wrong);
   a.scale = 1 / sqrtf((float)a.q.sizes[2]);
-  Tensor out = empty(a.q.sizes[0], a.q.sizes[1] * a.q.sizes[2], dtype);
-  a.out = view(out, 2);
-  torch.parallel_for(0, a.images * a.q.sizes[1], 1, attend_some, &a);
-  for (int i = 0; i < 5; i++) torch.delete_tensor(values[i].tensor);
-  values[0].tensor = out;
+  Tensor out = empty(a.q.sizes[0], a.q.sizes[1] * a.q.sizes[2], dtype, &wrong);
+  if (out) a.out = view(out, 2, &wrong);
+  run_loop(a.images * a.q.sizes[1], 1, attend_some, &a, &wrong);
+  expect(!a.failed, NO_MEMORY, &wrong);
+  finish(values, 5, out, wrong);
 }
 
 #else
@@ -367,8 +387,8 @@ void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
 int vitrine_attention_level(void) { return 0; }
 
 void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
-  (void)values, (void)inputs, (void)outputs;
-  require(0, "compiled for another processor");
+  (void)inputs, (void)outputs;
+  finish(values, 5, NULL, "compiled for another processor");
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* Steps between the matrix products, each in one pass over memory.
  *
  * torch computes a sum, a LayerNorm and the rounding to 8 bits in five passes, each of which reads and writes all
- * tokens. Here a row stays in the nearest cache until its last step.
+ * tokens. Here a row stays in the L1 cache until its last step. Infinity and what is not a number are kept in float32
+ * and bfloat16; in 8 bits what is not a number becomes 0, as from torch.
  *
  * Shapes: T tokens of all images together, D embedding dimension.
  */
@@ -73,7 +74,8 @@ INSIDE uint8_t cut_off(float x) { /* without its fraction, between 0 and 255 */
 #define WIDEST 8192 /* columns; a row of float32 then takes 32 KiB of the stack */
 
 typedef struct {
-  View x, branch, total, out; /* branch.data is NULL where nothing is added */
+  View x, branch, total, out;
+  int adds; /* whether `branch` is added to `x`, into `total` */
   const float *weight, *bias;
   float epsilon;
 } Norm;
@@ -82,9 +84,14 @@ typedef struct {
 INSIDE const float *summed(const Norm *n, int64_t row, float *scratch, int narrow, int branch, int narrow_branch) {
   const int64_t columns = n->x.sizes[1];
   const char *x = n->x.data + row * n->x.steps[0];
+  if (!branch && !narrow) return (const float *)x;
+  if (!branch) {
+    const uint16_t *a = (const uint16_t *)x;
+    for (int64_t i = 0; i < columns; i++) scratch[i] = widened(a[i]);
+    return scratch;
+  }
   const char *added = n->branch.data + row * n->branch.steps[0];
   char *total = n->total.data + row * n->total.steps[0];
-  if (!narrow && !branch) return (const float *)x;
   if (!narrow) {
     const float *a = (const float *)x;
     float *sum = (float *)total;
@@ -97,12 +104,7 @@ INSIDE const float *summed(const Norm *n, int64_t row, float *scratch, int narro
     }
     return sum;
   }
-  const uint16_t *a = (const uint16_t *)x;
-  if (!branch) {
-    for (int64_t i = 0; i < columns; i++) scratch[i] = widened(a[i]);
-    return scratch;
-  }
-  const uint16_t *b = (const uint16_t *)added;
+  const uint16_t *a = (const uint16_t *)x, *b = (const uint16_t *)added;
   uint16_t *sum = (uint16_t *)total;
   EACH_BY_ITSELF for (int64_t i = 0; i < columns; i++) {
     sum[i] = narrowed(widened(a[i]) + widened(b[i]));
@@ -135,12 +137,12 @@ INSIDE void norm_rows(int64_t begin, int64_t end, const Norm *n, int narrow, int
 
 INSIDE void norm_loop_body(int64_t begin, int64_t end, void *context) {
   const Norm *n = context;
-  const int narrow = n->x.dtype == torch.dtype_bfloat16(), branch = n->branch.data != NULL;
-  if (narrow && branch)
+  const int narrow = n->x.dtype == torch.dtype_bfloat16();
+  if (narrow && n->adds)
     norm_rows(begin, end, n, 1, 1, 1);
   else if (narrow)
     norm_rows(begin, end, n, 1, 0, 0);
-  else if (!branch)
+  else if (!n->adds)
     norm_rows(begin, end, n, 0, 0, 0);
   else if (n->branch.dtype == torch.dtype_bfloat16())
     norm_rows(begin, end, n, 0, 1, 1);
@@ -150,43 +152,44 @@ INSIDE void norm_loop_body(int64_t begin, int64_t end, void *context) {
 
 FOR_EACH_PROCESSOR(norm_loop)
 
-/* Return the norm of n->x, or of its sum with n->branch: uint8 of float32, bfloat16 of bfloat16. */
-static Tensor normed(Norm *n, Tensor weight, Tensor bias, double epsilon) {
+/* Returns the norm of n->x, or of its sum with n->branch: uint8 of float32, bfloat16 of bfloat16. */
+static Tensor normed(Norm *n, Tensor weight, Tensor bias, double epsilon, Wrong *wrong) {
   const int narrow = n->x.dtype == torch.dtype_bfloat16();
-  require(narrow || n->x.dtype == torch.dtype_float32(), "expected float32 or bfloat16");
-  require(n->x.sizes[1] <= WIDEST, "the rows are too long");
   const int64_t *sizes = n->x.sizes, *others[] = {n->branch.sizes, n->total.sizes};
-  for (int i = 0; n->branch.data && i < 2; i++)
-    require(others[i][0] == sizes[0] && others[i][1] == sizes[1], "shapes differ");
-  const View weights = view(weight, 1), biases = view(bias, 1);
-  require(weights.sizes[0] == sizes[1] && biases.sizes[0] == sizes[1], "shapes differ");
-  require(weights.dtype == torch.dtype_float32() && biases.dtype == weights.dtype, "expected weights of float32");
+  const View weights = view(weight, 1, wrong), biases = view(bias, 1, wrong);
+  expect(narrow || n->x.dtype == torch.dtype_float32(), "expected float32 or bfloat16", wrong);
+  expect(sizes[1] <= WIDEST, "the rows are too long", wrong);
+  for (int i = 0; n->adds && i < 2; i++)
+    expect(others[i][0] == sizes[0] && others[i][1] == sizes[1], "shapes differ", wrong);
+  expect(weights.sizes[0] == sizes[1] && biases.sizes[0] == sizes[1], "shapes differ", wrong);
+  expect(weights.dtype == torch.dtype_float32() && biases.dtype == weights.dtype, "expected weights of float32", wrong);
   n->weight = (const float *)weights.data, n->bias = (const float *)biases.data;
   n->epsilon = (float)epsilon;
-  Tensor out = empty(sizes[0], sizes[1], narrow ? torch.dtype_bfloat16() : torch.dtype_uint8());
-  n->out = view(out, 2);
-  torch.parallel_for(0, sizes[0], 1 + NUMBERS_AT_ONCE / (sizes[1] + 1), norm_loop, n);
+  Tensor out = empty(sizes[0], sizes[1], narrow ? torch.dtype_bfloat16() : torch.dtype_uint8(), wrong);
+  if (out) n->out = view(out, 2, wrong);
+  run_loop(sizes[0], 1 + NUMBERS_AT_ONCE / (sizes[1] + 1), norm_loop, n, wrong);
   return out;
 }
 
 /* norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor */
 void vitrine_norm(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;
-  Norm n = {.x = view(values[0].tensor, 2)};
-  Tensor out = normed(&n, values[1].tensor, values[2].tensor, values[3].number);
-  for (int i = 0; i < 3; i++) torch.delete_tensor(values[i].tensor);
-  values[0].tensor = out;
+  Wrong wrong = NULL;
+  Norm n = {.x = view(values[0].tensor, 2, &wrong)};
+  Tensor out = normed(&n, values[1].tensor, values[2].tensor, values[3].number, &wrong);
+  finish(values, 3, out, wrong);
 }
 
 /* sum_norm(Tensor x, Tensor branch, Tensor(a!) total, Tensor weight, Tensor bias, float eps) -> Tensor */
 void vitrine_sum_norm(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;
-  Norm n = {.x = view(values[0].tensor, 2), .branch = view(values[1].tensor, 2), .total = view(values[2].tensor, 2)};
-  const int same = n.branch.dtype == n.x.dtype;
-  require(n.total.dtype == n.x.dtype && (same || n.branch.dtype == torch.dtype_bfloat16()), "the dtypes do not fit");
-  Tensor out = normed(&n, values[3].tensor, values[4].tensor, values[5].number);
-  for (int i = 0; i < 5; i++) torch.delete_tensor(values[i].tensor);
-  values[0].tensor = out;
+  Wrong wrong = NULL;
+  Norm n = {.x = view(values[0].tensor, 2, &wrong), .branch = view(values[1].tensor, 2, &wrong), .adds = 1};
+  n.total = view(values[2].tensor, 2, &wrong);
+  const int fits = n.branch.dtype == n.x.dtype || n.branch.dtype == torch.dtype_bfloat16();
+  expect(n.total.dtype == n.x.dtype && fits, "the dtypes do not fit", &wrong);
+  Tensor out = normed(&n, values[3].tensor, values[4].tensor, values[5].number, &wrong);
+  finish(values, 5, out, wrong);
 }
 
 /* ---- rounding to 8 bits ---- */
@@ -219,11 +222,12 @@ FOR_EACH_PROCESSOR(round_loop)
 /* round8(Tensor x, float factor, float shift) -> Tensor: x * factor + shift without its fraction */
 void vitrine_round8(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;
-  Rounding r = {.x = view(values[0].tensor, 2), .factor = (float)values[1].number, .shift = (float)values[2].number};
-  require(r.x.dtype == torch.dtype_bfloat16() || r.x.dtype == torch.dtype_float32(), "expected float32 or bfloat16");
-  Tensor out = empty(r.x.sizes[0], r.x.sizes[1], torch.dtype_uint8());
-  r.out = view(out, 2);
-  torch.parallel_for(0, r.x.sizes[0], 1 + NUMBERS_AT_ONCE / (r.x.sizes[1] + 1), round_loop, &r);
-  torch.delete_tensor(values[0].tensor);
-  values[0].tensor = out;
+  Wrong wrong = NULL;
+  Rounding r = {view(values[0].tensor, 2, &wrong), .factor = (float)values[1].number, .shift = (float)values[2].number};
+  const int fits = r.x.dtype == torch.dtype_bfloat16() || r.x.dtype == torch.dtype_float32();
+  expect(fits, "expected float32 or bfloat16", &wrong);
+  Tensor out = empty(r.x.sizes[0], r.x.sizes[1], torch.dtype_uint8(), &wrong);
+  if (out) r.out = view(out, 2, &wrong);
+  run_loop(r.x.sizes[0], 1 + NUMBERS_AT_ONCE / (r.x.sizes[1] + 1), round_loop, &r, &wrong);
+  finish(values, 1, out, wrong);
 }

@@ -10,8 +10,8 @@ int vitrine_interface(void) { return INTERFACE; }
 
 void vitrine_connect(const Torch *functions) { torch = *functions; }
 
-void require(int holds, const char *message) {
-  if (!holds) torch.check(0, "vitrine", "native", 0, message);
+void expect(int holds, const char *message, Wrong *wrong) {
+  if (!holds && !*wrong) *wrong = message;
 }
 
 static int64_t bytes(int32_t dtype) {
@@ -20,25 +20,40 @@ static int64_t bytes(int32_t dtype) {
   return dtype == torch.dtype_int64() ? 8 : 4;
 }
 
-View view(Tensor tensor, int64_t dimensions) {
+View view(Tensor tensor, int64_t dimensions, Wrong *wrong) {
   View found = {.sizes = {1, 1, 1}};
   int64_t count;
   torch.get_dim(tensor, &count);
-  require(count == dimensions && count <= 3, "a tensor has another number of dimensions");
+  expect(count == dimensions, "a tensor has another number of dimensions", wrong);
+  if (*wrong) return found;
   torch.get_data_ptr(tensor, (void **)&found.data);
   torch.get_dtype(tensor, &found.dtype);
   for (int64_t i = 0; i < count; i++) {
     torch.get_size(tensor, i, &found.sizes[i]);
     torch.get_stride(tensor, i, &found.steps[i]);
-    require(i + 1 < count || found.steps[i] == 1 || found.sizes[i] == 1, "the last dimension is not contiguous");
+    const int contiguous = found.steps[i] == 1 || found.sizes[i] == 1;
+    expect(i + 1 < count || contiguous, "the last dimension is not contiguous", wrong);
     found.steps[i] *= bytes(found.dtype);
   }
   return found;
 }
 
-Tensor empty(int64_t rows, int64_t columns, int32_t dtype) {
+Tensor empty(int64_t rows, int64_t columns, int32_t dtype, Wrong *wrong) {
   const int64_t sizes[] = {rows, columns}, steps[] = {columns, 1};
   Tensor tensor = NULL;
-  require(!torch.empty_strided(2, sizes, steps, dtype, torch.device_type_cpu(), 0, &tensor), "out of memory");
+  if (*wrong) return NULL;
+  const int failed = torch.empty_strided(2, sizes, steps, dtype, torch.device_type_cpu(), 0, &tensor);
+  expect(!failed, NO_MEMORY, wrong);
   return tensor;
+}
+
+void run_loop(int64_t steps, int64_t grain, Loop loop, void *context, Wrong *wrong) {
+  if (!*wrong) expect(!torch.parallel_for(0, steps, grain, loop, context), "a loop failed", wrong);
+}
+
+void finish(Value *values, int inputs, Tensor out, Wrong wrong) {
+  for (int i = 0; i < inputs; i++) torch.delete_tensor(values[i].tensor);
+  if (wrong && out) torch.delete_tensor(out);
+  if (wrong) torch.check(0, "vitrine", "native", 0, wrong);
+  values[0].tensor = out;
 }

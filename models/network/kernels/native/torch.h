@@ -11,8 +11,8 @@
 
 #include <stdint.h>
 
-/* Raised with every change of what operators.py calls or passes, which has the same number: it does not use a library
- * that was compiled before. */
+/* Raise it with every change of what operators.py calls or passes; operators.py refuses a library with another number
+ * than its own. */
 enum { INTERFACE = 1 };
 
 typedef void *Tensor;
@@ -50,12 +50,24 @@ typedef struct { /* a tensor of up to three dimensions whose last one is contigu
   int32_t dtype;
 } View;
 
-/* Raises RuntimeError in Python unless `holds`. */
-void require(int holds, const char *message);
+/* What is wrong with an operator's arguments is kept until the end, where `finish` frees its tensors and raises. So
+ * nothing below raises, and each function does nothing where something is wrong already. */
+typedef const char *Wrong;
 
-View view(Tensor tensor, int64_t dimensions);
+#define NO_MEMORY "can't allocate memory" /* what app/inference/device/backend.py recognises in torch's message, too */
+
+/* Notes the first message whose condition does not hold. */
+void expect(int holds, const char *message, Wrong *wrong);
+
+View view(Tensor tensor, int64_t dimensions, Wrong *wrong);
 
 /* Returns a new matrix on the CPU. */
-Tensor empty(int64_t rows, int64_t columns, int32_t dtype);
+Tensor empty(int64_t rows, int64_t columns, int32_t dtype, Wrong *wrong);
+
+/* Runs a loop on torch's threads; `grain` steps are worth a thread. */
+void run_loop(int64_t steps, int64_t grain, Loop loop, void *context, Wrong *wrong);
+
+/* Frees the operator's inputs and returns its output, or raises RuntimeError in Python. */
+void finish(Value *values, int inputs, Tensor out, Wrong wrong);
 
 #endif
