@@ -129,7 +129,8 @@ class Backend:
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
         elif self.device.type == "cpu" and self.dtype == "bfloat16":
-            pack, fuse = LinearPacker(_typical_rows(config)), NormFuser(_typical_rows(config)[-1])
+            rows = _typical_rows(config)
+            pack, fuse = LinearPacker(rows), NormFuser(rows[-1])
             if not compiled:
                 network.pack(pack)
                 network.fuse_norms(fuse)

@@ -28,7 +28,6 @@
 
 #define VECTORS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define TILES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")))
-#define INSIDE static inline __attribute__((always_inline))
 
 enum { TILE = 16 };  /* rows of a tile; pairs of bfloat16, or numbers of float32, in one of them and in a vector */
 enum { BLOCK = 32 }; /* queries at a time: keys and values are read from the L2 cache once for so many */

@@ -36,8 +36,6 @@
   static void name(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }
 #endif
 
-#define INSIDE static inline __attribute__((always_inline))
-
 /* Each step of a loop reads and writes its own numbers, also where an output takes the place of an input. */
 #if defined(__clang__)
 #define EACH_BY_ITSELF _Pragma("clang loop vectorize(assume_safety)")

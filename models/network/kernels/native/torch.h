@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#define INSIDE static inline __attribute__((always_inline))
+
 /* Raise it with every change of what operators.py calls or passes; operators.py refuses a library with another number
  * than its own. */
 enum { INTERFACE = 1 };
