@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.network.config import Activation, ViTConfig
 from models.network.kernels.attention import AttentionFunction, biased_attention, grouped_attention
 from models.network.kernels.operators import NativeNorm
+from models.network.kernels.quantized import QuantizedLinear
 from models.network.norm import make_norm
 from models.network.packing import Packing
 from models.network.positions.places import NOWHERE, Places
@@ -94,6 +95,11 @@ class Attention(nn.Module):
         dim = x.shape[1]
         weight, bias = self.qkv.weight, self.qkv.bias  # (3 * D, D), (3 * D,): queries, keys, values
         return F.linear(leading, weight[:dim], bias[:dim]), F.linear(x, weight[dim:], bias[dim:])
+
+    def split(self) -> None:
+        """Let `attend_leading` use layers of its own, `parts`, which share the weights of `qkv`."""
+        dim = self.qkv.in_features
+        self.parts = nn.ModuleList(rows_of(self.qkv, chosen) for chosen in (slice(dim), slice(dim, None)))
 
     def fold(self) -> None:
         """Change weights so that the same function takes fewer operations, and smaller numbers.
@@ -217,12 +223,12 @@ class Block(nn.Module):
         self.attn.fold()
 
     def pack(self, pack: Pack, *, last: bool) -> None:
-        """Replace linear layers by packed ones that compute the same.
-
-        The last block keeps its projection to queries, keys and values: `attend_leading` needs its parts.
-        """
-        if not last:
-            _replace(self.attn, "qkv", pack(self.attn.qkv))
+        """Replace linear layers by packed ones; `attend_leading` of the last block has its own."""
+        if last:
+            self.attn.split()
+            for name, part in cast(nn.ModuleList, self.attn.parts).named_children():
+                _replace(cast(nn.Module, self.attn.parts), name, pack(part))
+        _replace(self.attn, "qkv", pack(self.attn.qkv))
         _replace(self.attn, "proj", pack(self.attn.proj))
         self.mlp.pack(pack)
 
@@ -230,6 +236,16 @@ class Block(nn.Module):
         """Replace norms over the tokens by those that compute the same in fewer passes."""
         for owner, name in ((self, "norm1"), (self, "norm2"), (self.attn, "norm"), (self.mlp, "norm")):
             _replace(owner, name, fuse(getattr(owner, name)))
+
+
+def rows_of(layer: nn.Linear | QuantizedLinear, chosen: slice) -> nn.Module:
+    """Return a layer of some of the outputs, which shares the weights."""
+    if isinstance(layer, QuantizedLinear):
+        return layer.rows(chosen)
+    weight, bias = layer.weight[chosen], layer.bias[chosen]
+    part = nn.utils.skip_init(nn.Linear, layer.in_features, len(bias))
+    part.weight, part.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
+    return part
 
 
 def _sum(x: Tensor, branch: Tensor) -> Tensor:

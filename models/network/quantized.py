@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.network.block import Attention, Block, Mlp
 from models.network.kernels.attention import AttentionFunction
 from models.network.kernels.quantized import PLAIN, NarrowLinear, Output, QuantizedLinear, QuantizedNorm
+from models.network.kernels.tiles import TiledLinear
 from models.network.packing import Packing
 from models.network.vit import VisionTransformer
 
@@ -57,9 +58,7 @@ def connect(network: VisionTransformer) -> None:
             mlp.fc1.output = Output(mlp.activation, grid)
             mlp.act = nn.Identity()
         _round_after_norms(block)
-    last = _blocks(network)[-1].attn
-    dim = last.qkv.in_features
-    last.parts = nn.ModuleList(_rows(last.qkv, chosen) for chosen in (slice(dim), slice(dim, None)))
+    _blocks(network)[-1].attn.split()
 
 
 def _round_after_norms(block: Block) -> None:
@@ -82,11 +81,10 @@ def compute_inside_in(network: VisionTransformer, dtype: torch.dtype, pack: Pack
         dtype: bfloat16, where the processor computes it natively.
         pack: for the layers that are not of 8 bits.
     """
-    kernel = network.patch_embed.proj
-    patches = nn.utils.skip_init(nn.Linear, kernel.weight[0].numel(), kernel.out_channels)
-    patches.weight, patches.bias = _fixed(kernel.weight.flatten(1)), _fixed(cast(Tensor, kernel.bias))
-    network.patch_embed.linear = nn.Sequential(_narrow(patches, dtype, pack), Widen())
+    patches = _narrow(network.patch_embed.as_linear(), dtype, pack)
+    network.patch_embed.linear = nn.Sequential(patches, Widen())
     network.patch_embed.reads = dtype
+    network.patch_embed.apart = not isinstance(patches.layer, TiledLinear)
     for block in _blocks(network):
         attention = block.attn
         attention.attend = NarrowAttention(attention.attend, dtype, isinstance(attention.norm, nn.Identity))
@@ -115,20 +113,6 @@ def _narrow_feed_forward(mlp: Mlp, dtype: torch.dtype, pack: PackFloat) -> None:
             mlp.set_submodule("fc1", _narrow(first, dtype, pack))
     if isinstance(second, nn.Linear):
         mlp.set_submodule("fc2", _narrow(second, dtype, pack))
-
-
-def _rows(layer: nn.Linear | QuantizedLinear, chosen: slice) -> nn.Module:
-    """Return a layer of some of the outputs, which shares the weights."""
-    if isinstance(layer, QuantizedLinear):
-        return layer.rows(chosen)
-    weight, bias = layer.weight[chosen], layer.bias[chosen]
-    part = nn.utils.skip_init(nn.Linear, layer.in_features, len(bias))
-    part.weight, part.bias = _fixed(weight), _fixed(bias)
-    return part
-
-
-def _fixed(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
 
 
 def _narrow(layer: nn.Linear, dtype: torch.dtype, pack: PackFloat) -> NarrowLinear:

@@ -76,18 +76,29 @@ class PatchEmbed(nn.Module):
         """A layer that computes the product faster: (sum of h * w, C * ph * pw) -> (sum of h * w, D)."""
         self.reads: torch.dtype | None = None
         """The dtype that `linear` converts pixels to, where that is not the network's."""
+        self.apart = False
+        """Project image by image. oneDNN adds up in an order that depends on the number of rows (with AMX), and layers
+        of 8 bits after it would make more of the last place: an image would get other numbers in company."""
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
-        """Cut each (C, height, width) image into patches, row by row, and project all patches at once.
-
-        `linear` projects image by image. oneDNN adds up in an order that depends on the number of rows (with AMX), and
-        the layers of 8 bits after it would make more of the last place: an image would get other numbers in company.
-        """
-        if self.linear is not None:
-            return torch.cat([self.linear(self.patchify(image[None])) for image in images])
+        """Cut each (C, height, width) image into patches, row by row, and project all patches at once."""
+        if self.apart:
+            return torch.cat([self._project(self.patchify(image[None])) for image in images])
         batches = [torch.stack(list(group)) for _, group in groupby(images, key=lambda image: image.shape)]
         patches = [self.patchify(batch) for batch in batches]
         rows = patches[0] if len(patches) == 1 else torch.cat(patches)  # (sum of h * w, C * ph * pw)
+        return self._project(rows)
+
+    def as_linear(self) -> nn.Linear:
+        """Return the projection as a linear layer, which shares the weights."""
+        layer = nn.utils.skip_init(nn.Linear, self.proj.weight[0].numel(), self.proj.out_channels)
+        weight, bias = self.proj.weight.flatten(1), cast(Tensor, self.proj.bias)
+        layer.weight, layer.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
+        return layer
+
+    def _project(self, rows: Tensor) -> Tensor:
+        if self.linear is not None:
+            return cast(Tensor, self.linear(rows))
         return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
 
     def patchify(self, images: Tensor) -> Tensor:
@@ -176,9 +187,8 @@ class VisionTransformer(nn.Module):
         self.norm = make_norm(config, dim, config.norm)
         self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
         self.fc_norm = make_norm(config, config.pooled_dim, config.fc_norm)
-        self.projection = (
-            nn.Linear(config.pooled_dim, config.projection_dim) if config.projection_dim else nn.Identity()
-        )
+        projected = config.projection_dim
+        self.projection = nn.Linear(config.pooled_dim, projected) if projected else nn.Identity()
         self.head = nn.Linear(config.native_dim, config.num_classes) if config.num_classes else None
         self.head_dist = nn.Linear(dim, config.num_classes) if config.head_dist else None
         self.recorded: Recorded | None = None
@@ -248,7 +258,8 @@ class VisionTransformer(nn.Module):
             self.attn_pool.attend = attend
 
     def pack(self, pack: Pack) -> None:
-        """Replace the linear layers of the blocks by packed ones, after `fold` and after the last change of dtype."""
+        """Replace the linear layers by packed ones, after `fold` and after the last change of dtype."""
+        self.patch_embed.linear = pack(self.patch_embed.as_linear())
         for number, block in enumerate(self.blocks):
             cast(Block, block).pack(pack, last=number == self.config.depth - 1)
 

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,10 +11,13 @@ import torch
 import torch.nn.attention.varlen
 from torch import Tensor, nn
 
-from models.network.kernels import attention, linear, selection
+from models.network.kernels import attention, layers, linear, selection, tiles
 from models.network.kernels.attention import ProductAttention, grouped_attention, varlen_attention
+from models.network.kernels.layers import Kind, LinearPacker
+from models.network.kernels.linear import PackedLinear
 from models.network.kernels.quantized import PLAIN
-from models.network.kernels.selection import LinearPacker, is_the_same_alone, matches_grouped, select_attention
+from models.network.kernels.selection import is_the_same_alone, matches_grouped, select_attention
+from models.network.kernels.tiles import TiledLinear
 from models.network.packing import Packing
 from models.network.vit import Readout
 from tests.bounds import assert_equal_in_float32
@@ -217,10 +222,14 @@ def test_the_faster_one_is_found() -> None:
 ACTIVATIONS = ("none", "gelu", "gelu_tanh")
 
 
-def packer(monkeypatch: pytest.MonkeyPatch) -> LinearPacker:
+KINDS: dict[str, Kind] = {"oneDNN": partial(PackedLinear, rows=32), "tiles": TiledLinear}
+
+
+@pytest.fixture(params=KINDS)
+def pack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LinearPacker:
     """A packer that packs whatever runs and agrees, whichever is faster on this machine."""
-    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
-    return LinearPacker((4, 32))
+    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    return LinearPacker((4, 32), [KINDS[request.param]])
 
 
 def layer(dtype: torch.dtype) -> nn.Linear:
@@ -238,10 +247,10 @@ def packed_or_skip(pack: LinearPacker, one: nn.Linear, activation: str) -> nn.Mo
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(
-    dtype: torch.dtype, activation: str, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, activation: str, pack: LinearPacker
 ) -> None:
     one = layer(dtype)
-    packed = packed_or_skip(packer(monkeypatch), one, activation)
+    packed = packed_or_skip(pack, one, activation)
     for rows in (1, 4, 33, 500):
         x = torch.randn(rows, 64).to(dtype)
         expected, found = PLAIN[activation](one(x)), packed(x)
@@ -252,32 +261,60 @@ def test_a_packed_layer_equals_the_plain_one_for_any_number_of_rows(
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "silu"])
-def test_a_layer_with_another_activation_is_not_packed_with_it(
-    activation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert packer(monkeypatch)(layer(torch.float32), activation) is None
+def test_a_layer_with_another_activation_is_not_packed_with_it(activation: str, pack: LinearPacker) -> None:
+    assert pack(layer(torch.bfloat16), activation) is None
 
 
-def test_a_packed_layer_that_does_not_agree_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    pack, one = packer(monkeypatch), layer(torch.bfloat16)
-    packed_or_skip(packer(monkeypatch), one, "gelu")
+def test_a_packed_layer_that_does_not_agree_is_not_used(pack: LinearPacker, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = layer(torch.bfloat16)
+    packed_or_skip(pack, one, "none")
     monkeypatch.setitem(linear.FUSED, "gelu", ("relu", ""))
+    monkeypatch.setattr(tiles, "ACTIVATIONS", ("gelu", "none", "gelu_tanh"))
     assert pack(one, "gelu") is None
-    assert not pack.packs
+
+
+def test_of_the_kinds_that_are_right_the_fastest_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is tried once for each shape, whatever is made of it later."""
+    one, made = layer(torch.float32), Counter[str]()
+
+    def kind(name: str, sleeps_s: float, is_right: bool = True) -> Kind:
+        class Made(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                time.sleep(sleeps_s)
+                return one(x) if is_right else one(x) + 1
+
+        def make(_: nn.Linear, activation: str) -> nn.Module:
+            made[name] += 1
+            return Made()
+
+        return make
+
+    kinds = [kind("slow", 0.003), kind("fast", 0.001), kind("wrong", 0, is_right=False), kind("slower", 0.006)]
+
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x
+
+    monkeypatch.setitem(PLAIN, "none", slow)
+    pack = LinearPacker((4, 32), kinds)
+    for _ in range(3):
+        assert pack(one) is not None
+    assert made == {"slow": 1, "fast": 4, "wrong": 1, "slower": 1}
 
 
 def test_without_the_operators_or_where_they_are_slower_layers_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pack, network = LinearPacker((4, 32)), tiny()
-    monkeypatch.setattr(selection, "is_faster", lambda *_: False)
+    monkeypatch.setattr(layers, "takes_less", lambda *_: False)
     network.pack(pack)
-    assert not pack.packs
-    monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    assert not pack.packed
+    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
     monkeypatch.setattr(torch.ops, "mkldnn", None)
+    monkeypatch.setattr(tiles, "multiplies", lambda: False)
     pack = LinearPacker((4, 32))
     network.pack(pack)
-    assert not pack.packs
+    assert not pack.packed
     assert all(type(module) is nn.Linear for name, module in network.named_modules() if name.endswith(("fc1", "qkv")))
 
 
@@ -290,9 +327,10 @@ def test_a_network_with_packed_layers_answers_as_without(
     network.fold()
     everything = Readout.CLS | Readout.MEAN | Readout.LOGITS
     expected, leading = network(pictures, everything), network(pictures, Readout.LOGITS)
-    pack = packer(monkeypatch)
+    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    pack = LinearPacker((4, 32))
     network.pack(pack)
-    if not pack.packs:
+    if not pack.packed:
         pytest.skip("this processor or torch has no packed layers")
     found = network(pictures, everything)
     for name in ("cls", "mean", "logits"):

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoints.checkpoint import build
-from models.network.kernels import linear, selection
+from models.network.kernels import layers, linear, selection, tiles
 from models.network.kernels.attention import ProductAttention
+from models.network.kernels.layers import LinearPacker, QuantizedPacker
 from models.network.kernels.linear import PackedQuantizedLinear
-from models.network.kernels.operators import NativeAttention, attends
+from models.network.kernels.operators import NativeAttention, attends, multiplies
 from models.network.kernels.quantized import PLAIN, Grid8, NarrowLinear, Output, QuantizedLinear, QuantizedNorm
-from models.network.kernels.selection import LinearPacker, NormFuser, QuantizedPacker
+from models.network.kernels.selection import NormFuser
 from models.network.positions.relative import Relative
 from models.network.positions.rotary import Rotary
 from models.network.quantized import compute_inside_in, pack_layers
@@ -45,8 +46,13 @@ def layer(output: Output | None = None, seed: int = 0) -> QuantizedLinear:
     return one
 
 
+def packer() -> QuantizedPacker:
+    """A packer of oneDNN's layers alone; test_tiles.py has the others."""
+    return QuantizedPacker((4, 32), torch.float32, [partial(PackedQuantizedLinear, rows=32)])
+
+
 def packed_or_skip(one: QuantizedLinear) -> nn.Module:
-    found = QuantizedPacker(32, torch.float32)(one)
+    found = packer()(one)
     if found is None:
         pytest.skip("this processor or torch has no right products of 8 bits")
     return found
@@ -105,7 +111,7 @@ def test_a_norm_rounds_to_the_numbers_that_its_reader_would_round_to() -> None:
 def test_the_patches_of_an_image_are_projected_as_alone() -> None:
     """Also where oneDNN adds up in an order that depends on the number of rows, as it does with AMX."""
     embed = PatchEmbed((14, 14), 384)
-    embed.linear = NarrowLinear(nn.Linear(588, 384, dtype=torch.bfloat16), torch.bfloat16)
+    embed.linear, embed.apart = NarrowLinear(nn.Linear(588, 384, dtype=torch.bfloat16), torch.bfloat16), True
     images = list(torch.randn(12, 3, 112, 112))
     with torch.inference_mode():
         assert torch.equal(embed(images), torch.cat([embed([image]) for image in images]))
@@ -128,8 +134,8 @@ def test_products_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
     packed_or_skip(one)
     start, originals = PackedQuantizedLinear.__init__, {}
 
-    def init(self: PackedQuantizedLinear, original: QuantizedLinear, *given: Any) -> None:
-        start(self, original, *given)
+    def init(self: PackedQuantizedLinear, original: QuantizedLinear, *given: Any, **named: Any) -> None:
+        start(self, original, *given, **named)
         originals[id(self)] = original
 
     monkeypatch.setattr(PackedQuantizedLinear, "__init__", init)
@@ -137,9 +143,9 @@ def test_products_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
     small = layer()
     small.weight = (small.weight // 64).to(torch.int8)
     assert torch.allclose(PackedQuantizedLinear(small, 32)(small.grid.quantize(x)), small(x), atol=1e-4)
-    pack = QuantizedPacker(32, torch.float32)
+    pack = packer()
     assert pack(small) is None  # right for these weights, and wrong for the largest
-    assert not pack.packs
+    assert not pack.packed
     assert not pack.pays
 
 
@@ -147,14 +153,14 @@ def test_a_packed_layer_that_does_not_agree_is_not_used(monkeypatch: pytest.Monk
     one = layer(Output("gelu", Grid8(0.02, 9)))
     packed_or_skip(one)
     monkeypatch.setitem(linear.FUSED, "gelu", ("relu", ""))
-    assert QuantizedPacker(32, torch.float32)(one) is None
+    assert packer()(one) is None
 
 
 def test_it_says_whether_8_bits_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     packed_or_skip(layer())
     for faster in (True, False):
-        monkeypatch.setattr(selection, "is_faster", lambda *_, faster=faster: faster)
-        pack = QuantizedPacker(32, torch.float32)
+        monkeypatch.setattr(layers, "is_faster", lambda *_, faster=faster: faster)
+        pack = packer()
         assert pack(layer()) is not None
         assert pack.pays is faster
 
@@ -224,15 +230,18 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
         assert near.median() > 0.98
         assert near.min() > 0.95
     monkeypatch.setattr(selection, "is_faster", lambda *_: True)
+    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
     if not compiled:
         monkeypatch.setattr(selection, "library", lambda: None)
+        monkeypatch.setattr(tiles, "multiplies", lambda: False)
     fast.set_attention(NativeAttention() if compiled and attends() else ProductAttention(1000))
     compute_inside_in(fast, torch.bfloat16, LinearPacker((4, 32)))
-    pack_layers(fast, QuantizedPacker(32, torch.bfloat16))
+    pack_layers(fast, QuantizedPacker((4, 32), torch.bfloat16))
     fast.fuse_norms(NormFuser(32))
     found = read(fast, pictures, wanted(fast))
     assert found.keys() == expected.keys()
     assert fast.patch_embed.reads is torch.bfloat16
+    assert fast.patch_embed.apart is not (compiled and multiplies())
     narrow = read(fast, [picture.bfloat16() for picture in pictures], wanted(fast))  # as the engine normalises them
     assert all(torch.equal(narrow[what], value) for what, value in found.items())
     alone = {network: [read(network, [picture], wanted(network)) for picture in pictures] for network in (fast, plain)}
@@ -283,8 +292,8 @@ def test_without_the_operators_a_network_answers_in_the_plain_way(
     network, pictures = build(opened(content_of(tiny(), images(*[(64, 64)] * 4)), tmp_path)), images(*SIZES)
     expected = network(pictures).cls
     monkeypatch.setattr(torch.ops, "onednn", None)
-    pack = QuantizedPacker(32, torch.float32)
+    pack = QuantizedPacker((4, 32), torch.float32)
     pack_layers(network, pack)
-    assert not pack.packs
+    assert not pack.packed
     assert not pack.pays
     assert torch.equal(network(pictures).cls, expected)

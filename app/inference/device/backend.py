@@ -12,18 +12,21 @@ is the only one that has a team. On more cores the teams of the others count, to
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.inference.device.allocator import trim
 from models.network.config import ViTConfig
 from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
+from models.network.kernels.layers import LinearPacker, QuantizedPacker
+from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear
 from models.network.kernels.operators import NativeAttention, why_missing
-from models.network.kernels.selection import LinearPacker, NormFuser, QuantizedPacker, select_attention
+from models.network.kernels.selection import NormFuser, select_attention
+from models.network.kernels.tiles import TiledLinear, TiledQuantizedLinear
 from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
 from models.preprocess import Pixels
@@ -134,8 +137,7 @@ class Backend:
             if not compiled:
                 network.pack(pack)
                 network.fuse_norms(fuse)
-            logger.info("linear layers: %s", "packed for oneDNN" if pack.packs else "torch's own")
-            _log_kernels(attend, fuse)
+            _log_kernels(attend, pack.packed, fuse)
 
     def _choose_for_int8(self, network: VisionTransformer, attend: AttentionFunction) -> None:
         """Compute layers of 8 bits with the processor's own operations for them, and attention in half precision."""
@@ -143,11 +145,11 @@ class Backend:
         if self.inside != "float32":
             compute_inside_in(network, DTYPES[self.inside], LinearPacker(rows))
         if self.device.type == "cpu":
-            pack = QuantizedPacker(rows[-1], DTYPES[self.inside])
+            pack = QuantizedPacker(rows, DTYPES[self.inside])
             pack_layers(network, pack)
             fuse = NormFuser(rows[-1])
             network.fuse_norms(fuse)
-            _log_kernels(attend, fuse)
+            _log_kernels(attend, pack.packed, fuse)
             self.int8_is_faster = pack.pays
         if self.int8_is_faster:
             logger.info("int8: the linear layers take less time than in %s", self.inside)
@@ -256,8 +258,18 @@ def computes_int8(has: Mapping[str, Any]) -> bool:
     return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-def _log_kernels(attend: AttentionFunction, fuse: NormFuser) -> None:
-    """Log how attention and norms are computed on this CPU."""
+LAYERS = {
+    PackedLinear: "packed for oneDNN",
+    PackedQuantizedLinear: "packed for oneDNN",
+    TiledLinear: "compiled operators",
+    TiledQuantizedLinear: "compiled operators",
+}
+"""Types of linear layers, in words."""
+
+
+def _log_kernels(attend: AttentionFunction, packed: Collection[type[nn.Module]], fuse: NormFuser) -> None:
+    """Log how linear layers, attention and norms are computed on this CPU."""
+    logger.info("linear layers: %s", " and ".join(sorted(LAYERS[kind] for kind in packed)) or "torch's own")
     attention = "torch's fused operator"
     if isinstance(attend, NativeAttention):
         attention = "compiled operator"

@@ -70,11 +70,7 @@ class PackedQuantizedLinear(nn.Module):
         packed = operators.qlinear_prepack(layer.weight.contiguous(), [rows, layer.in_features])
         self.register_buffer("packed", packed, persistent=False)
         self._grid, output = layer.grid, layer.output
-        # The inputs' scale is in those of the outputs and their zero point in the bias, where they cost nothing:
-        # (q - zero) W = q W - zero sum(W).
-        self._scales = layer.weight_scale * self._grid.scale
-        shift = layer.weight.sum(1).double() * self._scales * self._grid.zero
-        self._bias = (layer.bias - shift).float()
+        self._scales, self._bias = folded(layer)
         self._zeros = torch.zeros(layer.out_features, dtype=torch.int64)
         scale, zero = output.grid or (1.0, 0)
         self._answer = scale, zero, torch.uint8 if output.grid else output.dtype, *FUSED[output.activation]
@@ -83,6 +79,18 @@ class PackedQuantizedLinear(nn.Module):
         """Return the activation of the linear layer."""
         q = x if x.dtype == torch.uint8 else self._quantize(self._grid, x)
         return scripted(_quantized_pointwise)(q, self.packed, self._scales, self._zeros, self._bias, *self._answer)
+
+
+def folded(layer: QuantizedLinear) -> tuple[Tensor, Tensor]:
+    """Return scales and biases for sums of products of the inputs as they are: float32 (F,) x 2.
+
+    The inputs' scale is in those of the outputs and their zero point in the bias, where they cost nothing:
+    (q - zero) W = q W - zero sum(W).
+    """
+    grid = layer.grid
+    scales = layer.weight_scale * grid.scale
+    shift = layer.weight.sum(1).double() * scales * grid.zero
+    return scales, (layer.bias - shift).float()
 
 
 def _quantized_pointwise(  # noqa: PLR0913, PLR0917 - the operator's own

@@ -26,7 +26,7 @@ from models.network.kernels.attention import ProductAttention
 from models.network.kernels.quantized import HALF, Grid8, QuantizedNorm
 from models.network.packing import Packing
 
-INTERFACE = 1
+INTERFACE = 2
 """Of the library that this module can use: `INTERFACE` of native/torch.h."""
 
 FUNCTIONS = (
@@ -52,6 +52,11 @@ SCHEMAS = {
     "norm": "(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor",
     "sum_norm": "(Tensor x, Tensor branch, Tensor(a!) total, Tensor weight, Tensor bias, float eps) -> Tensor",
     "round8": "(Tensor x, float factor, float shift) -> Tensor",
+    "linear": "(Tensor x, Tensor packed, Tensor bias, int outputs, int activation) -> Tensor",
+    "linear8": (
+        "(Tensor x, Tensor packed, Tensor scales, Tensor bias, int outputs, int activation, int bits, float factor,"
+        " float shift) -> Tensor"
+    ),
 }
 """The operators, as torch.ops.vitrine has them."""
 
@@ -109,6 +114,12 @@ def attends() -> bool:
     """Return whether the operator for attention runs here: on processors with AVX512-BF16."""
     native = library()
     return native is not None and native.vitrine_attention_level() > 0
+
+
+def multiplies() -> bool:
+    """Return whether the operators for linear layers run here: on processors with AMX."""
+    native = library()
+    return native is not None and native.vitrine_has_tiles() > 0
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
 """Choose the kernels of a network: what runs here, agrees with the plain way, and takes less time.
 
-In: the device, the dtype and the shapes of a network. Out: how to compute attention, linear layers,
-norms and rounding.
+In: the device, the dtype and the shapes of a network. Out: how to compute attention, norms and rounding; linear layers
+are chosen likewise in layers.py.
 Knows nothing of weights or images.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from models.network.kernels.attention import AttentionFunction, ProductAttention, grouped_attention, varlen_attention
-from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear, Quantize
+from models.network.kernels.linear import Quantize
 from models.network.kernels.operators import NativeAttention, NativeNorm, attends, library, round8
-from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, Grid8, QuantizedLinear, QuantizedNorm
+from models.network.kernels.quantized import Grid8, QuantizedNorm
 from models.network.packing import Packing
 
 TEST_LENGTHS = (3, 17, 17, 70)
@@ -35,7 +35,14 @@ REPEATS = 5
 def is_faster(
     kernel: Callable[[], object], plain: Callable[[], object], wait: Callable[[], object] = lambda: None
 ) -> bool:
-    """Return whether a kernel takes less time than the plain way; they take turns.
+    """Return whether a kernel takes less time than the plain way; `wait` is as below."""
+    return relative_time(kernel, plain, wait) < 1
+
+
+def relative_time(
+    kernel: Callable[[], object], plain: Callable[[], object], wait: Callable[[], object] = lambda: None
+) -> float:
+    """Return the time of a kernel as a share of that of the plain way; they take turns.
 
     `wait` waits for what they start on the device.
     """
@@ -48,7 +55,7 @@ def is_faster(
             wait()
             if number:  # the first time prepares
                 least[place] = min(least[place], time.perf_counter() - started)
-    return least[0] < least[1]
+    return least[0] / least[1]
 
 
 def select_attention(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> AttentionFunction:
@@ -153,109 +160,6 @@ def _is_the_same_alone(
     return True
 
 
-class LinearPacker:
-    """Packs the linear layers of a network on a CPU where that is faster; each shape is tried once.
-
-    Args:
-        rows: the numbers of tokens to try; the last is the typical one.
-    """
-
-    def __init__(self, rows: Sequence[int]) -> None:
-        self._rows = rows
-        self._worthwhile: dict[tuple[int, int, str], bool] = {}
-
-    @property
-    def packs(self) -> bool:
-        """Whether any shape that was tried is packed."""
-        return any(self._worthwhile.values())
-
-    @torch.inference_mode()
-    def __call__(self, layer: nn.Linear, activation: str = "none") -> PackedLinear | None:
-        """Return a layer that computes the same, with the activation; None where the plain one is as good."""
-        shape = layer.in_features, layer.out_features, activation
-        if activation not in PLAIN or self._worthwhile.get(shape) is False:
-            return None
-        try:
-            packed = PackedLinear(layer, self._rows[-1], activation)
-            if shape not in self._worthwhile:
-                self._worthwhile[shape] = all(self._is_better(packed, layer, activation, rows) for rows in self._rows)
-        except (AttributeError, RuntimeError):  # this torch, processor or dtype has no such operator
-            self._worthwhile[shape] = False
-        return packed if self._worthwhile[shape] else None
-
-    @staticmethod
-    def _is_better(packed: PackedLinear, layer: nn.Linear, activation: str, rows: int) -> bool:
-        """Whether the packed layer agrees with the plain one, and takes less time."""
-        x = torch.randn(rows, layer.in_features).to(layer.weight.dtype)
-        plain = PLAIN[activation]
-        expected = plain(layer(x)).float()
-        bound = TOLERANCE * max(1.0, float(expected.abs().max()))
-        agrees = float((packed(x).float() - expected).abs().max()) <= bound
-        return agrees and is_faster(lambda: packed(x), lambda: plain(layer(x)))
-
-
-class QuantizedPacker:
-    """Packs layers of 8 bits on a CPU where that gives the right numbers in less time; each shape is tried once.
-
-    Args:
-        rows: a typical number of tokens.
-        dtype: of the layers that 8 bits are compared with: what the processor computes natively.
-    """
-
-    def __init__(self, rows: int, dtype: torch.dtype) -> None:
-        self._rows, self._dtype = rows, dtype
-        self._quantize = select_rounding(rows, dtype)
-        self._right: dict[tuple[object, ...], bool] = {}
-        self._faster: list[bool] = []
-
-    @property
-    def packs(self) -> bool:
-        """Whether any shape that was tried is packed."""
-        return any(self._right.values())
-
-    @property
-    def pays(self) -> bool:
-        """Whether layers of 8 bits take less time than others, for most shapes that were tried."""
-        return 2 * sum(self._faster) > len(self._faster)
-
-    @torch.inference_mode()
-    def __call__(self, layer: QuantizedLinear) -> PackedQuantizedLinear | None:
-        """Return a layer that computes the same; None where the plain one has to do."""
-        output = layer.output
-        shape = layer.in_features, layer.out_features, output.activation, output.grid is None, output.dtype
-        if self._right.get(shape) is False:
-            return None
-        try:
-            packed = PackedQuantizedLinear(layer, self._rows, self._quantize)
-            if shape not in self._right:
-                self._right[shape] = right = self._agrees(layer)
-                self._faster.append(right and self._is_faster(packed, layer))
-        except (AttributeError, RuntimeError):  # this torch or processor has no such operator
-            self._right[shape] = False
-            self._faster.append(False)
-        return packed if self._right[shape] else None
-
-    def _agrees(self, layer: QuantizedLinear) -> bool:
-        """Whether the packed layer gives the plain one's numbers for its weights and for the largest ones.
-
-        Processors without VNNI add two products in 16 bits, which the largest ones overflow.
-        """
-        largest = layer.rows(slice(None))
-        largest.weight = torch.full_like(layer.weight, LARGEST_WEIGHT)
-        largest.weight_scale = torch.full_like(layer.weight_scale, 1 / layer.in_features)
-        largest.input_scale = torch.full_like(layer.input_scale, 1 / (LEVELS * LARGEST_WEIGHT))
-        largest.input_zero = torch.zeros_like(layer.input_zero)
-        x = torch.randint(LEVELS + 1, (self._rows, layer.in_features)).to(torch.uint8)
-        inputs = (layer, x), (largest, torch.full_like(x, LEVELS))
-        return all(_near(PackedQuantizedLinear(one, self._rows)(few), one(few), one.output.grid) for one, few in inputs)
-
-    def _is_faster(self, packed: PackedQuantizedLinear, layer: QuantizedLinear) -> bool:
-        x = torch.randn(self._rows, layer.in_features)
-        plain, narrow = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype), x.to(self._dtype)
-        activation = PLAIN[layer.output.activation]
-        return is_faster(lambda: packed(x), lambda: activation(plain(narrow)))
-
-
 class NormFuser:
     """Finds norms from native/ where those are right and faster; each kind of norm is tried once.
 
@@ -293,7 +197,7 @@ class NormFuser:
         try:
             total, found = fused.of_sum(x, branch.clone())
             agrees = (
-                torch.equal(total, expected) and _near(found, plain(expected), grid) and _near(fused(x), plain(x), grid)
+                torch.equal(total, expected) and near(found, plain(expected), grid) and near(fused(x), plain(x), grid)
             )
         except RuntimeError:  # rows that are too long
             return False
@@ -306,11 +210,11 @@ def select_rounding(rows: int, dtype: torch.dtype) -> Quantize:
     if library() is None:
         return Grid8.quantize
     x, grid = torch.randn(rows, 256).to(dtype), Grid8.over(-3.0, 2.0)
-    agrees = _near(round8(grid, x), grid.quantize(x), grid)
+    agrees = near(round8(grid, x), grid.quantize(x), grid)
     return round8 if agrees and is_faster(lambda: round8(grid, x), lambda: grid.quantize(x)) else Grid8.quantize
 
 
-def _near(found: Tensor, expected: Tensor, grid: Grid8 | None) -> bool:
-    """Whether results differ by rounding alone: by one of 8 bits, or by the last place of bfloat16."""
+def near(found: Tensor, expected: Tensor, grid: Grid8 | None) -> bool:
+    """Return whether results differ by rounding alone: by one of 8 bits, or by the last place of bfloat16."""
     difference = (found.float() - expected.float()).abs().max()
     return bool(difference <= (1 if grid else TOLERANCE * max(1.0, float(expected.float().abs().max()))))

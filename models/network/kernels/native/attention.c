@@ -12,8 +12,7 @@
  * Shapes: t queries, T tokens of all images together, N tokens of one image, H heads, d numbers of a head.
  */
 
-#define _GNU_SOURCE /* for `syscall` */
-
+#include "tiles.h"
 #include "torch.h"
 
 #include <math.h>
@@ -21,15 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__linux__) && (__GNUC__ >= 11 || __clang_major__ >= 14)
-#include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#ifdef FOR_X86
 
-#define VECTORS __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define TILES __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")))
-
-enum { TILE = 16 };  /* rows of a tile; pairs of bfloat16, or numbers of float32, in one of them and in a vector */
 enum { BLOCK = 32 }; /* queries at a time: keys and values are read from the L2 cache once for so many */
 
 typedef struct {
@@ -122,17 +114,6 @@ TILES static void multiply_tiles(const Product *p, int64_t first) {
     if (rows && columns) _tile_stored(3, out_below + TILE, out_step);
   }
 }
-
-TILES static void configure_tiles(void) {
-  static const struct { /* constant: GCC does not know that the instruction reads all of it */
-    uint8_t palette, start, unused[14];
-    uint16_t bytes[16];
-    uint8_t rows[16];
-  } all = {.palette = 1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-  _tile_loadconfig(&all);
-}
-
-TILES static void release_tiles(void) { _tile_release(); }
 
 static void multiply(const Product *p, int tiles) {
   for (int64_t first = 0; first < p->rows; first += tiles ? 2 * TILE : TILE)
@@ -299,7 +280,7 @@ static void attend_some(int64_t begin, int64_t end, void *context) {
     a->failed = 1;
     return;
   }
-  if (a->tiles) configure_tiles();
+  if (a->tiles) configure_tiles(2 * TILE);
   for (int64_t task = begin; task < end; task++) {
     int64_t image = task % a->images;
     const int64_t *keys = a->runs, *queries = a->query_runs;
@@ -312,24 +293,11 @@ static void attend_some(int64_t begin, int64_t end, void *context) {
   free(memory);
 }
 
-/* Whether the processor has AMX for bfloat16, and Linux lets this process use it. */
-static int has_tiles(void) {
-  enum { REQUEST = 0x1023, TILES_OF_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
-  uint32_t a, b, c, d = 0;
-  __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-  const uint32_t needed = 1u << 22 | 1u << 24; /* AMX-BF16, AMX-TILE */
-  return (d & needed) == needed && syscall(SYS_arch_prctl, REQUEST, TILES_OF_DATA) == 0;
-}
-
 /* Which instructions attention uses here: 0 none, 1 AVX512-BF16, 2 AMX. */
 int vitrine_attention_level(void) {
-  static atomic_int level = -1;
-  if (level < 0) {
-    const int vectors = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    level = !vectors ? 0 : has_tiles() ? 2 : 1;
-  }
-  return level;
+  const int vectors = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  return !vectors ? 0 : vitrine_has_tiles() ? 2 : 1;
 }
 
 static int lies_within(const int64_t *run, int64_t tokens) {
