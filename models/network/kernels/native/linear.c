@@ -1,7 +1,7 @@
 /* Linear layers on processors with AMX, of bfloat16 or of 8 bits, with the activation and rounding in the same pass.
  *
  * The weights are packed once into tiles, in the order in which they are read. 32 tokens stay in the L1 cache while the
- * weights of 32 outputs after the other pass by, from the L2 cache; the sums stay in tiles until they are whole. While
+ * weights of 32 outputs at a time are read from the L2 cache; the sums stay in tiles until they are whole. While
  * the next 32 outputs are multiplied, the vector units finish these: bias, activation, rounding. Each output is summed
  * in one order, whatever the number of tokens and threads: an image gets the same bits alone and in company. How long
  * oneDNN takes, and what was tried, is in benchmarks/README.md.
@@ -12,12 +12,14 @@
 #include "tiles.h"
 #include "torch.h"
 
+#include <stddef.h>
+
 #ifdef FOR_X86
 
 enum { BLOCK = 2 * TILE };             /* tokens, and outputs, whose sums are in tiles at a time */
 enum { PANEL_STEP = 2 * TILE * STEP }; /* bytes of the weights of 32 outputs in a step */
-enum { GROUP_BYTES = 5 << 18 };        /* of weights that pass by in turn, so that they stay in the L2 cache */
-enum { CHUNK = 8 };                    /* blocks of tokens that a group of weights passes by in turn, at most */
+enum { GROUP_BYTES = 5 << 18 };        /* of weights that tokens are multiplied with in turn, to stay in the L2 cache */
+enum { CHUNK = 8 };                    /* blocks of tokens in turn for a group of weights, at most */
 
 typedef enum { NONE, GELU, GELU_TANH } Activation;
 
@@ -30,7 +32,7 @@ typedef struct {
   Activation activation;
   float factor, shift;                   /* of outputs of 8 bits */
   int64_t steps, panels, blocks, chunks; /* S, P, whole blocks of tokens, chunks of these */
-  int64_t share; /* rows that are finished in a step */
+  int64_t share;                         /* rows that are finished in a step */
 } Linear;
 
 /* Sums of a block, in float32 or int32: a tile each for the first and last 16 tokens and outputs. They are 4 KiB apart,
@@ -38,8 +40,8 @@ typedef struct {
 typedef float Tiles[2][2][1024];
 
 typedef struct {
-  Tiles *sums;  /* whole */
-  char *out;    /* where the first row of them goes */
+  Tiles *sums; /* whole */
+  char *out;   /* where the first row of them goes */
   int64_t column, rows, done;
 } Finishing;
 
