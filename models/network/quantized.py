@@ -46,7 +46,7 @@ def replace_layers(network: VisionTransformer, names: Iterable[str]) -> None:
 def connect(network: VisionTransformer) -> None:
     """Let layers of 8 bits compute the activations after them.
 
-    They and norms answer in 8 bits where only a layer of 8 bits reads them.
+    They and norms answer in 8 bits where only a layer of 8 bits reads them. The last block gets its `parts`.
 
     Call it once, after the weights are loaded.
     """

@@ -81,7 +81,7 @@ class PatchEmbed(nn.Module):
         of 8 bits after it would make more of the last place: an image would get other numbers in company."""
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
-        """Cut each (C, height, width) image into patches, row by row, and project all patches at once."""
+        """Cut each (C, height, width) image into patches, row by row, and project all at once, unless `apart`."""
         if self.apart:
             return torch.cat([self._project(self.patchify(image[None])) for image in images])
         batches = [torch.stack(list(group)) for _, group in groupby(images, key=lambda image: image.shape)]

@@ -142,6 +142,7 @@ def test_a_processor_without_instructions_for_it_answers_the_same(
     try:
         with serving(tmp_path / "log", model=printed[0], dtype="int8", decode="exact") as plain:
             found = embed(plain.url, cat)
+            assert "linear layers: torch's own" in (tmp_path / "log").read_text()
     finally:
         for name in limited:
             del os.environ[name]

@@ -228,7 +228,7 @@ KINDS: dict[str, Kind] = {"oneDNN": partial(PackedLinear, rows=32), "tiles": Til
 @pytest.fixture(params=KINDS)
 def pack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LinearPacker:
     """A packer that packs whatever runs and agrees, whichever is faster on this machine."""
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     return LinearPacker((4, 32), [KINDS[request.param]])
 
 
@@ -302,20 +302,58 @@ def test_of_the_kinds_that_are_right_the_fastest_is_used(monkeypatch: pytest.Mon
     assert made == {"slow": 1, "fast": 4, "wrong": 1, "slower": 1}
 
 
+@pytest.mark.parametrize(("few_s", "is_chosen"), [(0.002, True), (0.009, False)])
+def test_one_image_and_a_batch_count_the_same(few_s: float, is_chosen: bool) -> None:
+    """The layer takes 20 ms for a batch, where the plain one takes 10 for either."""
+
+    def compute(x: Tensor) -> Tensor:
+        time.sleep(few_s if len(x) == 4 else 0.02)
+        return x
+
+    def plain(x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x
+
+    assert layers.is_faster_in_the_mean(compute, plain, [torch.zeros(4, 1), torch.zeros(32, 1)]) is is_chosen
+
+
+def test_layers_of_as_many_inputs_are_of_one_kind_whatever_their_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([True, False])
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: next(answers))
+    kinds = [kind for kind in KINDS.values() if packs(kind)]
+    if not kinds:
+        pytest.skip("this processor or torch has no packed layers")
+    pack = LinearPacker((4, 32), kinds)
+    made = [pack(nn.Linear(64, outputs).bfloat16().requires_grad_(False)) for outputs in (96, 32, 64)]
+    assert {type(each) for each in made} == pack.packed
+    assert len(pack.packed) == 1
+
+
+def packs(kind: Kind) -> bool:
+    try:
+        kind(layer(torch.bfloat16), activation="none")
+    except layers.NOT_HERE:
+        return False
+    return True
+
+
 def test_without_the_operators_or_where_they_are_slower_layers_stay_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pack, network = LinearPacker((4, 32)), tiny()
-    monkeypatch.setattr(layers, "takes_less", lambda *_: False)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: False)
     network.pack(pack)
     assert not pack.packed
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     monkeypatch.setattr(torch.ops, "mkldnn", None)
     monkeypatch.setattr(tiles, "multiplies", lambda: False)
     pack = LinearPacker((4, 32))
     network.pack(pack)
     assert not pack.packed
-    assert all(type(module) is nn.Linear for name, module in network.named_modules() if name.endswith(("fc1", "qkv")))
+    linear_layers = ("fc1", "fc2", "qkv", "proj", "parts.0", "parts.1")
+    modules = {name: type(module) for name, module in network.blocks.named_modules() if name.endswith(linear_layers)}
+    assert set(modules.values()) == {nn.Linear}
+    assert network.patch_embed.linear is None
 
 
 @pytest.mark.parametrize("changes", [{}, {"swiglu": True}, {"act": "quick_gelu"}, {"layer_scale": True}], ids=str)
@@ -327,7 +365,7 @@ def test_a_network_with_packed_layers_answers_as_without(
     network.fold()
     everything = Readout.CLS | Readout.MEAN | Readout.LOGITS
     expected, leading = network(pictures, everything), network(pictures, Readout.LOGITS)
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     pack = LinearPacker((4, 32))
     network.pack(pack)
     if not pack.packed:

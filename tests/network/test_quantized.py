@@ -230,7 +230,7 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
         assert near.median() > 0.98
         assert near.min() > 0.95
     monkeypatch.setattr(selection, "is_faster", lambda *_: True)
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     if not compiled:
         monkeypatch.setattr(selection, "library", lambda: None)
         monkeypatch.setattr(tiles, "multiplies", lambda: False)

@@ -132,6 +132,15 @@ def test_a_gelu_of_large_numbers_is_the_number_or_nearly_0() -> None:
         assert ((found - expected).abs() <= LAST_PLACE / 2 * expected.abs() + 5e-5).all()
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_before_the_activation_is_not_after_it(bias: float, activation: str) -> None:
+    """The service refuses an answer that is not finite."""
+    one = linear(64, 96)
+    one.bias = nn.Parameter(torch.full((96,), bias).bfloat16(), requires_grad=False)
+    assert not TiledLinear(one, activation)(torch.randn(40, 64).bfloat16()).isfinite().any()
+
+
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="rows of 40 inputs are not whole tiles"):
         TiledLinear(linear(40, 96))
@@ -139,6 +148,8 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         TiledQuantizedLinear(quantized(96, 32, Output()))
     with pytest.raises(RuntimeError, match=r"expected weights of bfloat16, got torch\.float32"):
         TiledLinear(nn.Linear(64, 96))
+    with pytest.raises(RuntimeError, match=r"expected outputs of 8 bits, bfloat16 or float32, got torch\.float16"):
+        TiledQuantizedLinear(quantized(64, 32, Output(dtype=torch.float16)))
     monkeypatch.setattr(tiles, "multiplies", lambda: False)
     with pytest.raises(RuntimeError, match="this processor has no AMX"):
         TiledLinear(linear(64, 96))
@@ -155,21 +166,31 @@ def test_the_operators_refuse_what_does_not_belong_together() -> None:
         ((x, packed, bias, 128, 0), "shapes differ"),
         ((x, packed, bias[:64], 96, 0), "shapes differ"),
         ((x, packed, bias.double(), 96, 0), "expected scales and biases of float32"),
-        ((x, packed.bfloat16(), bias, 96, 0), "expected packed weights"),
+        ((x, packed.float(), bias, 96, 0), "expected packed weights"),
+        ((x, packed, bias, 96, 3), "no such activation"),
         ((x, packed.t().contiguous().t(), bias, 96, 0), "not contiguous"),
         ((x[:0], packed, bias, 96, 0), "whole tiles"),
     ):
         with pytest.raises(RuntimeError, match=message):
             run(*arguments)
-    with pytest.raises(RuntimeError, match="expected uint8"):
-        torch.ops.vitrine.linear8(x, packed, bias, bias, 96, 0, 32, 1.0, 0.0)
+    eight, y = quantized(64, 96, Output()), torch.zeros(5, 64, dtype=torch.uint8)
+    weights, long = pack(eight.weight), torch.zeros(1, 2**16 + 64, dtype=torch.uint8)
+    longer = pack(torch.zeros(32, long.shape[1]).to(torch.int8))
+    for eights, message in (
+        ((x, weights, bias, bias, 96, 0, 32, 1.0, 0.0), "expected uint8"),
+        ((y, packed, bias, bias, 96, 0, 32, 1.0, 0.0), "expected packed weights"),
+        ((y, weights, bias, bias, 96, 0, 7, 1.0, 0.0), "expected 8, 16 or 32 bits"),
+        ((long, longer, bias[:32], bias[:32], 32, 0, 32, 1.0, 0.0), "too long"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.vitrine.linear8(*eights)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("readout", [Readout.LOGITS, Readout.CLS | Readout.MEAN])
 def test_in_a_network_an_image_gets_the_same_bits_alone(readout: Readout, monkeypatch: pytest.MonkeyPatch) -> None:
     """All linear layers of the blocks are tiled; attention is computed by torch for each image."""
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     network, pictures = tiny(), images((24, 40), (64, 64), (8, 8), (40, 24), (64, 64))
     network.fold()
     expected = network(pictures, readout)
@@ -186,7 +207,7 @@ def test_in_a_network_an_image_gets_the_same_bits_alone(readout: Readout, monkey
 
 
 def test_the_packer_of_8_bits_chooses_them_where_they_are_right_and_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "takes_less", lambda *_: True)
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
     packer = QuantizedPacker((4, 32), torch.bfloat16)
     assert isinstance(packer(quantized(64, 96, Output("gelu", Grid8(0.02, 9)))), TiledQuantizedLinear)
     monkeypatch.setattr(tiles, "ACTIVATIONS", ("gelu", "none", "gelu_tanh"))

@@ -142,14 +142,15 @@ class Backend:
     def _choose_for_int8(self, network: VisionTransformer, attend: AttentionFunction) -> None:
         """Compute layers of 8 bits with the processor's own operations for them, and attention in half precision."""
         rows = _typical_rows(network.config)
+        pack_inside = LinearPacker(rows)
         if self.inside != "float32":
-            compute_inside_in(network, DTYPES[self.inside], LinearPacker(rows))
+            compute_inside_in(network, DTYPES[self.inside], pack_inside)
         if self.device.type == "cpu":
             pack = QuantizedPacker(rows, DTYPES[self.inside])
             pack_layers(network, pack)
             fuse = NormFuser(rows[-1])
             network.fuse_norms(fuse)
-            _log_kernels(attend, pack.packed, fuse)
+            _log_kernels(attend, pack.packed | pack_inside.packed, fuse)
             self.int8_is_faster = pack.pays
         if self.int8_is_faster:
             logger.info("int8: the linear layers take less time than in %s", self.inside)
@@ -269,7 +270,7 @@ LAYERS = {
 
 def _log_kernels(attend: AttentionFunction, packed: Collection[type[nn.Module]], fuse: NormFuser) -> None:
     """Log how linear layers, attention and norms are computed on this CPU."""
-    logger.info("linear layers: %s", " and ".join(sorted(LAYERS[kind] for kind in packed)) or "torch's own")
+    logger.info("linear layers: %s", " and ".join(sorted({LAYERS[kind] for kind in packed})) or "torch's own")
     attention = "torch's fused operator"
     if isinstance(attend, NativeAttention):
         attention = "compiled operator"

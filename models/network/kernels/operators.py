@@ -1,4 +1,4 @@
-"""The operators of native/: attention, and a sum, a LayerNorm or rounding to 8 bits in one pass, on a CPU.
+"""The operators of native/: attention, a sum, a LayerNorm or rounding to 8 bits in one pass, linear layers, on a CPU.
 
 In: queries, keys and values; tokens, and what is added to them. Out: the same as from torch's own operations, up to
 rounding.
@@ -6,7 +6,7 @@ Knows nothing of networks.
 
 The library is compiled when Vitrine is installed, where there is a C compiler (pyproject.toml). It registers its
 operators with torch's stable C interface, so that TorchScript calls them without Python. What uses them is chosen in
-selection.py; where they are missing, torch's own operations compute the same.
+selection.py and layers.py; where they are missing, torch's own operations compute the same.
 
 Source: https://docs.pytorch.org/docs/stable/notes/libtorch_stable_abi.html.
 Shapes: t query tokens, T tokens of all images together, D embedding dimension, H heads, d = D / H.
@@ -112,14 +112,19 @@ def _register(native: ctypes.CDLL, interface: ctypes.CDLL) -> None:
 
 def attends() -> bool:
     """Return whether the operator for attention runs here: on processors with AVX512-BF16."""
-    native = library()
-    return native is not None and native.vitrine_attention_level() > 0
+    return _level() >= 1
 
 
 def multiplies() -> bool:
     """Return whether the operators for linear layers run here: on processors with AMX."""
+    return _level() >= 2
+
+
+def _level() -> int:
+    """Return `vitrine_level`: 0 also where torch was told to use fewer instructions (ATEN_CPU_CAPABILITY)."""
     native = library()
-    return native is not None and native.vitrine_has_tiles() > 0
+    used = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return int(native.vitrine_level()) if native is not None and used else 0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class TiledLinear(nn.Module):
     Raises RuntimeError where the processor, the dtype or the width does not fit.
     """
 
-    packed: Tensor  # uint8 (F / 32, 64 * D)
+    packed: Tensor  # bfloat16 (F / 32, 32 * D)
     bias: Tensor  # float32, F rounded up to a multiple of 32
 
     def __init__(self, layer: nn.Linear, activation: str = "none") -> None:
@@ -61,7 +61,7 @@ class TiledQuantizedLinear(nn.Module):
         layer: the layer, with its `output` as it stays.
         quantize: rounds inputs of more than 8 bits.
 
-    Raises RuntimeError where the processor or the width does not fit.
+    Raises RuntimeError where the processor, the width or the dtype of the outputs does not fit.
     """
 
     packed: Tensor  # uint8 (F / 32, 32 * D)
@@ -78,7 +78,10 @@ class TiledQuantizedLinear(nn.Module):
         self.register_buffer("scales", _whole_panels(scales), persistent=False)
         self.register_buffer("bias", _whole_panels(bias), persistent=False)
         scale, zero = output.grid or (1.0, 0)
-        self._answer = BITS[torch.uint8 if output.grid else output.dtype], 1 / scale, float(zero)
+        dtype = torch.uint8 if output.grid else output.dtype
+        if dtype not in BITS:
+            raise RuntimeError(f"expected outputs of 8 bits, bfloat16 or float32, got {dtype}")
+        self._answer = BITS[dtype], 1 / scale, float(zero)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of the linear layer."""
@@ -88,10 +91,10 @@ class TiledQuantizedLinear(nn.Module):
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Return weights in the order in which tiles are read: bfloat16 or int8 (F, D) -> uint8 (P, S * 2048).
+    """Return weights in the order in which tiles are read: bfloat16 or int8 (F, D) -> bfloat16 or uint8 (P, 32 * D).
 
-    P panels of 32 outputs, S steps of 64 bytes of the inputs. In each step there are two tiles of 16 outputs, whose
-    rows have 32 bits of each output. Raises RuntimeError.
+    P panels of 32 outputs. In each step of 64 bytes of the inputs there are two tiles of 16 outputs, whose rows have 32
+    bits of each output. Raises RuntimeError.
     """
     if not multiplies():
         raise RuntimeError("this processor has no AMX, or there are no compiled operators")
@@ -101,7 +104,8 @@ def pack(weight: Tensor) -> Tensor:
         raise RuntimeError(f"rows of {inputs} inputs are not whole tiles")
     whole = F.pad(weight, (0, 0, 0, -outputs % PANEL))
     tiles = whole.unflatten(0, (-1, 2, 16)).unflatten(3, (-1, 16, together))  # panel, tile, output, step, row, number
-    return tiles.permute(0, 3, 1, 4, 2, 5).flatten(1).contiguous().view(torch.uint8)
+    packed = tiles.permute(0, 3, 1, 4, 2, 5).flatten(1).contiguous()
+    return packed if weight.dtype == torch.bfloat16 else packed.view(torch.uint8)
 
 
 def _whole_panels(values: Tensor) -> Tensor:

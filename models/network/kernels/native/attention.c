@@ -293,13 +293,6 @@ static void attend_some(int64_t begin, int64_t end, void *context) {
   free(memory);
 }
 
-/* Which instructions attention uses here: 0 none, 1 AVX512-BF16, 2 AMX. */
-int vitrine_attention_level(void) {
-  const int vectors = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return !vectors ? 0 : vitrine_has_tiles() ? 2 : 1;
-}
-
 static int lies_within(const int64_t *run, int64_t tokens) {
   return run[0] >= 0 && run[1] >= 0 && run[2] > 0 && run[0] + run[1] * run[2] <= tokens;
 }
@@ -331,8 +324,8 @@ void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
   Wrong wrong = NULL;
   Attention a = {.q = view(values[0].tensor, 3, &wrong)};
   a.k = view(values[1].tensor, 3, &wrong), a.v = view(values[2].tensor, 3, &wrong);
-  a.tiles = (values[5].bits & 0xff) && vitrine_attention_level() == 2;
-  expect(vitrine_attention_level() > 0, "this processor has no AVX512-BF16", &wrong);
+  a.tiles = (values[5].bits & 0xff) && has_tiles();
+  expect(has_vectors(), "this processor has no AVX512-BF16", &wrong);
   const int32_t dtype = torch.dtype_bfloat16();
   expect(a.q.dtype == dtype && a.k.dtype == dtype && a.v.dtype == dtype, "expected bfloat16", &wrong);
   expect(a.q.sizes[2] % 2 == 0, "expected heads of an even number of channels", &wrong);
@@ -350,8 +343,6 @@ void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
 }
 
 #else
-
-int vitrine_attention_level(void) { return 0; }
 
 void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;

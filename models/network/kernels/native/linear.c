@@ -1,7 +1,7 @@
 /* Linear layers on processors with AMX, of bfloat16 or of 8 bits, with the activation and rounding in the same pass.
  *
  * The weights are packed once into tiles, in the order in which they are read. 32 tokens stay in the L1 cache while the
- * weights of 32 outputs at a time are read from the L2 cache; the sums stay in tiles until they are whole. While
+ * weights of 32 outputs at a time are read from the L2 cache; the sums stay in tiles until all inputs are added. While
  * the next 32 outputs are multiplied, the vector units finish these: bias, activation, rounding. Each output is summed
  * in one order, whatever the number of tokens and threads: an image gets the same bits alone and in company. How long
  * oneDNN takes, and what was tried, is in benchmarks/README.md.
@@ -21,6 +21,8 @@ enum { PANEL_STEP = 2 * TILE * STEP }; /* bytes of the weights of 32 outputs in 
 enum { GROUP_BYTES = 5 << 18 };        /* of weights that tokens are multiplied with in turn, to stay in the L2 cache */
 enum { CHUNK = 8 };                    /* blocks of tokens in turn for a group of weights, at most */
 
+enum { MOST_INPUTS = 65536 };          /* whose products of 8 bits have a sum below 2^31 */
+
 typedef enum { NONE, GELU, GELU_TANH } Activation;
 
 typedef struct {
@@ -35,8 +37,9 @@ typedef struct {
   int64_t share;                         /* rows that are finished in a step */
 } Linear;
 
-/* Sums of a block, in float32 or int32: a tile each for the first and last 16 tokens and outputs. They are 4 KiB apart,
- * because a load waits for an earlier store whose address has the same last 12 bits: 4% of the time. */
+/* Sums of a block, in float32 or int32: a tile each for the first and last 16 tokens and outputs. A load waits for an
+ * earlier store whose address has the same last 12 bits. The tiles are 4 KiB apart, so that they have a quarter of
+ * these addresses instead of all: 4% of the time. */
 typedef float Tiles[2][2][1024];
 
 typedef struct {
@@ -56,7 +59,9 @@ TILES INSIDE __m512 gelu(__m512 x, const float *p) {
   __m512 sum = _mm512_set1_ps(p[9]);
   _Pragma("GCC unroll 9") for (int i = 8; i >= 0; i--) sum = _mm512_fmadd_ps(sum, square, _mm512_set1_ps(p[i]));
   const __m512 half = _mm512_mul_ps(above, _mm512_set1_ps(0.5f));
-  return _mm512_fmadd_ps(half, _mm512_mul_ps(sum, y), half);
+  const __m512 result = _mm512_fmadd_ps(half, _mm512_mul_ps(sum, y), half);
+  enum { MINUS_INFINITY = 0x10 }; /* stays, so that an overflow is seen */
+  return _mm512_mask_mov_ps(result, _mm512_fpclass_ps_mask(x, MINUS_INFINITY), x);
 }
 
 TILES INSIDE __m512 activated(__m512 x, Activation activation) {
@@ -238,8 +243,10 @@ static Tensor computed(Linear *l, int64_t outputs, int32_t dtype, Wrong *wrong) 
   l->steps = inputs / STEP, l->panels = (outputs + BLOCK - 1) / BLOCK, l->blocks = tokens / BLOCK;
   l->chunks = l->blocks ? (l->blocks + CHUNK - 1) / CHUNK : 1;
   l->narrow = dtype == torch.dtype_bfloat16(), l->wide = dtype == torch.dtype_float32();
-  expect(vitrine_has_tiles(), "this processor has no AMX", wrong);
+  expect(has_tiles(), "this processor has no AMX", wrong);
   expect(inputs % STEP == 0 && inputs > 0 && tokens > 0, "expected rows of whole tiles", wrong);
+  expect(l->x.sizes[1] <= MOST_INPUTS, "the rows are too long", wrong);
+  expect(l->activation <= GELU_TANH, "there is no such activation", wrong);
   if (!*wrong) l->share = (BLOCK + l->steps - 1) / l->steps;
   Tensor out = empty(tokens, outputs, dtype, wrong);
   if (out) l->out = view(out, 2, wrong);
@@ -250,9 +257,11 @@ static Tensor computed(Linear *l, int64_t outputs, int32_t dtype, Wrong *wrong) 
 /* Notes weights and numbers of each output, padded to whole panels. */
 static void read_weights(Linear *l, View packed, View scales, View bias, int64_t outputs, Wrong *wrong) {
   const int64_t panels = (outputs + BLOCK - 1) / BLOCK, steps = l->x.sizes[1] * (l->eight ? 1 : 2) / STEP;
-  expect(packed.dtype == torch.dtype_uint8(), "expected packed weights", wrong);
-  expect(packed.sizes[0] == panels && packed.sizes[1] == steps * PANEL_STEP, "shapes differ", wrong);
-  expect(packed.steps[0] == packed.sizes[1], "the weights are not contiguous", wrong);
+  const int32_t weights = l->eight ? torch.dtype_uint8() : torch.dtype_bfloat16();
+  expect(packed.dtype == weights, "expected packed weights", wrong);
+  const int64_t row = packed.sizes[1] * (l->eight ? 1 : 2);
+  expect(packed.sizes[0] == panels && row == steps * PANEL_STEP, "shapes differ", wrong);
+  expect(packed.steps[0] == row, "the weights are not contiguous", wrong);
   expect(scales.sizes[0] == panels * BLOCK && bias.sizes[0] == panels * BLOCK, "shapes differ", wrong);
   const int32_t dtype = torch.dtype_float32();
   expect(scales.dtype == dtype && bias.dtype == dtype, "expected scales and biases of float32", wrong);
@@ -289,6 +298,7 @@ void vitrine_linear8(Value *values, uint64_t inputs, uint64_t outputs) {
   const View scales = view(values[2].tensor, 1, &wrong), bias = view(values[3].tensor, 1, &wrong);
   read_weights(&l, view(values[1].tensor, 2, &wrong), scales, bias, (int64_t)values[4].bits, &wrong);
   const int64_t bits = (int64_t)values[6].bits;
+  expect(bits == 8 || bits == 16 || bits == 32, "expected 8, 16 or 32 bits", &wrong);
   const int32_t dtype = bits == 32   ? torch.dtype_float32()
                         : bits == 16 ? torch.dtype_bfloat16()
                                      : torch.dtype_uint8();

@@ -9,15 +9,21 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+int has_vectors(void) {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bf16");
+}
+
 static int may_use_tiles(void) {
   enum { REQUEST = 0x1023, TILES_OF_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
   uint32_t a, b, c, d = 0;
   __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
   const uint32_t needed = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
-  return (d & needed) == needed && syscall(SYS_arch_prctl, REQUEST, TILES_OF_DATA) == 0;
+  return has_vectors() && (d & needed) == needed && syscall(SYS_arch_prctl, REQUEST, TILES_OF_DATA) == 0;
 }
 
-int vitrine_has_tiles(void) {
+int has_tiles(void) {
   static atomic_int has = -1;
   if (has < 0) has = may_use_tiles();
   return has;
@@ -37,9 +43,5 @@ TILES void configure_tiles(int64_t rows) {
 }
 
 TILES void release_tiles(void) { _tile_release(); }
-
-#else
-
-int vitrine_has_tiles(void) { return 0; }
 
 #endif

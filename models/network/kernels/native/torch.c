@@ -2,11 +2,22 @@
 
 #include "torch.h"
 
+#include "tiles.h"
+
 #include <stddef.h>
 
 Torch torch;
 
 int vitrine_interface(void) { return INTERFACE; }
+
+/* Which instructions there are for products: 0 none, 1 AVX512-BF16, 2 AMX, too. */
+int vitrine_level(void) {
+#ifdef FOR_X86
+  return has_tiles() ? 2 : has_vectors();
+#else
+  return 0;
+#endif
+}
 
 void vitrine_connect(const Torch *functions) { torch = *functions; }
 
