@@ -97,7 +97,7 @@ class Attention(nn.Module):
         return F.linear(leading, weight[:dim], bias[:dim]), F.linear(x, weight[dim:], bias[dim:])
 
     def split(self) -> None:
-        """Let `attend_leading` use layers of its own, `parts`, which share the weights of `qkv`."""
+        """Let `attend_leading` use layers of its own; these share the weights of `qkv` until they are packed."""
         dim = self.qkv.in_features
         self.parts = nn.ModuleList(rows_of(self.qkv, chosen) for chosen in (slice(dim), slice(dim, None)))
 

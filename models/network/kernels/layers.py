@@ -95,6 +95,7 @@ class QuantizedPacker:
         packed = partial(PackedQuantizedLinear, rows=rows[-1])
         self._kinds = (packed, TiledQuantizedLinear) if kinds is None else kinds
         self._quantize = select_rounding(rows[-1], dtype)
+        self._pack = LinearPacker(rows) if dtype == torch.bfloat16 else None
         self._chosen: dict[Hashable, Kind | None] = {}
         self._faster: list[bool] = []
         self.packed: set[type[nn.Module]] = set()
@@ -137,11 +138,13 @@ class QuantizedPacker:
         return found
 
     def _is_faster(self, packed: Compute, layer: QuantizedLinear) -> bool:
-        """Whether a layer of 8 bits takes less time than a plain one of the other dtype, rounding included."""
-        x = torch.randn(self._rows[-1], layer.in_features)
-        plain, narrow = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype), x.to(self._dtype)
-        activation = PLAIN[layer.output.activation]
-        return is_faster(lambda: packed(x), lambda: activation(plain(narrow)))
+        """Whether a layer of 8 bits takes less time than the fastest one of the other dtype."""
+        plain = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype)
+        name = layer.output.activation
+        activation = PLAIN[name]
+        other = (self._pack(plain, name) if self._pack else None) or (lambda x: activation(plain(x)))
+        x = torch.randint(LEVELS + 1, (self._rows[-1], layer.in_features))
+        return is_faster(partial(packed, x.to(torch.uint8)), partial(other, x.to(self._dtype)))
 
 
 def with_largest_weights(layer: QuantizedLinear) -> QuantizedLinear:
