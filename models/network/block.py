@@ -242,10 +242,18 @@ def rows_of(layer: nn.Linear | QuantizedLinear, chosen: slice) -> nn.Module:
     """Return a layer of some of the outputs, which shares the weights."""
     if isinstance(layer, QuantizedLinear):
         return layer.rows(chosen)
-    weight, bias = layer.weight[chosen], layer.bias[chosen]
-    part = nn.utils.skip_init(nn.Linear, layer.in_features, len(bias))
-    part.weight, part.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
-    return part
+    return linear_of(layer.weight[chosen], layer.bias[chosen])
+
+
+def linear_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a layer with these parameters: (F, D), (F,).
+
+    Not by way of torch's `skip_init`, which imports sympy: the image leaves that out.
+    """
+    layer = nn.Linear(1, 1)
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight, layer.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
+    return layer
 
 
 def _sum(x: Tensor, branch: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.network.attention import AttentionRecorder, AttentionSpec
 from models.network.attention_pool import AttentionPool
-from models.network.block import Block, Fuse, Pack, compile_blocks
+from models.network.block import Block, Fuse, Pack, compile_blocks, linear_of
 from models.network.config import ViTConfig
 from models.network.intermediate import TokenRecorder, TokenSpec
 from models.network.kernels.attention import AttentionFunction
@@ -91,10 +91,7 @@ class PatchEmbed(nn.Module):
 
     def as_linear(self) -> nn.Linear:
         """Return the projection as a linear layer, which shares the weights."""
-        layer = nn.utils.skip_init(nn.Linear, self.proj.weight[0].numel(), self.proj.out_channels)
-        weight, bias = self.proj.weight.flatten(1), cast(Tensor, self.proj.bias)
-        layer.weight, layer.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, bias))
-        return layer
+        return linear_of(self.proj.weight.flatten(1), cast(Tensor, self.proj.bias))
 
     def _project(self, rows: Tensor) -> Tensor:
         if self.linear is not None:

@@ -20,6 +20,7 @@ from models.checkpoints.golden import picture
 from models.layouts.quantized import Cost
 from tests.bounds import LEAST_COSINE_TOGETHER
 from tests.cli.test_cli import vitrine
+from tests.deploy.packages import as_in_the_image
 from tests.environment import environment
 from tests.heads.labelled import write_folder
 from tests.server import ROOT, Server, serving
@@ -147,6 +148,11 @@ def test_a_processor_without_instructions_for_it_answers_the_same(
         for name in limited:
             del os.environ[name]
     assert cosine(found, embed(int8.url, cat)) >= 0.999
+
+
+def test_the_image_has_all_that_8_bits_need(printed: tuple[Path, str]) -> None:
+    ended = as_in_the_image("classify", "--top-k", "1", "--model", str(printed[0]), "examples/cat.png")
+    assert "Egyptian cat" in ended.stdout, ended.stderr
 
 
 def test_a_plain_checkpoint_in_int8_names_the_command() -> None:

@@ -14,6 +14,7 @@ import yaml
 from app.settings import Settings
 from tests.deploy.docker.context import context, copied, provides
 from tests.deploy.docker.engine import copy_of_the_tree
+from tests.deploy.packages import LEFT_OUT, as_in_the_image
 from tests.server import ROOT, Server
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -132,30 +133,9 @@ def test_a_copy_of_what_is_kept_out_is_found() -> None:
     assert not provides(context(ROOT), "docs/")
 
 
-WITHOUT = """
-import sys
-from importlib.abc import MetaPathFinder
-
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in sys.argv[1].split():
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-import app.main, app.server, models.files.hub
-from app.cli import main
-main(["classify", "--top-k", "1", "examples/cat.png"])
-"""
-
-
 def test_the_image_leaves_out_only_what_nothing_imports() -> None:
-    torch: Any = pytest.importorskip("torch")
-    if torch.version.cuda is not None:
-        pytest.skip("the image leaves packages out for torch's CPU build alone")
-    (absent,) = re.findall(r"uninstall --yes ((?:\w+ )+)&& \$python -c \"import torch\"", DOCKERFILE)
-    assert {"sympy", "networkx"} <= set(absent.split())
-    command = [sys.executable, "-c", WITHOUT, absent]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert {"sympy", "networkx"} <= set(LEFT_OUT)
+    ended = as_in_the_image("classify", "--top-k", "1", "examples/cat.png")
     assert "Egyptian cat" in ended.stdout, ended.stderr
 
 
