@@ -38,7 +38,31 @@ def is_faster_in_the_mean(kernel: Compute, plain: Compute, inputs: Iterable[Tens
     return prod(relative_time(partial(kernel, x), partial(plain, x)) for x in inputs) < 1
 
 
-class LinearPacker:
+class _Packer:
+    """Remembers which kind was chosen for layers that are alike, and makes layers of it."""
+
+    def __init__(self) -> None:
+        self._chosen: dict[Hashable, Kind | None] = {}
+        self.packed: set[type[nn.Module]] = set()
+        """The types of the layers that were made."""
+
+    def _make(
+        self, alike: Hashable, choose: Callable[[], Kind | None], layer: nn.Module, **arguments: object
+    ) -> nn.Module | None:
+        """Return what the kind of layers like this one makes of it; None where it makes none."""
+        if alike not in self._chosen:
+            self._chosen[alike] = choose()
+        if (kind := self._chosen[alike]) is None:
+            return None
+        try:
+            packed = kind(layer, **arguments)
+        except NOT_HERE:
+            return None
+        self.packed.add(type(packed))
+        return packed
+
+
+class LinearPacker(_Packer):
     """Replaces the linear layers of a network on a CPU by faster ones.
 
     Args:
@@ -47,22 +71,17 @@ class LinearPacker:
     """
 
     def __init__(self, rows: Sequence[int], kinds: Sequence[Kind] | None = None) -> None:
+        super().__init__()
         self._rows = rows
         self._kinds = (partial(PackedLinear, rows=rows[-1]), TiledLinear) if kinds is None else kinds
-        self._chosen: dict[Hashable, Kind | None] = {}
-        self.packed: set[type[nn.Module]] = set()
-        """The types of the layers that were made."""
 
     @torch.inference_mode()
     def __call__(self, layer: nn.Linear, activation: str = "none") -> nn.Module | None:
         """Return a layer that computes the same, with the activation; None where the plain one is as good."""
-        key = layer.in_features, activation
-        if key not in self._chosen:
-            self._chosen[key] = self._choose(layer, activation) if activation in PLAIN else None
-        packed = _made(self._chosen[key], layer, activation=activation)
-        if packed is not None:
-            self.packed.add(type(packed))
-        return packed
+        if activation not in PLAIN:
+            return None
+        alike = layer.in_features, activation
+        return self._make(alike, lambda: self._choose(layer, activation), layer, activation=activation)
 
     def _choose(self, layer: nn.Linear, activation: str) -> Kind | None:
         inputs = [torch.randn(rows, layer.in_features).to(layer.weight.dtype) for rows in self._rows]
@@ -81,7 +100,7 @@ class LinearPacker:
         return found
 
 
-class QuantizedPacker:
+class QuantizedPacker(_Packer):
     """Replaces layers of 8 bits on a CPU by the fastest kind that gives the right numbers, if any does.
 
     Args:
@@ -91,15 +110,13 @@ class QuantizedPacker:
     """
 
     def __init__(self, rows: Sequence[int], dtype: torch.dtype, kinds: Sequence[Kind] | None = None) -> None:
+        super().__init__()
         self._rows, self._dtype = rows, dtype
         packed = partial(PackedQuantizedLinear, rows=rows[-1])
         self._kinds = (packed, TiledQuantizedLinear) if kinds is None else kinds
         self._quantize = select_rounding(rows[-1], dtype)
         self._pack = LinearPacker(rows) if dtype == torch.bfloat16 else None
-        self._chosen: dict[Hashable, Kind | None] = {}
         self._faster: list[bool] = []
-        self.packed: set[type[nn.Module]] = set()
-        """The types of the layers that were made."""
 
     @property
     def pays(self) -> bool:
@@ -110,13 +127,8 @@ class QuantizedPacker:
     def __call__(self, layer: QuantizedLinear) -> nn.Module | None:
         """Return a layer that computes the same; None where the plain one has to do."""
         output = layer.output
-        key = layer.in_features, output.activation, output.grid is None, output.dtype
-        if key not in self._chosen:
-            self._chosen[key] = self._choose(layer)
-        packed = _made(self._chosen[key], layer, quantize=self._quantize)
-        if packed is not None:
-            self.packed.add(type(packed))
-        return packed
+        alike = layer.in_features, output.activation, output.grid is None, output.dtype
+        return self._make(alike, lambda: self._choose(layer), layer, quantize=self._quantize)
 
     def _choose(self, layer: QuantizedLinear) -> Kind | None:
         inputs = [torch.randint(LEVELS + 1, (rows, layer.in_features)).to(torch.uint8) for rows in self._rows]
@@ -158,11 +170,3 @@ def with_largest_weights(layer: QuantizedLinear) -> QuantizedLinear:
     largest.input_scale = torch.full_like(layer.input_scale, 1 / (LEVELS * LARGEST_WEIGHT))
     largest.input_zero = torch.zeros_like(layer.input_zero)
     return largest
-
-
-def _made(kind: Kind | None, layer: nn.Module, **arguments: object) -> nn.Module | None:
-    """Return what a kind makes of a layer; None where it makes none."""
-    try:
-        return kind(layer, **arguments) if kind is not None else None
-    except NOT_HERE:
-        return None

@@ -4,7 +4,7 @@ In: a linear layer, and the activation that follows it. Out: a layer that comput
 Knows nothing of networks.
 
 Each output is summed in one order, whatever the number of tokens, so an image gets the same bits alone and in company.
-What uses these layers is chosen in selection.py.
+What uses these layers is chosen in layers.py.
 """
 
 import torch

@@ -237,10 +237,10 @@ static void compute_some(int64_t begin, int64_t end, void *context) {
   release_tiles();
 }
 
-/* Returns the layer's outputs, (T, F). */
+/* Returns the layer's outputs, (T, F), after `read_weights`. */
 static Tensor computed(Linear *l, int64_t outputs, int32_t dtype, Wrong *wrong) {
   const int64_t tokens = l->x.sizes[0], inputs = l->x.sizes[1] * (l->eight ? 1 : 2);
-  l->steps = inputs / STEP, l->panels = (outputs + BLOCK - 1) / BLOCK, l->blocks = tokens / BLOCK;
+  l->blocks = tokens / BLOCK;
   l->chunks = l->blocks ? (l->blocks + CHUNK - 1) / CHUNK : 1;
   l->narrow = dtype == torch.dtype_bfloat16(), l->wide = dtype == torch.dtype_float32();
   expect(has_tiles(), "this processor has no AMX", wrong);
@@ -254,15 +254,15 @@ static Tensor computed(Linear *l, int64_t outputs, int32_t dtype, Wrong *wrong) 
   return out;
 }
 
-/* Notes weights and numbers of each output, padded to whole panels. */
+/* Notes weights and numbers of each output, padded to whole panels, and how many panels and steps there are. */
 static void read_weights(Linear *l, View packed, View scales, View bias, int64_t outputs, Wrong *wrong) {
-  const int64_t panels = (outputs + BLOCK - 1) / BLOCK, steps = l->x.sizes[1] * (l->eight ? 1 : 2) / STEP;
+  l->panels = (outputs + BLOCK - 1) / BLOCK, l->steps = l->x.sizes[1] * (l->eight ? 1 : 2) / STEP;
   const int32_t weights = l->eight ? torch.dtype_uint8() : torch.dtype_bfloat16();
   expect(packed.dtype == weights, "expected packed weights", wrong);
   const int64_t row = packed.sizes[1] * (l->eight ? 1 : 2);
-  expect(packed.sizes[0] == panels && row == steps * PANEL_STEP, "shapes differ", wrong);
+  expect(packed.sizes[0] == l->panels && row == l->steps * PANEL_STEP, "shapes differ", wrong);
   expect(packed.steps[0] == row, "the weights are not contiguous", wrong);
-  expect(scales.sizes[0] == panels * BLOCK && bias.sizes[0] == panels * BLOCK, "shapes differ", wrong);
+  expect(scales.sizes[0] == l->panels * BLOCK && bias.sizes[0] == l->panels * BLOCK, "shapes differ", wrong);
   const int32_t dtype = torch.dtype_float32();
   expect(scales.dtype == dtype && bias.dtype == dtype, "expected scales and biases of float32", wrong);
   l->packed = packed.data, l->scales = (const float *)scales.data, l->bias = (const float *)bias.data;
