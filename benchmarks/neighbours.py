@@ -1,9 +1,10 @@
 """What other busy programs on the same machine cost: the rate and the processor time of an image, with and without."""
 
 import os
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks import load
@@ -16,25 +17,40 @@ NEIGHBOURS = 2
 
 def neighbours(run: Run) -> None:
     """Eight clients, alone and beside two programs that each keep a core busy; the services take turns."""
-    header("model", "service", "images/s alone", "beside two", "beside / alone", "CPU ms an image alone", "beside two")
     for architecture in run.architectures:
-        requests = [classify(run.photo)]
+        print(f"### {architecture.name}, {architecture.side} pixels\n")
         with run.all_three(run.write(architecture)) as running:
-            used: dict[str, float] = {}
+            compare(run, running)
 
-            def measure(service: Service) -> load.Load:
-                before = service.cpu_s()
-                done = load.closed(service.port, CLIENTS, requests, run.seconds)  # noqa: B023 - called at once
-                used[service.name] = 1000 * (service.cpu_s() - before) / done.statuses[200]  # noqa: B023 - called at once
-                return done
 
-            alone, alone_ms = run.in_turn(running, measure), dict(used)
-            with busy(NEIGHBOURS):
-                beside = run.in_turn(running, measure)
-        for service, quiet, disturbed in zip(running, alone, beside, strict=True):
-            rates = quiet.rate, disturbed.rate, disturbed.rate / quiet.rate
-            row(architecture.name, service.name, *rates, alone_ms[service.name], used[service.name])
+def compare(run: Run, running: Sequence[Service]) -> None:
+    """Print what each service keeps of its own rate: one after the other, as machines change their speed."""
+    header(
+        "service",
+        "images/s alone",
+        "beside two",
+        "beside / alone",
+        "CPU ms an image alone",
+        "beside two",
+        "beside / alone",
+    )
+    requests = [classify(run.photo)]
+
+    def measure(service: Service) -> tuple[float, ...]:
+        (rate, ms), (beside_rate, beside_ms) = (_rate(run, service, requests, count) for count in (0, NEIGHBOURS))
+        return rate, beside_rate, beside_rate / rate, ms, beside_ms, beside_ms / ms
+
+    for service, rounds in zip(running, run.rounds_of(running, measure), strict=True):
+        row(service.name, *(statistics.median(column) for column in zip(*rounds, strict=True)))
     print()
+
+
+def _rate(run: Run, service: Service, requests: Sequence[bytes], count: int) -> tuple[float, float]:
+    """Return the images a second beside so many programs, and the milliseconds of processor time of an image."""
+    with busy(count):
+        before = service.cpu_s()
+        done = load.closed(service.port, CLIENTS, requests, run.seconds)
+        return done.rate, 1000 * (service.cpu_s() - before) / done.statuses[200]
 
 
 @contextmanager

@@ -5,10 +5,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks import load, models, photos, services
 from benchmarks.load import Load
 from benchmarks.services import Service
+
+T = TypeVar("T")  # what one round measures
 
 EQUAL = {"float32": 1e-3, "bfloat16": 1e-2, "float16": 1e-2}
 """The largest allowed difference of probabilities, by what Vitrine computes in; the others compute in float32.
@@ -91,8 +94,13 @@ class Run:
 
     def in_turn(self, running: Sequence[Service], measure: Callable[[Service], Load]) -> list[Load]:
         """Return each service's median round by rate; taking turns exposes all services to the same disturbances."""
+        rounds = self.rounds_of(running, measure)
+        return [sorted(loads, key=lambda one: one.rate)[len(loads) // 2] for loads in rounds]
 
-        def alone(service: Service) -> Load:
+    def rounds_of(self, running: Sequence[Service], measure: Callable[[Service], T]) -> list[tuple[T, ...]]:
+        """Measure the services in turn, while the others are paused. Returns each service's rounds."""
+
+        def alone(service: Service) -> T:
             with ExitStack() as others:
                 for other in running:
                     if other is not service:
@@ -100,7 +108,7 @@ class Run:
                 return measure(service)
 
         rounds = [[alone(service) for service in running] for _ in range(self.rounds)]
-        return [sorted(loads, key=lambda one: one.rate)[len(loads) // 2] for loads in zip(*rounds, strict=True)]
+        return list(zip(*rounds, strict=True))
 
 
 def row(*cells: object) -> None:

@@ -14,13 +14,15 @@ from app.inference.jobs import Job
 from app.inference.runtime import load_engine
 from app.settings import load_settings
 from benchmarks import load, models, photos, services
-from benchmarks.neighbours import NEIGHBOURS, busy
+from benchmarks.neighbours import compare
 from benchmarks.run import Run, classify, header, row
 from benchmarks.services import Service
 from models.network.vit import Readout
 
 CLIENTS = (1, 8, 32)
-BUSY_CLIENTS = 8
+LARGE_CLIENTS = 8
+"""Clients that send large pictures."""
+
 BATCHES = (1, 8)
 PASSES = 30
 """Forward passes of which the fastest counts."""
@@ -41,6 +43,7 @@ def strongest(run: Run) -> None:
         with _running(run, dtype, {dtype: network, "int8": quantised}, folders) as running:
             _answers(run, network, running)
             _rates(run, running)
+            compare(run, running)
 
 
 def _converted(run: Run, network: Path, kind: str) -> Path:
@@ -87,16 +90,14 @@ def _answers(run: Run, network: Path, running: Sequence[Service]) -> None:
 
 
 def _rates(run: Run, running: Sequence[Service]) -> None:
-    """Print the images a second of pictures over HTTP, also beside other programs that each keep a core busy."""
-    header("pictures", "clients", "beside", *(service.name for service in running))
-    cases = [("500 x 375 JPEG", clients, 0, run.photo) for clients in CLIENTS]
-    cases += [("500 x 375 JPEG", BUSY_CLIENTS, NEIGHBOURS, run.photo)]
-    cases += [("12-megapixel JPEG", BUSY_CLIENTS, 0, photos.camera_photo())]
-    for name, clients, programs, picture in cases:
+    """Print the images a second of pictures over HTTP."""
+    header("pictures", "clients", *(service.name for service in running))
+    cases = [("500 x 375 JPEG", clients, run.photo) for clients in CLIENTS]
+    cases += [("12-megapixel JPEG", LARGE_CLIENTS, photos.camera_photo())]
+    for name, clients, picture in cases:
         requests = [classify(picture)]
-        with busy(programs):
-            loads = run.in_turn(running, lambda service: load.closed(service.port, clients, requests, run.seconds))  # noqa: B023 - called at once
-        row(name, clients, f"{programs} busy programs" if programs else "nothing", *(one.rate for one in loads))
+        loads = run.in_turn(running, lambda service: load.closed(service.port, clients, requests, run.seconds))  # noqa: B023 - called at once
+        row(name, clients, *(one.rate for one in loads))
     print()
 
 

@@ -221,14 +221,14 @@ def test_a_stream_takes_work_only_while_all_before_it_are_busy() -> None:
 
 @pytest.mark.parametrize(("others", "expected"), [(0, 2), (2, 3)])
 def test_one_more_stream_runs_while_others_use_the_cores(others: int, expected: int) -> None:
-    """Two cores in equal shares, on which each stream and each other program wants one."""
+    """Two cores in equal shares, on which each stream and each other program wants one. Three batches each tell."""
     now = used = 0.0
     streams = Streams(lambda: now, lambda: used)
     streams.usual, streams.more, streams.cores = 2, 1, 2
 
     def batches(others: int) -> None:
         nonlocal now, used
-        for _ in range(40):
+        for _ in range(3):
             running = 0
             for stream in range(3):
                 if streams.is_next(stream):
