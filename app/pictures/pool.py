@@ -16,7 +16,7 @@ from app.fairness.slots import Slots
 from app.pictures.budget import MemoryBudget
 from app.pictures.colour import is_available
 from app.pictures.decode import MISSING, decode, limit_pillow, to_network
-from app.pictures.header import Limits, read_header
+from app.pictures.header import Header, Limits, read_header
 from app.pictures.prepared import PreparedImage, Resolution, Upload
 from app.settings import BadSettings, ImageFormat, Settings
 from app.threads.cores import usable_cores
@@ -31,8 +31,8 @@ MAX_SCALED_PIXELS = 16_000_000
 """Pixels of a resized image, before the crop: a long, thin image would otherwise grow without bound to cover the input.
 A larger image may keep its own number of pixels."""
 
-READ_ON_THE_LOOP_BYTES = 2**14
-"""The header of a larger file is read on a decoding thread: a hostile file can hide its size behind many segments."""
+FIRST_BYTES = 2**23
+"""Memory that a file gets before its header is read. It is enough for most, which need a thread only once then."""
 
 SLOTS_PER_THREAD = 2
 """Images that are decoded or about to be, for each thread: it finds the next one without waiting for the event loop."""
@@ -96,7 +96,9 @@ class Decoder:
         """How many images are decoded at the same time."""
         self._pool = ThreadPoolExecutor(self.threads, "decode", initializer=show_name)
         self._memory = MemoryBudget(DECODE_MEMORY_BYTES)
-        self._slots = Slots(SLOTS_PER_THREAD * self.threads, settings.fair)
+        slots = SLOTS_PER_THREAD * self.threads
+        self._slots = Slots(slots, settings.fair)
+        self._first_bytes = min(FIRST_BYTES, DECODE_MEMORY_BYTES // slots)
         self._decode_s = 0.0  # moving average of the time that an image takes
 
     @property
@@ -135,19 +137,17 @@ class Decoder:
         if not isinstance(upload, bytes):
             return upload
         await self._slots.take()
-        job: Future[PreparedImage | ImageProblem] | None = None
-        taken = 0
+        job: Future[PreparedImage | ImageProblem | Header] | None = None
+        taken, allowed = 0, self._first_bytes
         try:
-            if len(upload) <= READ_ON_THE_LOOP_BYTES:
-                header = read_header(upload, self._limits)
-            else:
-                loop = asyncio.get_running_loop()
-                header = await loop.run_in_executor(self._pool, read_header, upload, self._limits)
-            taken = await self._memory.take(header.decode_bytes)
-            job = self._pool.submit(self._decode, upload, transform)
-            return await asyncio.wrap_future(job)
-        except ImageProblem as problem:
-            return problem
+            while True:
+                taken = await self._memory.take(allowed)
+                job = self._pool.submit(self._decode_within, allowed, upload, transform)
+                found = await asyncio.wrap_future(job)
+                if not isinstance(found, Header):
+                    return found
+                self._memory.give_back(taken)
+                taken, allowed, job = 0, found.decode_bytes, None
         finally:
             # A thread cannot be stopped: a decode whose request was cancelled still uses its memory.
             if job is None or job.done():
@@ -160,8 +160,21 @@ class Decoder:
         self._memory.give_back(taken)
         self._slots.give_back()
 
+    def _decode_within(
+        self, allowed: int, upload: bytes, transform: Transform
+    ) -> PreparedImage | ImageProblem | Header:
+        """Prepare one image, or return its header if it needs more memory. Runs on a thread of the pool.
+
+        The header is read there, too: a hostile file can hide its size behind many segments.
+        """
+        try:
+            header = read_header(upload, self._limits)
+        except ImageProblem as problem:
+            return problem
+        return self._decode(upload, transform) if header.decode_bytes <= allowed else header
+
     def _decode(self, upload: bytes, transform: Transform) -> PreparedImage | ImageProblem:
-        """Decode, resize and crop one image. Runs on a thread of the pool."""
+        """Decode, resize and crop one image."""
         started = time.perf_counter()
         try:
             picture = decode(upload, self._limits, transform.minimum if self._fast else None, self._colour)

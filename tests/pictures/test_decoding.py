@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 
 from app.errors import ImageProblem
-from app.pictures.decode import VECTORISED, Limits, decode, to_network
+from app.pictures import pool
+from app.pictures.decode import VECTORISED, Limits, Picture, decode, to_network
+from app.pictures.header import read_header
 from app.pictures.pool import Decoder, Transform
 from app.pictures.prepared import PreparedImage, Resolution
 from app.settings import FORMATS, Settings
@@ -95,6 +98,46 @@ def test_an_image_that_becomes_too_many_tokens_is_refused(checkpoint: Checkpoint
         assert outcome.code == "too_many_tokens"
     else:
         assert isinstance(outcome, PreparedImage)
+
+
+@pytest.mark.parametrize(("first", "jobs", "most"), [(2**23, 4, 4), (1, 8, 1)], ids=["as it is", "less"])
+def test_an_image_takes_the_memory_that_it_needs(
+    first: int, jobs: int, most: int, checkpoint: Checkpoint, espresso: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four images with memory for one and a half: what is not sure to fit waits, and is decoded all the same."""
+    needs = read_header(espresso, Limits(FORMATS, 2**24)).decode_bytes
+    monkeypatch.setattr(pool, "FIRST_BYTES", first)
+    monkeypatch.setattr(pool, "DECODE_MEMORY_BYTES", 2**30 if most > 1 else needs * 3 // 2)
+    decoding = 0
+    counted: list[int] = []
+    submitted: list[tuple[Any, ...]] = []
+
+    def watched(*args: Any) -> Picture:
+        nonlocal decoding
+        decoding += 1
+        counted.append(decoding)
+        time.sleep(0.05)
+        picture = decode(*args)
+        decoding -= 1
+        return picture
+
+    monkeypatch.setattr(pool, "decode", watched)
+    decoder = Decoder(Settings.model_validate({"decode_threads": 4}), lambda _: None)
+    submit = decoder._pool.submit
+
+    def counting(*args: Any) -> Any:
+        submitted.append(args)
+        return submit(*args)
+
+    monkeypatch.setattr(decoder._pool, "submit", counting)
+    transform = Transform(checkpoint.content.preprocess, checkpoint.content.config.patch_size, Resolution())
+    try:
+        images = asyncio.run(decoder.prepare([espresso] * 4, transform))
+    finally:
+        decoder.stop()
+    assert all(isinstance(image, PreparedImage) for image in images)
+    assert len(submitted) == jobs
+    assert (max(counted) > 1) == (most > 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
