@@ -133,7 +133,10 @@ class Decoder:
         return [task.result() for task in tasks]
 
     async def _prepare(self, upload: Upload | PreparedImage, transform: Transform) -> PreparedImage | ImageProblem:
-        """Wait for the client's turn and for memory, then decode on a thread."""
+        """Wait for the client's turn and for memory, then decode on a thread.
+
+        For a file that needs more memory than most, the thread returns its header, and decodes it in a second call.
+        """
         if not isinstance(upload, bytes):
             return upload
         await self._slots.take()
