@@ -24,15 +24,15 @@ def neighbours(run: Run) -> None:
 
 
 def compare(run: Run, running: Sequence[Service]) -> None:
-    """Print what each service keeps of its own rate: one after the other, as machines change their speed."""
+    """Print what each service keeps of its own rate, which is measured directly before: machines change their speed."""
     header(
         "service",
         "images/s alone",
         "beside two",
         "beside / alone",
         "CPU ms an image alone",
-        "beside two",
-        "beside / alone",
+        "CPU beside two",
+        "CPU beside / alone",
     )
     requests = [classify(run.photo)]
 
