@@ -123,7 +123,8 @@ class Settings(BaseSettings):
         "auto",
         description="Batches that run side by side on the CPU, each with its share of the threads; a lone one gets "
         "all but one for each image that is being decoded. auto: as many as threads, up to 4, and one more while other "
-        "programs use the cores; 1 on other devices.",
+        "programs use the cores; on CUDA 2, if the trial at the start finds that faster: one batch is copied and "
+        "started while the other computes; on other devices 1.",
     )
     compiled_shapes: int = Field(
         256,

@@ -5,7 +5,7 @@ As many threads as the backend has streams may run batches at once.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ class Engine:
         """
         if not self.backend.records:
             return None
-        image = self._pixels([self.probe()])[0]
+        image = self._upload([self.probe()])()[0]
         if self.backend.on_cuda:
             return try_graphs(self.network, image, self.max_batch_cost, capture_on(self.device))
         return try_script(self.network, image)
@@ -188,16 +188,29 @@ class Engine:
             wanted |= job.readout
         specs = {place: job.attention_spec for place, job in enumerate(jobs) if job.attention_spec is not None}
         tokens = {place: job.token_spec for place, job in enumerate(jobs) if job.token_spec is not None}
-        features = self.network(self._pixels(jobs), wanted, specs, tokens)
-        return readouts.answers(jobs, features, self.labels.multi_label)
+        copies = self.backend.copies
+        arrive = self._upload(jobs)
+        with copies.turn:
+            features = self.network(arrive(), wanted, specs, tokens)
+            readings = readouts.read(jobs, features, self.labels.multi_label)
+            fetched = copies.fetch([value for reading in readings for value in reading.values])
+        return readouts.answers(len(jobs), readings, fetched())
 
-    def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:
-        """Return the network's input for each job, (3, height, width); one copy for each size and type."""
-        images: dict[int, Tensor] = {}
+    def _upload(self, jobs: Sequence[Job]) -> Callable[[], list[Tensor]]:
+        """Start to copy the pixels of a batch, one copy for each size and type.
+
+        Returns what gives the network's input for each job, (3, height, width).
+        """
         by_shape: dict[tuple[object, ...], list[int]] = {}
         for place, job in enumerate(jobs):
             by_shape.setdefault((job.pixels.dtype, *job.pixels.shape), []).append(place)
-        for places in by_shape.values():
-            batch = self._normalise(self.backend.upload([jobs[place].pixels for place in places]))
-            images.update(zip(places, batch, strict=True))
-        return [images[place] for place in range(len(jobs))]
+        upload = self.backend.copies.upload
+        uploads = [(places, upload([jobs[place].pixels for place in places])) for places in by_shape.values()]
+
+        def arrive() -> list[Tensor]:
+            images: dict[int, Tensor] = {}
+            for places, arrive_together in uploads:
+                images.update(zip(places, self._normalise(arrive_together()), strict=True))
+            return [images[place] for place in range(len(jobs))]
+
+        return arrive

@@ -1,4 +1,4 @@
-"""Try an engine before it serves: compile it, check its first answers, measure its time and its memory.
+"""Try an engine before it serves: compile it, check its first answers, measure its time and memory, try what is faster.
 
 In: an engine that has not run. Out: the same engine, with what was measured; or an error that ends the start.
 """
@@ -7,14 +7,17 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
 
 from app.inference.device.backend import DeviceUnavailable
+from app.inference.device.copies import OverlappedCopies
 from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job, OutputInvalid, Ranking
+from app.inference.overlap import try_overlap
 from models.checkpoints.golden import Golden, picture
 from models.network.vit import Readout
 
@@ -42,18 +45,33 @@ def warm_up(engine: Engine) -> None:
         raise OutputInvalid(f"{engine.checkpoint.name} does not answer with finite numbers in {engine.dtype}{advice}")
     if isinstance(answer, Exception):
         raise answer
-    # They take memory that a batch cannot have; and they are used only after it was measured how much a batch takes.
-    recorded = engine.record()
-    cost = MEMORY_PROBE_IMAGES * engine.cost(*probe.pixels.shape[1:])
-    fits = engine.backend.largest_batch(lambda: engine.forward([probe] * MEMORY_PROBE_IMAGES), cost)
-    if fits is not None:
-        engine.max_batch_cost = min(engine.max_batch_cost, fits)
-        logger.info("batches of up to %d tokens", engine.max_batch_cost)
+    recorded = engine.record()  # takes memory that a batch cannot have
+    _limit_batches(engine, probe)
     engine.network.recorded = recorded
+    if engine.backend.may_overlap:
+        try_overlap(engine, lambda: OverlappedCopies(engine.device))
+    if engine.backend.may_overlap and engine.streams > 1:
+        _limit_batches(engine, probe)
     if engine.checkpoint.golden is not None:
         _compare(engine, engine.checkpoint.golden)
     else:
         _timed(engine, [probe])
+
+
+def _limit_batches(engine: Engine, probe: Job) -> None:
+    """Limit a batch to what fits into a GPU's memory without graphs, beside as many others as run at once."""
+    recorded, engine.network.recorded = engine.network.recorded, None
+    batches = [[probe] * MEMORY_PROBE_IMAGES] * engine.streams
+
+    def run() -> None:
+        with ThreadPoolExecutor(len(batches)) as threads:
+            list(threads.map(engine.forward, batches))
+
+    fits = engine.backend.largest_batch(run, MEMORY_PROBE_IMAGES * engine.cost(*probe.pixels.shape[1:]))
+    if fits is not None:
+        engine.max_batch_cost = min(engine.max_batch_cost, fits)
+        logger.info("batches of up to %d tokens", engine.max_batch_cost)
+    engine.network.recorded = recorded
 
 
 def _compile(engine: Engine) -> None:

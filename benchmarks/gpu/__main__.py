@@ -39,6 +39,7 @@ def main() -> int:
         sections = {
             "CUDA tests": checks.tests,
             "Forward": lambda: _forwards(bench, shapes, batches, compiled=not args.quick),
+            "Two batches at once": lambda: _at_once(bench, shapes, batches),
             "HTTP": lambda: _http(bench, shapes, args.quick),
             "Copies to the device": lambda: speed.copies(bench, shapes[0], batches),
             "Profile of one batch": lambda: _profile(bench, shapes[-1]),
@@ -79,6 +80,13 @@ def _forwards(bench: Bench, shapes: list[Shape], batches: tuple[int, ...], *, co
         speed.forwards(bench, shape, batches)
         if compiled:
             speed.forwards(bench, shape, batches[-1:], compiled=True)
+
+
+def _at_once(bench: Bench, shapes: list[Shape], batches: tuple[int, ...]) -> None:
+    print("Pixels to [CLS] vectors, on one thread and on two. The service chooses between both as it starts.")
+    speed.at_once_header()
+    for shape in shapes:
+        speed.at_once(bench, shape, batches)
 
 
 def _http(bench: Bench, shapes: list[Shape], quick: bool) -> None:

@@ -3,9 +3,10 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import httpx
 import numpy as np
 import torch
 
+from app.inference import overlap
 from app.inference.device.backend import DTYPES, Dtype
+from app.inference.device.copies import Copies, OverlappedCopies
 from app.inference.engine import Engine
 from app.inference.jobs import Job
 from app.inference.runtime import load_engine
@@ -151,6 +154,29 @@ def forward_header() -> None:
     header("model", "blocks", "images", *names)
 
 
+def at_once(bench: Bench, shape: Shape, batches: Sequence[int]) -> None:
+    """Print rows: batches of the engine one after the other, and by two threads, one of which prepares the next.
+
+    On a GPU the threads copy beside what it computes, as the service does where that pays.
+    """
+    engine = bench.engine(shape)
+    engine.backend.copies = Copies(bench.device)
+    other = OverlappedCopies(bench.device) if bench.device.type == "cuda" else engine.backend.copies
+    for batch in batches:
+        jobs = [Job(np.zeros((3, shape.side, shape.side), np.uint8), Readout.CLS)] * batch
+        several = [jobs] * STEPS_AT_ONCE
+        with ThreadPoolExecutor(overlap.STREAMS) as threads:
+            turns_s = bench.least(partial(overlap.one_after_the_other, engine, several))
+            both_s = bench.least(partial(overlap.two_at_once, engine, several, other, threads))
+        rates = [batch * len(several) / seconds for seconds in (turns_s, both_s)]
+        row(shape.name, batch, *rates, rates[1] / rates[0], bench.share(shape, rates[1]))
+
+
+def at_once_header() -> None:
+    """Print the head of the table of `at_once`."""
+    header("model", "images", "one after the other, images/s", "two at once, images/s", "ratio", "share, two at once")
+
+
 def http(bench: Bench, shape: Shape, clients_of: tuple[int, int]) -> None:
     """Print rows: JPEGs of 500 x 375 pixels over HTTP, one and several a request, and the time in each step."""
     jpeg = photos.photo()
@@ -190,12 +216,12 @@ def form(path: str, pictures: Sequence[bytes], accept: str = "application/json")
 
 
 def copies(bench: Bench, shape: Shape, batches: Sequence[int]) -> None:
-    """Print a table: how long the pixels of a batch take to the device, stacked and copied as the engine does it."""
-    backend = bench.engine(shape).backend
+    """Print a table: how long the pixels of a batch take to the device, stacked and copied in the usual way."""
+    usual = Copies(bench.device)
     header("images", "MB", "ms", "GB/s")
     for batch in batches:
         pixels = [np.zeros((3, shape.side, shape.side), np.uint8)] * batch
-        seconds = bench.least(lambda: backend.upload(pixels))  # noqa: B023 - called at once
+        seconds = bench.least(lambda: usual.upload(pixels))  # noqa: B023 - called at once
         size = batch * pixels[0].nbytes
         row(batch, size / 1e6, 1000 * seconds, size / seconds / 1e9)
 

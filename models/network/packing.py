@@ -155,14 +155,21 @@ class Packing:
     def cu_seqlens(self, device: torch.device) -> Tensor:
         """Return the offsets on a device, int32 (B + 1,), as FlashAttention calls them; copied once for all layers."""
         if device not in self._cu_seqlens:
-            pinned = device.type == "cuda"  # from pinned memory the copy does not wait for what the device computes
-            offsets = torch.tensor(self.offsets, dtype=torch.int32, pin_memory=pinned)
-            self._cu_seqlens[device] = offsets.to(device, non_blocking=pinned)
+            self._cu_seqlens[device] = on_device(self.offsets, torch.int32, device)
         return self._cu_seqlens[device]
 
     def unpack(self, x: Tensor) -> Tensor:
         """Return one row per image in the order of the images: (B, ...) in packed order -> (B, ...)."""
         if self.order == sorted(self.order):
             return x
-        positions = torch.tensor(self.order).argsort()
-        return x[positions.to(x.device)]
+        positions = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return x[on_device(positions, torch.int64, x.device)]
+
+
+def on_device(numbers: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, (n,), without waiting for what the device computes.
+
+    From pinned memory the copy is only started; torch keeps that memory until the copy has ended.
+    """
+    pinned = device.type == "cuda"
+    return torch.tensor(numbers, dtype=dtype, pin_memory=pinned).to(device, non_blocking=pinned)

@@ -110,7 +110,7 @@ def test_the_engine_normalises_like_timm(checkpoint: Any, cat: bytes) -> None:
     picture = decode(cat, LIMITS)
     preprocess = checkpoint.content.preprocess
     pixels = to_network(picture, preprocess.plan(picture.size, PATCH), preprocess.interpolation)
-    assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._pixels([Job(pixels, Readout.CLS)])[0], expected)
+    assert_equal_in_float32(Engine(checkpoint, "cpu", "float32")._upload([Job(pixels, Readout.CLS)])()[0], expected)
 
 
 def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
@@ -121,9 +121,9 @@ def test_the_engine_gives_each_job_its_own_pixels(checkpoint: Any) -> None:
     engine, rng = Engine(checkpoint, "cpu", "float32"), np.random.default_rng(5)
     files = [rng.integers(0, 256, (3, *size), np.uint8) for size in ((28, 42), (42, 28), (28, 42), (42, 28))]
     pixels = [files[0], files[1].astype(np.float32), files[2].astype(np.float32), files[3], files[2], files[1]]
-    batch = engine._pixels([Job(one, Readout.CLS) for one in pixels])
+    batch = engine._upload([Job(one, Readout.CLS) for one in pixels])()
     for one, batched in zip(pixels, batch, strict=True):
-        (alone,) = engine._pixels([Job(one, Readout.CLS)])
+        (alone,) = engine._upload([Job(one, Readout.CLS)])()
         assert torch.equal(batched, alone)
         if one.dtype == np.float32:
             assert np.array_equal(alone.numpy(), one)

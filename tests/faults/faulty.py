@@ -7,7 +7,7 @@ image that reaches the forward pass is recorded in the file named by FORWARDED.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +51,11 @@ class FaultyEngine(Engine):
         time.sleep(float(os.environ.get("FORWARD_S", "0")))
         return super().forward(jobs)
 
-    def _pixels(self, jobs: Sequence[Job]) -> list[Tensor]:
-        return [
+    def _upload(self, jobs: Sequence[Job]) -> Callable[[], list[Tensor]]:
+        arrive = super()._upload(jobs)
+        return lambda: [
             torch.full_like(image, np.nan) if tuple(job.pixels[:, 0, 0].tolist()) == NOT_A_NUMBER else image
-            for job, image in zip(jobs, super()._pixels(jobs), strict=True)
+            for job, image in zip(jobs, arrive(), strict=True)
         ]
 
 

@@ -1,13 +1,21 @@
 """What only a CUDA device can show; skipped where there is none."""
 
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
+from app.inference.device.copies import OverlappedCopies
 from app.inference.engine import Engine
 from app.inference.jobs import Job
+from app.inference.overlap import STREAMS
 from app.inference.warm_up import warm_up
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.block import Block
@@ -95,3 +103,43 @@ def test_the_memory_of_graphs_is_counted(checkpoint: Checkpoint) -> None:
     graphs, engine.network.recorded = engine.network.recorded, None
     engine.run([probe] * (engine.max_batch_cost // engine.cost(*probe.pixels.shape[1:])))
     del taken, graphs
+
+
+def test_two_batches_at_once_answer_as_one_after_the_other(checkpoint: Checkpoint) -> None:
+    engine = Engine(checkpoint, "cuda", "float32", max_batch_tokens=4096)
+    batches = [jobs()[count % len(SIZES) :] * (1 + count % 3) for count in range(40)]
+    expected = [vectors(engine, batch) for batch in batches]
+    engine.backend.copies = OverlappedCopies(engine.device)
+    with ThreadPoolExecutor(STREAMS) as threads:
+        found = list(threads.map(partial(vectors, engine), batches))
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_thread_that_starts_a_batch_does_not_wait_for_the_device(checkpoint: Checkpoint) -> None:
+    engine = Engine(checkpoint, "cuda", "float32")
+    asked = [replace(job, readout=readout) for job in jobs() for readout in (Readout.CLS, Readout.LOGITS)]
+    engine.run(asked)  # the positions of all grids are copied once
+    engine.backend.copies = copies = OverlappedCopies(engine.device)
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    copies.turn = watched()
+    engine.run(asked)
+
+
+def test_the_log_says_whether_two_batches_run_at_once(checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(checkpoint, "cuda", "auto")
+    with caplog.at_level(logging.INFO, "vitrine"):
+        warm_up(engine)
+    (said,) = [line for line in caplog.messages if line.startswith("two batches at once: ")]
+    assert engine.streams == (1 if "not used" in said else STREAMS)
+    assert "Error" not in said
+    assert "differ" not in said

@@ -25,7 +25,7 @@ def test_a_model_without_cls_answers_what_its_library_answers(variant: str, tmp_
     pixels: Pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
     task = Task.vector(engine, None, normalize=False)
     (answer,) = engine.forward(task.jobs_for(pixels))
-    images = engine._pixels(task.jobs_for(pixels))[0][None]
+    images = engine._upload(task.jobs_for(pixels))()[0][None]
     expected = original.forward(images)["native"][0].numpy()
     assert task.readout is Readout.NATIVE
     assert len(expected) == engine.default_dim

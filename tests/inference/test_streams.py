@@ -51,10 +51,15 @@ def test_how_many_batches_run_side_by_side(
 
 @pytest.mark.parametrize(
     ("device", "compiled", "what"),
-    [("cuda", False, "cuda"), ("mps", False, "mps"), ("cpu", True, "a compiled network")],
+    [
+        ("cuda", False, "whether cuda runs two at once is tried at the start"),
+        ("cuda", True, "a compiled network runs one forward pass at a time"),
+        ("mps", False, "mps runs one forward pass at a time"),
+        ("cpu", True, "a compiled network runs one forward pass at a time"),
+    ],
 )
 def test_several_are_refused_where_one_runs_at_a_time(device: str, compiled: bool, what: str) -> None:
-    with pytest.raises(DeviceUnavailable, match=f"streams 2: {what} runs one forward pass at a time"):
+    with pytest.raises(DeviceUnavailable, match=f"streams 2: {what}; leave it at auto"):
         choose_streams("2", torch.device(device), 4, compiled=compiled)
 
 

@@ -1,9 +1,10 @@
 """The device that runs the network, and everything that differs between devices.
 
 To add an accelerator, start here: which device and dtype a name means, the size of a batch, how attention is
-computed, how pixels reach the device, what its errors mean and how much memory a batch takes. `engine.py` and the
-rooms above it are independent of it. Further places: the pattern DEVICE in `app/settings.py`, `select_attention` in
-`models/network/kernels/selection.py`, and the CPU's threads and allocator in `runtime.py`.
+computed, what its errors mean and how much memory a batch takes; `copies.py` is how pixels reach the device, and
+results the CPU. `engine.py` and the rooms above it are independent of it. Further places: the pattern DEVICE in
+`app/settings.py`, `select_attention` in `models/network/kernels/selection.py`, and the CPU's threads and allocator in
+`runtime.py`.
 
 Where several batches may run side by side, a lone one gets all threads while no image is being decoded. GNU's OpenMP
 counts the threads of all teams in the process; while they are more than the cores, none spins at a barrier, and a lone
@@ -12,14 +13,14 @@ is the only one that has a team. On more cores the teams of the others count, to
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from app.inference.device.allocator import trim
+from app.inference.device.copies import Copies
 from models.network.config import ViTConfig
 from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
 from models.network.kernels.layers import LinearPacker, QuantizedPacker
@@ -29,7 +30,6 @@ from models.network.kernels.selection import NormFuser, select_attention
 from models.network.kernels.tiles import TiledLinear, TiledQuantizedLinear
 from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
-from models.preprocess import Pixels
 
 logger = logging.getLogger("vitrine")
 
@@ -62,7 +62,8 @@ class Backend:
     Args:
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
-        streams: how many batches run side by side, from 1; `auto` is one for each thread on a CPU, up to 4, else one.
+        streams: how many batches run side by side, from 1; `auto` is one for each thread on a CPU, up to 4, else one;
+            on CUDA `try_overlap` may make it two.
         quantized: the checkpoint is of 8 bits; `auto` is then `int8`, and there is no other.
         compiled: the network will be compiled.
 
@@ -98,6 +99,11 @@ class Backend:
         self.streams = choose_streams(streams, self.device, self.threads, compiled=compiled)
         self.more_streams = int(streams == "auto" and self.streams > 1)
         """How many more batches run side by side while other programs use the processor."""
+        self.may_overlap = streams == "auto" and self.on_cuda and not (compiled or quantized)
+        """Whether a second batch may be prepared while one computes; it has to be tried. Layers of 8 bits read their
+        scales back from the GPU, and so wait for the batch before."""
+        self.copies = Copies(self.device)
+        """How pixels reach the device, and results the CPU."""
         self.max_batch_tokens = MAX_BATCH_TOKENS[self.device.type]
 
     @property
@@ -166,16 +172,6 @@ class Backend:
         if self.device.type == "cpu" and torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread alone
 
-    def upload(self, pixels: Sequence[Pixels]) -> Tensor:
-        """Copy images of one size and type, (3, height, width) each, to the device as (n, 3, height, width).
-
-        The copy from pinned memory is asynchronous; the first kernels of the forward pass wait for it.
-        """
-        first = torch.from_numpy(pixels[0])
-        batch = torch.empty(len(pixels), *first.shape, dtype=first.dtype, pin_memory=self.on_cuda)
-        np.stack(pixels, out=batch.numpy())
-        return batch.to(self.device, non_blocking=True)
-
     def largest_batch(self, run: Callable[[], object], cost: int) -> int | None:
         """Return the cost of the largest batch that fits into the memory, or None where memory is not measured.
 
@@ -202,12 +198,16 @@ class Backend:
     @staticmethod
     def is_lost(error: Exception) -> bool:
         """Whether an error of torch means that only a new process can use the device again."""
-        return isinstance(error, torch.AcceleratorError)
+        return isinstance(error, torch.AcceleratorError) and not Backend.is_out_of_memory(error)
 
     @staticmethod
     def is_out_of_memory(error: Exception) -> bool:
-        """Whether an error of torch means too little memory. The CPU's allocator has no error class: its text tells."""
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+        """Whether an error of torch means too little memory.
+
+        That of the CPU's allocator, and CUDA's for pinned memory, have no class of their own: the text tells.
+        """
+        said = any(words in str(error) for words in ("allocate memory", "CUDA error: out of memory"))
+        return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def choose_device(name: str) -> torch.device:
@@ -249,8 +249,10 @@ def choose_streams(streams: str, device: torch.device, threads: int, *, compiled
     if streams == "auto":
         return min(MOST_STREAMS, threads) if possible else 1
     if int(streams) > 1 and not possible:
-        where = "a compiled network" if compiled else device.type
-        raise DeviceUnavailable(f"streams {streams}: {where} runs one forward pass at a time; leave it at auto")
+        why = f"{'a compiled network' if compiled else device.type} runs one forward pass at a time"
+        if device.type == "cuda" and not compiled:
+            why = "whether cuda runs two at once is tried at the start"
+        raise DeviceUnavailable(f"streams {streams}: {why}; leave it at auto")
     return int(streams)
 
 

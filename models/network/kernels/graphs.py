@@ -19,7 +19,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from models.network.packing import Packing
+from models.network.packing import Packing, on_device
 from models.network.positions.places import NOWHERE, Places
 
 Run = Callable[[Tensor, Packing, Places], Tensor]
@@ -126,11 +126,9 @@ class Graphs:
         if found is None:
             return None
         budget, bounds = found
-        count, pinned = len(x), x.device.type == "cuda"
-        # From pinned memory the copy waits for nothing; torch keeps that memory until the copy has ended.
-        moved = torch.tensor(bounds, dtype=torch.int32, pin_memory=pinned)
+        count, moved = len(x), on_device(bounds, torch.int32, x.device)
         with self._lock:
-            self._bounds[: len(bounds)].copy_(moved, non_blocking=pinned)
+            self._bounds[: len(bounds)].copy_(moved)
             self._tokens[:count].copy_(x)
             self._tokens[count : budget.tokens].zero_()  # not those of an earlier batch, which may be infinite
             for own, given in zip(self._rotation or (), places.rotation or (), strict=True):

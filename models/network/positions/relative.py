@@ -193,8 +193,10 @@ class RelativeBias(nn.Module):
         """Return the bias of a block for images of this grid."""
         layer = 0 if self.rule.shared else block
         offsets = self._cache.get((grid, device, dtype), lambda: self._offsets(grid).to(device, dtype))
-        class_rows = self.class_rows[layer].to(device, dtype) if self.rule.class_token else None
-        return Bias(offsets[layer], class_rows, self.num_prefix_tokens)
+        if not self.rule.class_token:
+            return Bias(offsets[layer], None, self.num_prefix_tokens)
+        class_rows = self._cache.get(("class rows", device, dtype), lambda: self.class_rows.to(device, dtype))
+        return Bias(offsets[layer], class_rows[layer], self.num_prefix_tokens)
 
     def _offsets(self, grid: Grid) -> Tensor:
         """Return the numbers of all offsets between patches of an image: float32 (L, H, R, C)."""
