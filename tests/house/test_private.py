@@ -29,6 +29,9 @@ PRIVATE = {
     "torch.ops.onednn.qlinear_prepack": "models/network/kernels/linear.py",
     "torch.ops.mkldnn._linear_pointwise": "models/network/kernels/linear.py: a linear layer and its activation in one",
     "torch.ops.mkldnn._reorder_linear_weight": "models/network/kernels/linear.py",
+    "torch.cpu._is_avx512_bf16_supported": "app/inference/device/processor.py: where torch has no get_capabilities",
+    "torch.cpu._is_amx_tile_supported": "app/inference/device/processor.py",
+    "torch.cpu._is_vnni_supported": "app/inference/device/processor.py",
     "torch._dynamo.exc.TorchDynamoException": "app/inference/engine.py: errors of torch.compile; without a public name",
     "uvicorn._types.ASGI3Application": "app/http/connections/: for type checkers alone",
     "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol._start_asgi_task": "app/http/connections/",
@@ -38,7 +41,7 @@ PRIVATE = {
 
 YOUNG = {
     "torch.AcceleratorError": "app/inference/device/backend.py: a lost device",
-    "torch.cpu.get_capabilities": "app/inference/device/backend.py: whether the processor computes bfloat16",
+    "torch.cpu.get_capabilities": "app/inference/device/processor.py: whether the processor computes bfloat16",
     "torch.nn.attention.varlen.varlen_attn": "models/network/kernels/attention.py: a prototype",
     "torch.compile": "models/network/block.py",
     "torch.jit.optimized_execution": "models/network/kernels/script.py: not documented",

@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.device.backend import choose_dtype, native_on_cpu
+from app.inference.device.backend import choose_dtype
+from app.inference.device.processor import EARLIER, capabilities, native_dtype
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import VisionTransformer
 from tests.api.test_api import NPY, VIEWS, array, by_hand
@@ -112,7 +114,20 @@ async def counted(client: httpx.AsyncClient) -> tuple[float, float]:
     ids=["AVX512-BF16", "AMX", "neither", "no x86"],
 )
 def test_auto_is_what_the_processor_computes_natively(has: dict[str, Any], dtype: str) -> None:
-    assert native_on_cpu(has) == dtype
+    assert native_dtype(has) == dtype
+
+
+def test_older_releases_of_torch_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, functions = capabilities(), {name: getattr(torch.cpu, name) for name in EARLIER.values()}
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace(**functions))
+    before = capabilities()
+    assert set(before) == set(EARLIER)
+    assert {name: bool(now.get(name)) for name in before} == before
+
+
+def test_a_release_that_tells_nothing_is_not_trusted_with_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace())
+    assert native_dtype(capabilities()) == "float32"
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")

@@ -13,14 +13,15 @@ is the only one that has a team. On more cores the teams of the others count, to
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Collection
+from typing import Literal
 
 import torch
 from torch import nn
 
 from app.inference.device.allocator import trim
 from app.inference.device.copies import Copies
+from app.inference.device.processor import capabilities, computes_int8, native_dtype
 from models.network.config import ViTConfig
 from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
 from models.network.kernels.layers import LinearPacker, QuantizedPacker
@@ -162,7 +163,7 @@ class Backend:
             logger.info("int8: the linear layers take less time than in %s", self.inside)
         else:
             where = self.device.type if self.device.type != "cpu" else "this processor"
-            lacking = self.device.type == "cpu" and not computes_int8(torch.cpu.get_capabilities())
+            lacking = self.device.type == "cpu" and not computes_int8(capabilities())
             why = ", which has neither VNNI nor AMX" if lacking else ""
             logger.warning("int8 is not faster than %s on %s%s", self.inside, where, why)
 
@@ -230,7 +231,7 @@ def choose_dtype(name: str, device: torch.device) -> Dtype:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     if device.type == "cpu":
-        return native_on_cpu(torch.cpu.get_capabilities())
+        return native_dtype(capabilities())
     return "float32"
 
 
@@ -240,7 +241,7 @@ def choose_inside(device: torch.device) -> Dtype:
     torch can be told to use fewer instructions than the processor has (ATEN_CPU_CAPABILITY).
     """
     used = device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return native_on_cpu(torch.cpu.get_capabilities()) if used else "float32"
+    return native_dtype(capabilities()) if used else "float32"
 
 
 def choose_streams(streams: str, device: torch.device, threads: int, *, compiled: bool) -> int:
@@ -254,11 +255,6 @@ def choose_streams(streams: str, device: torch.device, threads: int, *, compiled
             why = "whether cuda runs two at once is tried at the start"
         raise DeviceUnavailable(f"streams {streams}: {why}; leave it at auto")
     return int(streams)
-
-
-def computes_int8(has: Mapping[str, Any]) -> bool:
-    """Return whether a processor with these capabilities multiplies matrices of 8 bits."""
-    return any(has.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
 LAYERS = {
@@ -287,8 +283,3 @@ def _typical_rows(config: ViTConfig) -> tuple[int, int]:
     """Return the numbers of tokens that layers are tried with: those of one image and of a batch."""
     tokens = config.num_prefix_tokens + config.grid_size[0] * config.grid_size[1]
     return tokens, TYPICAL_IMAGES * tokens
-
-
-def native_on_cpu(has: Mapping[str, Any]) -> Dtype:
-    """Return the fastest dtype of a processor with these capabilities: one that it multiplies matrices of."""
-    return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
