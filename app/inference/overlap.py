@@ -45,8 +45,8 @@ Batch = Sequence[Job]
 Vectors = list[np.ndarray]
 
 
-def try_overlap(engine: Engine, make: Callable[[], Copies]) -> None:
-    """Let two batches run at once, where that answers right and takes less time; the log says whether.
+def try_overlap(engine: Engine, make: Callable[[], Copies]) -> bool:
+    """Let two batches run at once, where that answers right and takes less time. Return whether; the log says so, too.
 
     Two at once are half as large: as many images wait for an answer. So their time is compared with that of whole ones.
 
@@ -71,9 +71,10 @@ def try_overlap(engine: Engine, make: Callable[[], Copies]) -> None:
     if reason:
         logger.info("two batches at once: not used; %s (VITRINE_STREAMS=1 does not try it)", reason)
         backend.release_memory()
-        return
+        return False
     backend.copies, backend.streams = copies, STREAMS
     logger.info("two batches at once: %.2f of the time", time)
+    return True
 
 
 def examples(engine: Engine) -> list[Batch]:

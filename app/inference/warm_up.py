@@ -48,9 +48,7 @@ def warm_up(engine: Engine) -> None:
     recorded = engine.record()  # takes memory that a batch cannot have
     _limit_batches(engine, probe)
     engine.network.recorded = recorded
-    if engine.backend.may_overlap:
-        try_overlap(engine, lambda: OverlappedCopies(engine.device))
-    if engine.backend.may_overlap and engine.streams > 1:
+    if engine.backend.may_overlap and try_overlap(engine, lambda: OverlappedCopies(engine.device)):
         _limit_batches(engine, probe)
     if engine.checkpoint.golden is not None:
         _compare(engine, engine.checkpoint.golden)
