@@ -31,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def scripted(function: Function) -> Function:
     """Return a function compiled by TorchScript, or itself where this torch or this Python cannot compile it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore")  # of the deprecation, whose category differs between releases
         try:
             compiled = torch.jit.script(function)
         except Exception:  # noqa: BLE001 - its errors have no class in common
