@@ -14,6 +14,14 @@ PAGES = [
     *sorted(DOCS.glob("*.md")),
     *sorted(HOW_TO.glob("*.md")),
 ]
+FURTHER = [
+    ROOT / "CHANGELOG.md",
+    ROOT / "examples" / "README.md",
+    *sorted(ROOT.glob("weights/*/*.md")),
+    *sorted(set(ROOT.glob("benchmarks/*.md")) - set(PAGES)),
+]
+"""Pages that the index leaves to others."""
+
 LINK = re.compile(r"\]\(([^)\s]*)\)")
 PATH = re.compile(r"`((?:app|models|tests|docs|deploy|benchmarks|examples|weights)/[\w./-]*[\w/])`")
 
@@ -24,7 +32,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *FURTHER], ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):
