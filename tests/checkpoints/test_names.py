@@ -159,7 +159,7 @@ def objects(path: Path) -> None:
 
 
 def torchscript(path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
 
 

@@ -110,7 +110,7 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="torch.jit"):
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "ViT-B-32.pt")
     with pytest.raises(CheckpointUnsupported, match="TorchScript"):
         opened(tmp_path / "ViT-B-32.pt")
