@@ -110,8 +110,8 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
         description="Number format of the forward pass; auto: int8 if vitrine quantize wrote the checkpoint, bfloat16 "
-        "if the hardware supports it natively, float16 on older CUDA devices, else float32. int8 needs such a "
-        "checkpoint.",
+        "if the hardware supports it natively and is faster with it, float16 on older CUDA devices, else float32. int8 "
+        "needs such a checkpoint.",
     )
     compile: bool = Field(
         False, description="Compile the network at start-up, in one to two minutes; needs a C++ compiler."

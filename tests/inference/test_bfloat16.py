@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.inference.device.backend import choose_dtype
-from app.inference.device.processor import EARLIER, capabilities, native_dtype
+from app.inference.device import backend, processor
+from app.inference.device.backend import choose_dtype, choose_inside
+from app.inference.device.processor import EARLIER, capabilities, fastest_dtype, multiplies_faster_in_bfloat16
 from models.checkpoints.checkpoint import Checkpoint
 from models.network.vit import VisionTransformer
 from tests.api.test_api import NPY, VIEWS, array, by_hand
@@ -22,6 +23,7 @@ from tests.inference.test_concurrency import picture
 from tests.server import Server, serving
 
 RESOLUTIONS = ("own", "70", "224", "518, the table's own", "140x98", "fit")
+CPU = torch.device("cpu")
 SIZES = ("56", "70", "112", "98x140", "140x98", "224")
 
 
@@ -113,8 +115,30 @@ async def counted(client: httpx.AsyncClient) -> tuple[float, float]:
     ],
     ids=["AVX512-BF16", "AMX", "neither", "no x86"],
 )
-def test_auto_is_what_the_processor_computes_natively(has: dict[str, Any], dtype: str) -> None:
-    assert native_dtype(has) == dtype
+def test_auto_is_what_the_processor_computes_natively(
+    has: dict[str, Any], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "multiplies_faster_in_bfloat16", lambda: True)
+    assert fastest_dtype(has) == dtype
+
+
+@pytest.mark.parametrize(("ratio", "dtype"), [(0.4, "bfloat16"), (1.7, "float32")])
+def test_auto_is_float32_where_the_instructions_for_bfloat16_are_slower(
+    ratio: float, dtype: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on an Intel Xeon with AVX512-BF16 whose AMX is hidden."""
+    monkeypatch.setattr(processor, "relative_time", lambda *_: ratio)
+    monkeypatch.setattr(processor, "capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(backend, "capabilities", processor.capabilities)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    multiplies_faster_in_bfloat16.cache_clear()
+    try:
+        with caplog.at_level("INFO", "vitrine"):
+            assert choose_dtype("auto", CPU) == choose_inside(CPU) == dtype
+    finally:
+        multiplies_faster_in_bfloat16.cache_clear()
+    said = "multiplies matrices in 1.7 times the time of float32"
+    assert [said in line for line in caplog.messages] == [True] * (dtype == "float32")  # once
 
 
 def test_older_releases_of_torch_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,14 +151,15 @@ def test_older_releases_of_torch_tell_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_release_that_tells_nothing_is_not_trusted_with_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())
-    assert native_dtype(capabilities()) == "float32"
+    assert fastest_dtype(capabilities()) == "float32"
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")
 def test_a_server_takes_what_this_processor_has(tmp_path: Path) -> None:
     """The kernel's list of the processor's features is asked, which torch does not look at."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
-    native = "bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32"
-    assert choose_dtype("auto", torch.device("cpu")) == native
+    has = flags & {"avx512_bf16", "amx_bf16"}
+    native = "bfloat16" if has and multiplies_faster_in_bfloat16() else "float32"
+    assert choose_dtype("auto", CPU) == native
     with serving(tmp_path / "log", dtype=None) as server:
         assert httpx.get(f"{server.url}/model").json()["dtype"] == native

@@ -21,7 +21,7 @@ from torch import nn
 
 from app.inference.device.allocator import trim
 from app.inference.device.copies import Copies
-from app.inference.device.processor import capabilities, computes_int8, native_dtype
+from app.inference.device.processor import capabilities, computes_int8, fastest_dtype
 from models.network.config import ViTConfig
 from models.network.kernels.attention import AttentionFunction, ProductAttention, varlen_attention
 from models.network.kernels.layers import LinearPacker, QuantizedPacker
@@ -62,7 +62,7 @@ class Backend:
 
     Args:
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-        dtype: `auto` is bfloat16 where the hardware has it, float16 on older CUDA, else float32.
+        dtype: `auto` is bfloat16 where the hardware has it and is faster with it, float16 on older CUDA, else float32.
         streams: how many batches run side by side, from 1; `auto` is one for each thread on a CPU, up to 4, else one;
             on CUDA `try_overlap` may make it two.
         quantized: the checkpoint is of 8 bits; `auto` is then `int8`, and there is no other.
@@ -231,17 +231,17 @@ def choose_dtype(name: str, device: torch.device) -> Dtype:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     if device.type == "cpu":
-        return native_dtype(capabilities())
+        return fastest_dtype(capabilities())
     return "float32"
 
 
 def choose_inside(device: torch.device) -> Dtype:
-    """Return the dtype of attention in a network of int8: what a processor computes natively.
+    """Return the dtype of attention in a network of int8: the fastest that a processor computes natively.
 
     torch can be told to use fewer instructions than the processor has (ATEN_CPU_CAPABILITY).
     """
     used = device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return native_dtype(capabilities()) if used else "float32"
+    return fastest_dtype(capabilities()) if used else "float32"
 
 
 def choose_streams(streams: str, device: torch.device, threads: int, *, compiled: bool) -> int:
