@@ -1,5 +1,6 @@
 """Flags that several commands share, and a `--help` that lists a command's own flags before the settings' flags."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,6 +153,8 @@ def read_settings(flags: dict[str, Any], serving: bool = False) -> Settings:
         raise SystemExit(2) from None
     # People read the log of a command over files. Only the log of a service is read by programs.
     logs.configure(settings.log_level, settings.log_format if serving else "text")
+    if not serving and settings.log_level == "info":  # how the device computes is for those who operate a service
+        logging.getLogger("vitrine.device").setLevel(logging.WARNING)
     for warning in warnings:
         logs.logger.warning(warning)
     return settings

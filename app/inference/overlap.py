@@ -20,7 +20,7 @@ from app.inference.engine import Engine
 from app.inference.jobs import Answer, Job
 from models.network.kernels.selection import relative_time
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 STREAMS = 2
 """Batches at once: one computes, and one is prepared. A third one would only wait."""

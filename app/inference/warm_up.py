@@ -21,7 +21,7 @@ from app.inference.overlap import try_overlap
 from models.checkpoints.golden import Golden, picture
 from models.network.vit import Readout
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 MEMORY_PROBE_IMAGES = 8
 """Images of the batch whose memory is measured."""

@@ -271,7 +271,11 @@ def test_two_processes_do_not_write_the_same_output(tmp_path: Path, pictures: Pa
     first = start("embed", pictures, "-o", output, *FAST)
     while not (tmp_path / "vectors.parquet.parts" / "files.jsonl").exists():
         assert first.poll() is None, first.communicate()[0]
-    code, printed = vitrine("embed", pictures, "-o", output, *FAST)
+    first.send_signal(signal.SIGSTOP)  # so that it is not done before the second one starts
+    try:
+        code, printed = vitrine("embed", pictures, "-o", output, *FAST)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert (code, "another process is writing" in printed) == (1, True), printed
     assert finish(first)[0] == 0
 

@@ -32,7 +32,7 @@ from models.network.kernels.tiles import TiledLinear, TiledQuantizedLinear
 from models.network.quantized import compute_inside_in, pack_layers
 from models.network.vit import VisionTransformer
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 Dtype = Literal["float32", "bfloat16", "float16", "int8"]
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -16,7 +16,7 @@ from models.network.kernels.graph_trial import WrongGraph, try_all
 from models.network.kernels.graphs import Capture, Graphs, Step
 from models.network.vit import VisionTransformer, graphs_of
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 BEFORE = 2
 """Runs before the recording: libraries set themselves up in the first ones, which cannot be recorded."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from models.network.kernels.selection import relative_time
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 EARLIER = {
     "avx512_bf16": "_is_avx512_bf16_supported",

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.network.kernels.script import Script
 from models.network.vit import Readout, VisionTransformer, script_of
 
-logger = logging.getLogger("vitrine")
+logger = logging.getLogger("vitrine.device")
 
 
 @torch.inference_mode()
