@@ -190,7 +190,7 @@ def test_logits_that_are_no_numbers_stay_so() -> None:
 
 
 def test_attention_by_products_is_selected_up_to_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "attends", lambda: False)
+    monkeypatch.setattr(selection, "attends", lambda _: False)
     answers = iter([False, False, True])
     monkeypatch.setattr(selection, "is_faster", lambda *_: next(answers))
     assert select_attention(CPU, torch.bfloat16, heads=2, head_dim=8) == ProductAttention(selection.LENGTHS[2])
@@ -208,7 +208,7 @@ def test_attention_is_pythons_where_the_compiled_one_does_not_run(
         raise RuntimeError("TorchScript fails when it runs")
 
     monkeypatch.setattr(attention, "scripted", lambda _: compiled)
-    monkeypatch.setattr(selection, "attends", lambda: False)
+    monkeypatch.setattr(selection, "attends", lambda _: False)
     monkeypatch.setattr(selection, "longest_by_products", lambda *_: 512)
     assert select_attention(CPU, dtype, heads=2, head_dim=8) is grouped_attention
 

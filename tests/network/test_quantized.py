@@ -234,7 +234,7 @@ def test_a_network_of_8_bits_is_near_and_the_same_fast_and_in_company(
     if not compiled:
         monkeypatch.setattr(selection, "library", lambda: None)
         monkeypatch.setattr(tiles, "multiplies", lambda: False)
-    fast.set_attention(NativeAttention() if compiled and attends() else ProductAttention(1000))
+    fast.set_attention(NativeAttention() if compiled and attends(torch.bfloat16) else ProductAttention(1000))
     compute_inside_in(fast, torch.bfloat16, LinearPacker((4, 32)))
     pack_layers(fast, QuantizedPacker((4, 32), torch.bfloat16))
     fast.fuse_norms(NormFuser(32))

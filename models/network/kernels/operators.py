@@ -22,11 +22,10 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-from models.network.kernels.attention import ProductAttention
 from models.network.kernels.quantized import HALF, Grid8, QuantizedNorm
 from models.network.packing import Packing
 
-INTERFACE = 2
+INTERFACE = 3
 """Of the library that this module can use: `INTERFACE` of native/torch.h."""
 
 FUNCTIONS = (
@@ -110,9 +109,9 @@ def _register(native: ctypes.CDLL, interface: ctypes.CDLL) -> None:
             raise RuntimeError(f"torch does not register {name}")
 
 
-def attends() -> bool:
-    """Return whether the operator for attention runs here: on processors with AVX512-BF16."""
-    return _level() >= 1
+def attends(dtype: torch.dtype) -> bool:
+    """Return whether the operator for attention runs here: in bfloat16 on processors with AVX512-BF16 alone."""
+    return _level() >= 1 if dtype == torch.bfloat16 else dtype == torch.float32 and library() is not None
 
 
 def multiplies() -> bool:
@@ -129,17 +128,15 @@ def _level() -> int:
 
 @dataclass(frozen=True)
 class NativeAttention:
-    """Attention of bfloat16 as one operator for images of any lengths, with float32 inside.
+    """Attention of float32 or bfloat16 as one operator for images of any lengths, with float32 inside.
 
-    tiles: multiply with AMX where the processor has it; otherwise with AVX512-BF16.
+    tiles: multiply bfloat16 with AMX where the processor has it; otherwise with AVX512-BF16.
     """
 
     tiles: bool = True
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, packing: Packing, query_packing: Packing) -> Tensor:
-        """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D)."""
-        if q.dtype != torch.bfloat16:
-            return ProductAttention(0)(q, k, v, packing, query_packing)
+        """Attend inside each image: (t, H, d), (T, H, d) x 2 -> (t, D); RuntimeError for other dtypes."""
         return torch.ops.vitrine.attention(q, k, v, packing.table, query_packing.table, self.tiles)
 
 

@@ -1,10 +1,4 @@
-/* Self-attention inside each image of a pack, in bfloat16, on processors with AVX512-BF16 or AMX.
- *
- * For each image and head, keys and values are packed once into the order that the instructions read. Then, for 32
- * queries at a time: their products with all keys in float32, powers of 2 of these in bfloat16, and the product with
- * the values. The matrices of 32 queries stay in the L1 and L2 caches, and every image is computed as if alone. torch's
- * fused attention takes 1.3 to 3 times as long with AMX for images of up to 1,025 tokens, and as long for some thousand
- * (benchmarks/README.md): each of its steps is a call, and its online softmax is made for long sequences.
+/* Self-attention inside each image of a pack, one head at a time, so that every image is computed as if alone.
  *
  * Source: Vaswani et al. 2017 (arXiv 1706.03762); subtracting the largest logit and dividing the output in the place of
  * the weights as in FlashAttention (Dao et al. 2022, arXiv 2205.14135).
@@ -12,284 +6,41 @@
  * Shapes: t queries, T tokens of all images together, N tokens of one image, H heads, d numbers of a head.
  */
 
+#include "attention.h"
 #include "tiles.h"
-#include "torch.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
-#ifdef FOR_X86
-
-enum { BLOCK = 32 }; /* queries at a time: keys and values are read from the L2 cache once for so many */
-
-typedef struct {
-  View q, k, v, out; /* (t, H, d), (T, H, d) twice, (t, H * d) */
-  const int64_t *runs, *query_runs; /* (R, 3): first token, images, tokens of each */
-  int64_t images, longest; /* of all runs */
-  float scale;
-  int tiles; /* whether to multiply with AMX */
-  atomic_int failed; /* whether memory was missing */
-} Attention;
-
-typedef struct { /* of one image and head; all memory is in one piece */
-  uint32_t *keys;    /* (depth, columns): pairs of bfloat16; neighbours in memory are of neighbouring keys */
-  uint32_t *values;  /* (columns / 2, width): the pair is of two tokens */
-  uint16_t *queries; /* (BLOCK, 2 * depth) */
-  uint16_t *weights; /* (BLOCK, columns) */
-  float *logits;     /* (BLOCK, columns) */
-  float *outputs;    /* (BLOCK, width) */
-  int64_t tokens, columns; /* N, and N rounded up to a multiple of 32 */
-  int64_t head, depth, width; /* d, d / 2 rounded up to a multiple of 16, d rounded up to a multiple of 16 */
-} Workspace;
-
-static int64_t up(int64_t number, int64_t multiple) { return (number + multiple - 1) / multiple * multiple; }
-
-/* ---- products: (rows, 2 * depth) and packed (depth, columns) -> float32 (rows, columns) ---- */
-
-typedef struct {
-  const void *left;
-  int64_t left_step; /* bytes */
-  const uint32_t *right;
-  int64_t right_columns; /* pairs in a row of `right` */
-  float *out;
-  int64_t out_columns;
-  int64_t rows, depth, columns; /* rows and columns are multiples of TILE, and with tiles the depth is */
-} Product;
-
-/* The sums of all rows stay in registers, which needs loops without a counter. */
-#define EACH_ROW _Pragma("GCC unroll 16") for (int row = 0; row < TILE; row++)
-
-VECTORS static void multiply_vectors(const Product *p, int64_t first) {
-  const char *left = (const char *)p->left + first * p->left_step;
-  float *out = p->out + first * p->out_columns;
-  for (int64_t column = 0; column < p->columns; column += TILE) {
-    __m512 sums[TILE];
-    EACH_ROW sums[row] = _mm512_setzero_ps();
-    for (int64_t pair = 0; pair < p->depth; pair++) {
-      const __m512bh right = (__m512bh)_mm512_loadu_si512(p->right + pair * p->right_columns + column);
-      EACH_ROW {
-        int32_t both;
-        memcpy(&both, left + row * p->left_step + 4 * pair, sizeof both);
-        sums[row] = _mm512_dpbf16_ps(sums[row], (__m512bh)_mm512_set1_epi32(both), right);
-      }
-    }
-    EACH_ROW _mm512_storeu_ps(out + row * p->out_columns + column, sums[row]);
-  }
-}
-
-/* Tiles 0 to 3 are sums, 4 and 5 are of `left`, 6 and 7 of `right`. The second row or column of tiles is left out where
- * there is only one. */
-TILES static void multiply_tiles(const Product *p, int64_t first) {
-  const int64_t right_step = 4 * p->right_columns, out_step = 4 * p->out_columns;
-  const char *left = (const char *)p->left + first * p->left_step, *below = left + TILE * p->left_step;
-  const int rows = first + TILE < p->rows;
-  __asm__ volatile("" ::: "memory"); /* GCC does not know that loading a tile reads memory */
-  for (int64_t column = 0; column < p->columns; column += 2 * TILE) {
-    const int columns = column + TILE < p->columns;
-    float *out = p->out + first * p->out_columns + column, *out_below = out + TILE * p->out_columns;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t pair = 0; pair < p->depth; pair += TILE) {
-      const uint32_t *right = p->right + pair * p->right_columns + column;
-      _tile_loadd(4, left + 4 * pair, p->left_step);
-      _tile_loadd(6, right, right_step);
-      _tile_dpbf16ps(0, 4, 6);
-      if (columns) {
-        _tile_loadd(7, right + TILE, right_step);
-        _tile_dpbf16ps(1, 4, 7);
-      }
-      if (rows) {
-        _tile_loadd(5, below + 4 * pair, p->left_step);
-        _tile_dpbf16ps(2, 5, 6);
-        if (columns) _tile_dpbf16ps(3, 5, 7);
-      }
-    }
-    _tile_stored(0, out, out_step);
-    if (columns) _tile_stored(1, out + TILE, out_step);
-    if (rows) _tile_stored(2, out_below, out_step);
-    if (rows && columns) _tile_stored(3, out_below + TILE, out_step);
-  }
-}
-
-static void multiply(const Product *p, int tiles) {
-  for (int64_t first = 0; first < p->rows; first += tiles ? 2 * TILE : TILE)
-    tiles ? multiply_tiles(p, first) : multiply_vectors(p, first);
-}
-
-/* ---- packing ---- */
-
-VECTORS static void pack_keys(const Workspace *w, const char *keys, int64_t step) {
-  const __m512i rows = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                          _mm512_set1_epi32((int32_t)step));
-  for (int64_t token = 0; token < w->columns; token += TILE) {
-    const int64_t left = w->tokens - token;
-    const __mmask16 there = left >= TILE ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
-    for (int64_t pair = 0; pair < w->depth; pair++) {
-      const __mmask16 some = 2 * pair < w->head ? there : 0;
-      const __m512i found =
-          _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), some, rows, keys + token * step + 4 * pair, 1);
-      _mm512_storeu_si512(w->keys + pair * w->columns + token, found);
-    }
-  }
-}
-
-VECTORS static void pack_values(const Workspace *w, const char *values, int64_t step) {
-  for (int64_t token = 0; token < w->columns; token += 2) {
-    uint32_t *out = w->values + token / 2 * w->width;
-    for (int64_t i = 0; i < w->width; i += TILE) {
-      const int64_t left = w->head - i;
-      const __mmask16 some = left >= TILE ? 0xffff : (__mmask16)((1u << left) - 1);
-      const char *at = values + token * step + 2 * i;
-      const __mmask16 first = token < w->tokens ? some : 0, second = token + 1 < w->tokens ? some : 0;
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first, at));
-      const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(second, at + step));
-      _mm512_storeu_si512(out + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-    }
-  }
-}
-
-/* Copies queries, with zeros after the last one and after the last number of each. */
-static void pack_queries(const Workspace *w, const char *queries, int64_t step, int64_t count) {
-  memset(w->queries, 0, (size_t)(BLOCK * w->depth * 4));
-  for (int64_t row = 0; row < count; row++)
-    memcpy(w->queries + row * 2 * w->depth, queries + row * step, (size_t)w->head * 2);
-}
-
-/* ---- softmax ---- */
-
-/* 2^x for x <= 0, to 3e-6 of it; below 2^-126 it stays there. What is not a number stays so. */
-VECTORS INSIDE __m512 power_of_2(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-126), x);
-  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 part = _mm512_sub_ps(x, whole);
-  __m512 power = _mm512_fmadd_ps(part, _mm512_set1_ps(0.00956051f), _mm512_set1_ps(0.05591705f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.24024981f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.69312197f));
-  power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(0.99999919f));
-  const __m512i exponent = _mm512_slli_epi32(_mm512_cvtps_epi32(whole), 23);
-  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(power), exponent));
-}
-
-/* Writes weights of `count` queries whose quotients with `sums` are the softmax of scale * logits. Those beyond the
- * tokens are 0. */
-VECTORS static void exponentiate(const Workspace *w, float scale, int64_t count, float *sums) {
-  const __m512 factor = _mm512_set1_ps(scale * 1.44269504f); /* log2(e): 2^(x log2(e)) = e^x */
-  const int64_t whole = w->tokens / TILE * TILE;
-  const __mmask16 rest = (__mmask16)((1u << (w->tokens - whole)) - 1);
-  __m512 largest[BLOCK];
-  for (int64_t row = 0; row < count; row++) {
-    const float *logits = w->logits + row * w->columns;
-    __m512 most = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), rest, logits + whole);
-    for (int64_t i = 0; i < whole; i += TILE) most = _mm512_max_ps(most, _mm512_loadu_ps(logits + i));
-    largest[row] = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-  }
-  for (int64_t row = 0; row < count; row++) {
-    const float *logits = w->logits + row * w->columns;
-    uint16_t *weights = w->weights + row * w->columns;
-    __m512 sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < w->tokens; i += TILE) {
-      const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(logits + i), largest[row]); /* exact for the largest itself */
-      __m512 power = power_of_2(_mm512_mul_ps(below, factor));
-      if (i == whole) power = _mm512_maskz_mov_ps(rest, power);
-      sum = _mm512_add_ps(sum, power);
-      _mm256_storeu_si256((__m256i *)(weights + i), (__m256i)_mm512_cvtneps_pbh(power));
-    }
-    if (w->columns - w->tokens >= TILE) memset(weights + w->columns - TILE, 0, TILE * sizeof *weights);
-    sums[row] = _mm512_reduce_add_ps(sum);
-  }
-}
-
-VECTORS static void write_outputs(const Workspace *w, const float *sums, char *out, int64_t step, int64_t count) {
-  for (int64_t row = 0; row < count; row++) {
-    const __m512 factor = _mm512_set1_ps(1 / sums[row]);
-    for (int64_t i = 0; i < w->width; i += TILE) {
-      const int64_t left = w->head - i;
-      const __mmask16 some = left >= TILE ? 0xffff : (__mmask16)((1u << left) - 1);
-      const __m512 divided = _mm512_mul_ps(_mm512_loadu_ps(w->outputs + row * w->width + i), factor);
-      _mm256_mask_storeu_epi16(out + row * step + 2 * i, some, (__m256i)_mm512_cvtneps_pbh(divided));
-    }
-  }
-}
-
-/* ---- attention ---- */
-
-/* Returns a place for so many bytes, and moves the end behind it. */
-static void *take(char *memory, int64_t *end, int64_t bytes) {
-  void *taken = memory ? memory + *end : NULL;
-  *end += up(bytes, 64);
-  return taken;
-}
-
-/* Lays out the memory of one image and head, if it is not NULL; returns its size. */
-static int64_t lay_out(Workspace *w, char *memory) {
-  int64_t end = 0;
-  w->columns = up(w->tokens, 32);
-  w->depth = up(up(w->head, 2) / 2, TILE);
-  w->width = up(w->head, TILE);
-  w->keys = take(memory, &end, w->depth * w->columns * 4);
-  w->values = take(memory, &end, w->columns / 2 * w->width * 4);
-  w->queries = take(memory, &end, BLOCK * w->depth * 4);
-  w->weights = take(memory, &end, BLOCK * w->columns * 2);
-  w->logits = take(memory, &end, BLOCK * w->columns * 4);
-  w->outputs = take(memory, &end, BLOCK * w->width * 4);
-  return end;
-}
-
-static void attend_block(const Attention *a, const Workspace *w, const char *queries, char *out, int64_t count) {
-  float sums[BLOCK];
-  const int64_t rows = up(count, TILE);
-  const char *left = queries;
-  int64_t step = a->q.steps[0];
-  if (count < rows || w->head < 2 * w->depth) {
-    pack_queries(w, queries, step, count);
-    left = (const char *)w->queries, step = 4 * w->depth;
-  }
-  const Product logits = {left, step, w->keys, w->columns, w->logits, w->columns,
-                          rows, w->depth, up(w->tokens, TILE)};
-  multiply(&logits, a->tiles);
-  exponentiate(w, a->scale, count, sums);
-  const int64_t pairs = a->tiles ? w->columns / 2 : up(w->tokens, 2) / 2; /* tiles read 16 pairs at a time */
-  const Product outputs = {w->weights, 2 * w->columns, w->values, w->width, w->outputs, w->width,
-                           rows, pairs, w->width};
-  multiply(&outputs, a->tiles);
-  write_outputs(w, sums, out, a->out.steps[0], count);
-}
-
-/* Computes a head of an image whose tokens and queries begin there. */
-static void attend_image(const Attention *a, Workspace *w, int64_t token, int64_t query, int64_t queries,
-                         int64_t head) {
-  pack_keys(w, a->k.data + token * a->k.steps[0] + head * a->k.steps[1], a->k.steps[0]);
-  pack_values(w, a->v.data + token * a->v.steps[0] + head * a->v.steps[1], a->v.steps[0]);
-  for (int64_t done = 0; done < queries; done += BLOCK) {
-    const int64_t count = queries - done < BLOCK ? queries - done : BLOCK;
-    const char *from = a->q.data + (query + done) * a->q.steps[0] + head * a->q.steps[1];
-    attend_block(a, w, from, a->out.data + (query + done) * a->out.steps[0] + head * w->head * 2, count);
-  }
+/* Returns a head of an image: the first of its queries and of its tokens are these rows. */
+static Part part_of(const Attention *a, int64_t head, int64_t query, int64_t token) {
+  const int64_t bytes = a->q.dtype == torch.dtype_bfloat16() ? 2 : 4;
+  return (Part){
+      .q = a->q.data + query * a->q.steps[0] + head * a->q.steps[1],
+      .k = a->k.data + token * a->k.steps[0] + head * a->k.steps[1],
+      .v = a->v.data + token * a->v.steps[0] + head * a->v.steps[1],
+      .out = a->out.data + query * a->out.steps[0] + head * a->q.sizes[2] * bytes,
+  };
 }
 
 /* Computes some of the pairs of a head and an image. Images change fastest: the threads then get some heads of all. */
 static void attend_some(int64_t begin, int64_t end, void *context) {
   Attention *a = context;
-  Workspace w = {.head = a->q.sizes[2], .tokens = a->longest};
-  char *memory = aligned_alloc(64, (size_t)lay_out(&w, NULL));
+  const int narrow = a->q.dtype == torch.dtype_bfloat16();
+  const int64_t bytes = (narrow ? memory_in_bfloat16 : memory_in_float32)(a, a->longest);
+  char *memory = aligned_alloc(64, (size_t)bytes);
   if (!memory) {
     a->failed = 1;
     return;
   }
-  if (a->tiles) configure_tiles(2 * TILE);
   for (int64_t task = begin; task < end; task++) {
     int64_t image = task % a->images;
     const int64_t *keys = a->runs, *queries = a->query_runs;
     for (; image >= keys[1]; keys += 3, queries += 3) image -= keys[1];
-    w.tokens = keys[2];
-    lay_out(&w, memory);
-    attend_image(a, &w, keys[0] + image * keys[2], queries[0] + image * queries[2], queries[2], task / a->images);
+    Part part = part_of(a, task / a->images, queries[0] + image * queries[2], keys[0] + image * keys[2]);
+    part.tokens = keys[2], part.queries = queries[2];
+    (narrow ? attend_in_bfloat16 : attend_in_float32)(a, &part, memory);
   }
-  if (a->tiles) release_tiles();
   free(memory);
 }
 
@@ -315,9 +66,22 @@ static void read_runs(Attention *a, View runs, View query_runs, Wrong *wrong) {
   }
 }
 
+/* Notes what is wrong with the dtype, or with what attention in bfloat16 reads in pairs and by 32-bit offsets. */
+static void check_dtype(const Attention *a, Wrong *wrong) {
+  const int32_t dtype = a->q.dtype;
+  const int narrow = dtype == torch.dtype_bfloat16();
+  expect(narrow || dtype == torch.dtype_float32(), "expected bfloat16 or float32", wrong);
+  expect(a->k.dtype == dtype && a->v.dtype == dtype, "the dtypes differ", wrong);
+  if (!narrow) expect(attends_in_float32(), "the compiler was too old for float32", wrong);
+  if (!narrow) return;
+  expect(has_vectors(), "this processor has no AVX512-BF16", wrong);
+  expect(a->q.sizes[2] % 2 == 0, "expected heads of an even number of channels", wrong);
+  expect(a->k.steps[0] <= INT32_MAX / 16, "expected tokens that are nearer in memory", wrong);
+}
+
 /* attention(Tensor q, Tensor k, Tensor v, Tensor runs, Tensor query_runs, bool tiles) -> Tensor
  *
- * softmax(q k^T / sqrt(d)) v inside each image, in bfloat16: (t, H, d), (T, H, d) x 2, (R, 3) x 2 -> (t, H * d).
+ * softmax(q k^T / sqrt(d)) v inside each image: (t, H, d), (T, H, d) x 2, (R, 3) x 2 -> (t, H * d).
  */
 void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
   (void)inputs, (void)outputs;
@@ -325,28 +89,15 @@ void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
   Attention a = {.q = view(values[0].tensor, 3, &wrong)};
   a.k = view(values[1].tensor, 3, &wrong), a.v = view(values[2].tensor, 3, &wrong);
   a.tiles = (values[5].bits & 0xff) && has_tiles();
-  expect(has_vectors(), "this processor has no AVX512-BF16", &wrong);
-  const int32_t dtype = torch.dtype_bfloat16();
-  expect(a.q.dtype == dtype && a.k.dtype == dtype && a.v.dtype == dtype, "expected bfloat16", &wrong);
-  expect(a.q.sizes[2] % 2 == 0, "expected heads of an even number of channels", &wrong);
-  expect(a.k.steps[0] <= INT32_MAX / TILE, "expected tokens that are nearer in memory", &wrong);
+  check_dtype(&a, &wrong);
   for (int i = 1; i < 3; i++)
     expect(a.k.sizes[i] == a.q.sizes[i] && a.v.sizes[i] == a.q.sizes[i], "shapes differ", &wrong);
   expect(a.k.sizes[0] == a.v.sizes[0], "shapes differ", &wrong);
   read_runs(&a, view(values[3].tensor, 2, &wrong), view(values[4].tensor, 2, &wrong), &wrong);
   a.scale = 1 / sqrtf((float)a.q.sizes[2]);
-  Tensor out = empty(a.q.sizes[0], a.q.sizes[1] * a.q.sizes[2], dtype, &wrong);
+  Tensor out = empty(a.q.sizes[0], a.q.sizes[1] * a.q.sizes[2], a.q.dtype, &wrong);
   if (out) a.out = view(out, 2, &wrong);
   run_loop(a.images * a.q.sizes[1], 1, attend_some, &a, &wrong);
   expect(!a.failed, NO_MEMORY, &wrong);
   finish(values, 5, out, wrong);
 }
-
-#else
-
-void vitrine_attention(Value *values, uint64_t inputs, uint64_t outputs) {
-  (void)inputs, (void)outputs;
-  finish(values, 5, NULL, "compiled for another processor");
-}
-
-#endif

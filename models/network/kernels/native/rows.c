@@ -7,34 +7,12 @@
  * Shapes: T tokens of all images together, D embedding dimension.
  */
 
+#include "processors.h"
 #include "torch.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
-
-/* A loop compiled for each generation of processors, and `name`, which runs the one for this processor. */
-#if defined(__x86_64__) && defined(__GNUC__)
-#if defined(__clang__)
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
-#else /* by itself GCC uses half of the vectors' width */
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")))
-#endif
-#define AVX2 __attribute__((target("avx2,fma")))
-#define FOR_EACH_PROCESSOR(name)                                                                           \
-  AVX512 static void name##_avx512(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); } \
-  AVX2 static void name##_avx2(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }     \
-  static void name##_any(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }           \
-  static void name(int64_t begin, int64_t end, void *of) {                                                \
-    const int wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&          \
-                     __builtin_cpu_supports("avx512dq");                                                  \
-    const int half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");                     \
-    (wide ? name##_avx512 : half ? name##_avx2 : name##_any)(begin, end, of);                             \
-  }
-#else
-#define FOR_EACH_PROCESSOR(name) \
-  static void name(int64_t begin, int64_t end, void *of) { name##_body(begin, end, of); }
-#endif
 
 /* Each step of a loop reads and writes its own numbers, also where an output takes the place of an input. */
 #if defined(__clang__)

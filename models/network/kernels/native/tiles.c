@@ -44,4 +44,10 @@ TILES void configure_tiles(int64_t rows) {
 
 TILES void release_tiles(void) { _tile_release(); }
 
+#else
+
+int has_vectors(void) { return 0; }
+
+int has_tiles(void) { return 0; }
+
 #endif

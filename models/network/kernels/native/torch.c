@@ -11,13 +11,7 @@ Torch torch;
 int vitrine_interface(void) { return INTERFACE; }
 
 /* Which instructions there are for products: 0 none, 1 AVX512-BF16, 2 AMX, too. */
-int vitrine_level(void) {
-#ifdef FOR_X86
-  return has_tiles() ? 2 : has_vectors();
-#else
-  return 0;
-#endif
-}
+int vitrine_level(void) { return has_tiles() ? 2 : has_vectors(); }
 
 void vitrine_connect(const Torch *functions) { torch = *functions; }
 
