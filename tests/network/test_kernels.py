@@ -273,6 +273,26 @@ def test_a_packed_layer_that_does_not_agree_is_not_used(pack: LinearPacker, monk
     assert pack(one, "gelu") is None
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1.0001), (torch.bfloat16, 1.1)])
+def test_results_may_differ_by_rounding_in_the_dtype_alone(
+    dtype: torch.dtype, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = layer(dtype)
+    one.bias.fill_(2.0)
+
+    class Scaled(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.by = by
+
+        def forward(self, x: Tensor) -> Tensor:
+            return one(x) * self.by
+
+    monkeypatch.setattr(layers, "is_faster_in_the_mean", lambda *_: True)
+    assert isinstance(LinearPacker((4, 32), [lambda *_, **__: Scaled(1.0)])(one), Scaled)
+    assert LinearPacker((4, 32), [lambda *_, **__: Scaled(factor)])(one) is None
+
+
 def test_of_the_kinds_that_are_right_the_fastest_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is tried once for each shape, whatever is made of it later."""
     one, made = layer(torch.float32), Counter[str]()

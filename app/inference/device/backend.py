@@ -45,8 +45,12 @@ take 9% more processor time an image where two batches run side by side (ViT-S i
 MOST_STREAMS = 4
 """Batches that run side by side on a CPU by default, at most. More are not measured."""
 
+TYPICAL_ROWS = 512, 1024
+"""Tokens that linear layers are tried with on a CPU, at most: of one image, and of a batch. With more of them a start
+takes longer, and the same layers are the fastest."""
+
 TYPICAL_IMAGES = 8
-"""Images of the batch that linear layers are packed for on a CPU."""
+"""Images of that batch."""
 
 MEMORY_SHARE = 0.8
 """Share of the free memory for a batch. The rest is for what a small batch does not show: rounding, fragments, other
@@ -138,7 +142,7 @@ class Backend:
             self.records = attend is varlen_attention and not compiled
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
-        elif self.device.type == "cpu" and self.dtype == "bfloat16":
+        elif self.device.type == "cpu" and self.dtype != "float16":  # in which nothing else was tried
             rows = _typical_rows(config)
             pack, fuse = LinearPacker(rows), NormFuser(rows[-1])
             if not compiled:
@@ -147,7 +151,7 @@ class Backend:
             _log_kernels(attend, pack.packed, fuse)
 
     def _choose_for_int8(self, network: VisionTransformer, attend: AttentionFunction) -> None:
-        """Compute layers of 8 bits with the processor's own operations for them, and attention in half precision."""
+        """Compute layers of 8 bits with the processor's own operations for them, and the rest in the dtype `inside`."""
         rows = _typical_rows(network.config)
         pack_inside = LinearPacker(rows)
         if self.inside != "float32":
@@ -282,4 +286,5 @@ def _log_kernels(attend: AttentionFunction, packed: Collection[type[nn.Module]],
 def _typical_rows(config: ViTConfig) -> tuple[int, int]:
     """Return the numbers of tokens that layers are tried with: those of one image and of a batch."""
     tokens = config.num_prefix_tokens + config.grid_size[0] * config.grid_size[1]
-    return tokens, TYPICAL_IMAGES * tokens
+    one, batch = TYPICAL_ROWS
+    return min(tokens, one), min(TYPICAL_IMAGES * tokens, batch)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.network.kernels.linear import PackedLinear, PackedQuantizedLinear
 from models.network.kernels.quantized import LARGEST_WEIGHT, LEVELS, PLAIN, QuantizedLinear
-from models.network.kernels.selection import is_faster, near, relative_time, select_rounding
+from models.network.kernels.selection import is_faster, near, relative_time, select_rounding, tolerance_of
 from models.network.kernels.tiles import TiledLinear, TiledQuantizedLinear
 
 Compute = Callable[[Tensor], Tensor]
@@ -85,14 +85,14 @@ class LinearPacker(_Packer):
 
     def _choose(self, layer: nn.Linear, activation: str) -> Kind | None:
         inputs = [torch.randn(rows, layer.in_features).to(layer.weight.dtype) for rows in self._rows]
-        plain = PLAIN[activation]
+        plain, tolerance = PLAIN[activation], tolerance_of(layer.weight.dtype)
         found: Kind | None = None
         fastest: Compute = lambda x: plain(layer(x))  # noqa: E731 - replaced by a layer
         expected = [fastest(x) for x in inputs]
         for kind in self._kinds:
             try:
                 packed = kind(layer, activation=activation)
-                right = all(near(packed(x), y, None) for x, y in zip(inputs, expected, strict=True))
+                right = all(near(packed(x), y, None, tolerance) for x, y in zip(inputs, expected, strict=True))
             except NOT_HERE:
                 continue
             if right and is_faster_in_the_mean(packed, fastest, inputs):
@@ -115,7 +115,7 @@ class QuantizedPacker(_Packer):
         packed = partial(PackedQuantizedLinear, rows=rows[-1])
         self._kinds = (packed, TiledQuantizedLinear) if kinds is None else kinds
         self._quantize = select_rounding(rows[-1], dtype)
-        self._pack = LinearPacker(rows) if dtype == torch.bfloat16 else None
+        self._pack = LinearPacker(rows)
         self._faster: list[bool] = []
 
     @property
@@ -154,7 +154,7 @@ class QuantizedPacker(_Packer):
         plain = nn.Linear(layer.in_features, layer.out_features, dtype=self._dtype)
         name = layer.output.activation
         activation = PLAIN[name]
-        other = (self._pack(plain, name) if self._pack else None) or (lambda x: activation(plain(x)))
+        other = self._pack(plain, name) or (lambda x: activation(plain(x)))
         x = torch.randint(LEVELS + 1, (self._rows[-1], layer.in_features))
         return is_faster(partial(packed, x.to(torch.uint8)), partial(other, x.to(self._dtype)))
 
