@@ -274,7 +274,7 @@ class NotANumber(Copies):
 
 
 def timed(share: float) -> Callable[..., float]:
-    def relative_time(kernel: Callable[[], object], plain: Callable[[], object], _: object) -> float:
+    def relative_time(kernel: Callable[[], object], plain: Callable[[], object], **_: object) -> float:
         kernel()
         plain()
         return share

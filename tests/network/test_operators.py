@@ -63,31 +63,44 @@ def test_the_library_is_there_where_it_can_be_compiled() -> None:
     assert operators.library() is not None
 
 
+@attending
+@pytest.mark.parametrize("tiles", [True, False], ids=["AMX", "AVX512-BF16"])
 @pytest.mark.parametrize(("heads", "head_dim"), HEADS)
-def test_attention_is_as_near_to_exact_as_torchs(
-    heads: int, head_dim: int, way: tuple[torch.dtype, NativeAttention]
-) -> None:
-    dtype, attend = way
-    q, k, v, packing = example(heads, head_dim, dtype=dtype)
-    torchs = (grouped_attention(q, k, v, packing, packing).double() - exactly(q, k, v, packing, packing)).abs()
+def test_attention_is_as_near_to_float32_as_torchs(heads: int, head_dim: int, tiles: bool) -> None:
+    q, k, v, packing = example(heads, head_dim)
     for queries, asked in ((q, packing), (packing.leading_tokens(q, 1), packing.leading(1))):
-        exact, found = exactly(queries, k, v, packing, asked), attend(queries, k, v, packing, asked)
-        assert found.dtype == dtype
+        exact = grouped_attention(queries.float(), k.float(), v.float(), packing, asked)
+        plain = grouped_attention(queries, k, v, packing, asked).float()
+        found = NativeAttention(tiles)(queries, k, v, packing, asked)
+        assert found.dtype == torch.bfloat16
         assert found.shape == exact.shape
-        apart = (found.double() - exact).abs()
-        share = 2 if dtype == torch.float32 else 1.2  # in float32 the order of the sums decides
-        assert apart.mean() <= share * torchs.mean()
-        assert apart.max() <= max(share * float(torchs.max()), torch.finfo(dtype).eps * float(v.abs().max()))
+        apart, bound = (found.float() - exact).abs(), (plain - exact).abs()
+        assert apart.mean() <= 1.1 * bound.mean()
+        assert apart.max() <= max(float(bound.max()), 2**-8 * float(v.float().abs().max()))
+
+
+@compiled
+@pytest.mark.parametrize(("heads", "head_dim"), HEADS)
+def test_in_float32_attention_is_nearly_as_exact_as_torchs(heads: int, head_dim: int) -> None:
+    """Half as exact at the least: how sums are split decides. torch splits those of a lone query into more parts."""
+    q, k, v, packing = example(heads, head_dim, dtype=torch.float32)
+    bound = (grouped_attention(q, k, v, packing, packing) - exactly(q, k, v, packing, packing)).abs()
+    for queries, asked in ((q, packing), (packing.leading_tokens(q, 1), packing.leading(1))):
+        exact, found = exactly(queries, k, v, packing, asked), NativeAttention()(queries, k, v, packing, asked)
+        assert found.dtype == torch.float32
+        assert found.shape == exact.shape
+        apart = (found - exact).abs()
+        assert apart.mean() <= 2 * bound.mean()
+        assert apart.max() <= max(2 * float(bound.max()), 2**-23 * float(v.abs().max()))
 
 
 def exactly(q: Tensor, k: Tensor, v: Tensor, packing: Packing, asked: Packing) -> Tensor:
     return grouped_attention(q.double(), k.double(), v.double(), packing, asked)
 
 
+@compiled
 @pytest.mark.parametrize("head_dim", [1, 9, 33, 300])
 def test_in_float32_heads_are_of_any_size(head_dim: int) -> None:
-    if not operators.attends(torch.float32):
-        pytest.skip("no library")
     q, k, v, packing = example(2, head_dim, dtype=torch.float32)
     exact = exactly(q, k, v, packing, packing)
     assert (NativeAttention()(q, k, v, packing, packing) - exact).abs().max() <= 5e-5

@@ -47,7 +47,7 @@ MOST_STREAMS = 4
 
 TYPICAL_ROWS = 512, 1024
 """Tokens that linear layers are tried with on a CPU, at most: of one image, and of a batch. With more of them a start
-takes longer, and the same layers are the fastest."""
+takes seconds longer."""
 
 TYPICAL_IMAGES = 8
 """Images of that batch."""
@@ -142,7 +142,7 @@ class Backend:
             self.records = attend is varlen_attention and not compiled
             images = "all images" if attend is varlen_attention else "the images of each length"
             logger.info("attention: one call for %s", images)
-        elif self.device.type == "cpu" and self.dtype != "float16":  # in which nothing else was tried
+        elif self.device.type == "cpu" and self.dtype != "float16":  # packed layers of which are not measured
             rows = _typical_rows(config)
             pack, fuse = LinearPacker(rows), NormFuser(rows[-1])
             if not compiled:

@@ -50,7 +50,7 @@ def fastest_dtype(has: Mapping[str, Any]) -> Literal["float32", "bfloat16"]:
 def multiplies_faster_in_bfloat16() -> bool:
     """Return whether a product of matrices takes less time in bfloat16 than in float32, in some tens of milliseconds.
 
-    On processors with AMX the ratio is 0.4, on those of the paragraph above 1.7; it differs little between tries.
+    With AMX the ratio is 0.4, on a Xeon whose AMX is hidden 1.7; it differs little between tries.
     """
     x, weight = torch.randn(ROWS, WIDTH), torch.randn(WIDTH, WIDTH)
     half = partial(F.linear, x.bfloat16(), weight.bfloat16())

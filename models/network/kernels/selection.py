@@ -36,39 +36,42 @@ REPEATS = 5
 """How often a kernel is timed; its least time counts, because other processes only make it longer."""
 
 ENOUGH, ENOUGH_S = 2, 0.03
-"""On a CPU so many times have to do after so many seconds, so that a service starts soon."""
+"""So many times have to do after so many seconds by default, so that a service starts soon."""
 
 
 def is_faster(
-    kernel: Callable[[], object], plain: Callable[[], object], wait: Callable[[], object] | None = None
+    kernel: Callable[[], object],
+    plain: Callable[[], object],
+    wait: Callable[[], object] = lambda: None,
+    enough_s: float = ENOUGH_S,
 ) -> bool:
-    """Return whether a kernel takes less time than the plain way; `wait` is as below."""
-    return relative_time(kernel, plain, wait) < 1
+    """Return whether a kernel takes less time than the plain way; the arguments are as below."""
+    return relative_time(kernel, plain, wait, enough_s) < 1
 
 
 def relative_time(
-    kernel: Callable[[], object], plain: Callable[[], object], wait: Callable[[], object] | None = None
+    kernel: Callable[[], object],
+    plain: Callable[[], object],
+    wait: Callable[[], object] = lambda: None,
+    enough_s: float = ENOUGH_S,
 ) -> float:
     """Return the time of a kernel as a share of that of the plain way; they take turns.
 
-    `wait` waits for what they start on the device; None: they compute on the CPU, and what takes long is timed less
-    often.
+    `wait` waits for what they start on the device. After `enough_s` seconds `ENOUGH` times have to do.
     """
+    kernel()  # the first time prepares
+    plain()
+    end = time.perf_counter() + enough_s
     least = [float("inf"), float("inf")]
-    end = float("inf")
-    for number in range(REPEATS + 1):
-        if number > ENOUGH and wait is None and time.perf_counter() > end:
+    for number in range(REPEATS):
+        if number >= ENOUGH and time.perf_counter() > end:
             break
         for place, run in enumerate((kernel, plain)):
-            if wait is not None:
-                wait()
+            wait()
             started = time.perf_counter()
             run()
-            if wait is not None:
-                wait()
-            if number:  # the first time prepares
-                least[place] = min(least[place], time.perf_counter() - started)
-        end = end if number else time.perf_counter() + ENOUGH_S
+            wait()
+            least[place] = min(least[place], time.perf_counter() - started)
     return least[0] / least[1]
 
 
